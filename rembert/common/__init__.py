@@ -1,0 +1,1 @@
+"""What needs no framework: config, parameter table, tokenizers, output types, checks, errors."""

@@ -1,0 +1,36 @@
+"""The errors this library raises. Every message says what was wrong, the value received, and what to do.
+
+Each class is also the built-in class that a caller would expect (`ValueError`, `ImportError`, …), so existing
+`except` clauses keep working.
+"""
+
+from __future__ import annotations
+
+
+class RemBertError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class ConfigError(RemBertError, ValueError):
+    """A configuration that no model can be built from."""
+
+
+class InputError(RemBertError, ValueError):
+    """An argument of a model, a tokenizer or a function that cannot be used."""
+
+
+class TokenizerError(RemBertError, ValueError):
+    """A tokenizer file that is missing, damaged, or not what a RemBERT tokenizer needs."""
+
+
+class CheckpointError(RemBertError, ValueError):
+    """A checkpoint that is missing, damaged, or does not fit the model."""
+
+
+class MissingDependencyError(RemBertError, ImportError):
+    """An optional package that a feature needs is not installed."""
+
+    def __init__(self, package: str, *, needed_for: str, extra: str | None = None) -> None:
+        """`package` is the missing one, `needed_for` what was asked for, `extra` the extra of ours that brings it."""
+        install = f"rembert[{extra}]" if extra else package
+        super().__init__(f"{needed_for} needs `{package}`, which is not installed. Run `pip install '{install}'`.")

@@ -1,0 +1,56 @@
+"""Writing files so that they appear complete under their name, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `target`; when the block ends well, rename it to `target`.
+
+    The temporary file stands in the same directory, so the rename is one step of the file system. When the block
+    raises, the temporary file is removed and `target` is left as it was.
+    """
+    target = Path(target)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files that only the owner reads; a saved file follows the user's umask as any other.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(target: str | os.PathLike[str], content: Any) -> None:
+    """Write `content` as indented UTF-8 JSON, atomically."""
+    write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(target: str | os.PathLike[str], text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(source: str | os.PathLike[str], error: type[Exception]) -> Any:
+    """Read a JSON file; `error` is raised, naming the file, when it is missing or is not JSON."""
+    try:
+        return json.loads(Path(source).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"There is no file {source}.") from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as problem:
+        raise error(f"{source} cannot be read as JSON: {problem}") from problem
