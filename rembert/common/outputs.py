@@ -1,0 +1,163 @@
+"""What the models return: ordered mappings with attributes, the same classes for both frameworks.
+
+A field that was not asked for is left out, so `dict(outputs)` holds tensors only, while reading it as an attribute
+gives None. Indexing by position counts the fields that are present: `outputs[0]`, `outputs[:2]`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+# Tensor stands for `torch.Tensor` or a TensorFlow tensor: this module knows neither.
+Tensor = Any
+LayerCache = tuple[Tensor, ...]
+
+
+class ModelOutput(dict[str, Any]):
+    """An ordered mapping from field names to tensors (or tuples of tensors), with attribute access.
+
+    Subclasses declare their fields as annotations; the order of declaration is the order of `to_tuple()`. It is a
+    `dict`, mutable like one, because TensorFlow rebuilds structures by filling an empty instance.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        own = inspect.get_annotations(cls)
+        cls.fields = (*cls.fields, *own)
+
+    def __init__(self, content: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **named: Any) -> None:
+        """Fields by keyword, or from a mapping or pairs. None is left out.
+
+        Raises:
+            KeyError: a name that is no field of this class.
+        """
+        super().__init__()
+        given = {**dict(content), **named}
+        for name in given:
+            if name not in self.fields:
+                raise KeyError(
+                    f"{type(self).__name__} has no field {name!r}; its fields are {', '.join(self.fields)}."
+                )
+        for name in self.fields:
+            if given.get(name) is not None:
+                super().__setitem__(name, given[name])
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached for names that are no ordinary attributes.
+        if name in type(self).fields:
+            return self.get(name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.fields:
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}.")
+        if value is None:
+            self.pop(name, None)
+        else:
+            self[name] = value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name not in self.fields:
+            raise KeyError(f"{type(self).__name__} has no field {name!r}; its fields are {', '.join(self.fields)}.")
+        super().__setitem__(name, value)
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The fields that are present, in the order of declaration."""
+        return tuple(self[name] for name in self.fields if name in self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (dict(self),))
+
+
+class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
+    """What the base model returns.
+
+    Fields:
+        last_hidden_state: [b, s, e].
+        pooler_output: [b, e], tanh of a linear layer of the first token's state.
+        past_key_values: for each layer (key, value) or (key, value, cross key, cross value), each [b, h, t, d].
+        hidden_states: num_hidden_layers + 1 tensors [b, s, e]; the first is the encoder's input.
+        attentions: for each layer the probabilities [b, h, s, t], before dropout.
+        cross_attentions: for each layer [b, h, s, encoder's t].
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None
+    past_key_values: tuple[LayerCache, ...] | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+    cross_attentions: tuple[Tensor, ...] | None
+
+
+class CausalLMOutputWithCrossAttentions(ModelOutput):
+    """`loss` scalar, `logits` [b, s, v]; the rest as in the base model's output."""
+
+    loss: Tensor | None
+    logits: Tensor | None
+    past_key_values: tuple[LayerCache, ...] | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+    cross_attentions: tuple[Tensor, ...] | None
+
+
+class MaskedLMOutput(ModelOutput):
+    """`loss` scalar, `logits` [b, s, v]."""
+
+    loss: Tensor | None
+    logits: Tensor | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+
+
+class SequenceClassifierOutput(ModelOutput):
+    """`loss` scalar, `logits` [b, labels]."""
+
+    loss: Tensor | None
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+
+
+class MultipleChoiceModelOutput(ModelOutput):
+    """`loss` scalar, `logits` [b, choices]; hidden states and attentions have b × choices rows."""
+
+    loss: Tensor | None
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+
+
+class TokenClassifierOutput(ModelOutput):
+    """`loss` scalar, `logits` [b, s, labels]."""
+
+    loss: Tensor | None
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+
+
+class QuestionAnsweringModelOutput(ModelOutput):
+    """`loss` scalar, `start_logits` and `end_logits` [b, s]."""
+
+    loss: Tensor | None
+    start_logits: Tensor
+    end_logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+
+
+OUTPUT_TYPES: tuple[type[ModelOutput], ...] = (
+    BaseModelOutputWithPoolingAndCrossAttentions,
+    CausalLMOutputWithCrossAttentions,
+    MaskedLMOutput,
+    SequenceClassifierOutput,
+    MultipleChoiceModelOutput,
+    TokenClassifierOutput,
+    QuestionAnsweringModelOutput,
+)
