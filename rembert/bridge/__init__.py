@@ -1,1 +1,21 @@
+"""Checkpoints as data: readers and writers of every format, conversion, inspection. No framework is imported."""
 
+from rembert.bridge.checkpoint import FORMATS, Checkpoint, open_checkpoint
+from rembert.bridge.conversion import Conversion, convert
+from rembert.bridge.inspection import Inspection, inspect
+from rembert.bridge.saving import save_h5, save_safetensors
+from rembert.bridge.tensors import TensorInfo, TensorSource
+
+__all__ = [
+    "FORMATS",
+    "Checkpoint",
+    "Conversion",
+    "Inspection",
+    "TensorInfo",
+    "TensorSource",
+    "convert",
+    "inspect",
+    "open_checkpoint",
+    "save_h5",
+    "save_safetensors",
+]

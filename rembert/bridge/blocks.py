@@ -1,0 +1,72 @@
+"""Values on their way from a map to a file: in pieces, so that memory does not grow with the checkpoint.
+
+A transposed matrix is copied in square tiles, because walking one of its sides element by element misses the
+processor's cache at every step, and the tiles go to threads, because numpy releases the interpreter while it copies.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import RawIOBase
+from typing import Any
+
+import numpy as np
+
+from rembert.bridge.tensors import TensorSource
+
+PIECE = 16 * 2**20  # bytes of one piece
+TILE = 128  # rows and columns of one tile
+THREADS = min(4, os.cpu_count() or 1)
+
+Progress = Callable[[int], Any]
+
+
+def silent(written: int) -> None:
+    """The progress callback that shows nothing; a callback takes the number of bytes just written."""
+
+
+def pieces(array: np.ndarray, dtype: np.dtype, size: int = PIECE) -> Iterator[np.ndarray]:
+    """An array's values in row-major order, as consecutive contiguous arrays [n] of `dtype` of about `size` bytes.
+
+    A contiguous array of that dtype gives views; anything else is transposed and converted a piece at a time.
+    """
+    if array.flags.c_contiguous:
+        flat = array.reshape(-1)
+        step = max(1, size // dtype.itemsize)
+        for start in range(0, flat.size, step):
+            yield flat[start : start + step].astype(dtype, copy=False)
+        return
+    step = max(1, size // max(1, dtype.itemsize * (array.size // len(array))))
+    for start in range(0, len(array), step):
+        part = array[start : start + step]
+        piece = np.empty(part.shape, dtype)
+        copy_tiled(piece, part)
+        yield piece.reshape(-1)
+
+
+def copy_tiled(target: np.ndarray, source: np.ndarray) -> None:
+    """Copy one matrix [m, n] into another of any memory order and dtype, tile by tile and on threads."""
+    if source.ndim != 2 or source.size < TILE * TILE:
+        target[...] = source
+        return
+
+    def copy_rows(start: int) -> None:
+        for column in range(0, source.shape[1], TILE):
+            tile = (slice(start, start + TILE), slice(column, column + TILE))
+            target[tile] = source[tile]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(copy_rows, range(0, len(source), TILE)):
+            pass
+
+
+def write_values(file: RawIOBase, tensor: TensorSource, progress: Progress = silent) -> None:
+    """Append a tensor's values to an unbuffered file, a piece at a time."""
+    for piece in pieces(tensor.read(), tensor.dtype):
+        left = piece.view(np.uint8).data
+        while left:  # a raw file may take less than it was given
+            written = file.write(left) or 0
+            left = left[written:]
+            progress(written)

@@ -1,0 +1,105 @@
+"""The index of a sharded checkpoint: a JSON file that says which shard holds which tensor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rembert.bridge import strict_json
+from rembert.bridge.tensors import TensorInfo
+from rembert.common.errors import CheckpointError
+
+MAX_INDEX = 16 * 2**20  # bytes; the released model's would have 100 KB
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def read_index(path: Path) -> dict[Path, list[str]]:
+    """The shards an index names and the tensors it says they hold, in the index's order.
+
+    Raises:
+        CheckpointError: the file is no index, a shard is missing, or one lies outside the index's directory.
+    """
+    weight_map = _weight_map(path)
+    shards: dict[Path, list[str]] = {}
+    for tensor, name in weight_map.items():
+        if name in ("", ".", "..") or any(character in name for character in "/\\:\0"):
+            raise CheckpointError(f"{path}: a shard must be a file beside the index. Received: {name!r:.200}.")
+        shards.setdefault(path.parent / name, []).append(tensor)
+    for shard in shards:
+        if shard.is_symlink() and not _linked_like(shard, path):
+            raise CheckpointError(f"{path}: shard `{shard.name}` is a link that leads out of its directory.")
+        if not shard.is_file():
+            raise CheckpointError(f"{path}: shard `{shard.name}` is missing.")
+    return shards
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    if path.stat().st_size > MAX_INDEX:
+        raise CheckpointError(f"{path}: an index must have at most {MAX_INDEX} bytes.")
+    try:
+        content = strict_json.loads(path.read_bytes())
+    except ValueError as problem:
+        raise CheckpointError(f"{path} is not JSON: {problem}") from None
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
+        raise CheckpointError(f"{path}: `weight_map` must map tensor names to files. Received: {weight_map!r:.80}.")
+    return weight_map
+
+
+def _linked_like(shard: Path, index: Path) -> bool:
+    """Whether a link is one of a download cache, where index and shards alike are links into one folder of blobs."""
+    return index.is_symlink() and shard.resolve().parent == index.resolve().parent
+
+
+# ---------------------------------------------------------------------- writing shards
+
+
+def parse_size(size: int | str | None) -> int | None:
+    """A number of bytes from `2_000_000_000`, "2GB", "500MB" or "1.5GiB"; None means no limit.
+
+    Raises:
+        CheckpointError: it is no positive size.
+    """
+    if size is None:
+        return None
+    count = 0.0
+    if isinstance(size, int) and not isinstance(size, bool):
+        count = size
+    elif isinstance(size, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?B)?\s*", size.upper())):
+        count = float(match[1]) * _UNITS[match[2] or ""]
+    if count < 1:
+        raise CheckpointError(f"`max_shard_size` must be bytes or text like '2GB'. Received: {size!r}.")
+    return int(count)
+
+
+def plan_shards(file: str, tensors: Mapping[str, TensorInfo], limit: int | None) -> dict[str, list[str]]:
+    """Which file holds which tensors, in order: `file` alone, or `model-00001-of-00002.safetensors` and so on.
+
+    A tensor larger than `limit` bytes gets a shard of its own.
+    """
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and limit is not None and filled + tensor.nbytes > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += tensor.nbytes
+    if len(shards) == 1:
+        return {file: shards[0]}
+    stem, suffix = file.split(".", 1)
+    return {f"{stem}-{n:05d}-of-{len(shards):05d}.{suffix}": names for n, names in enumerate(shards, 1)}
+
+
+def index_content(shards: Mapping[str, list[str]], total: int) -> dict[str, Any]:
+    """An index as transformers writes it; `total` is the bytes of all values."""
+    weight_map = {name: file for file, names in shards.items() for name in names}
+    return {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+
+
+def is_shard(name: str, file: str) -> bool:
+    """Whether `name` is called like a shard of `file`."""
+    stem, suffix = file.split(".", 1)
+    return re.fullmatch(rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{re.escape(suffix)}", name) is not None

@@ -1,0 +1,77 @@
+"""Say what a checkpoint is, without reading its values."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from rembert.bridge.checkpoint import open_checkpoint
+from rembert.bridge.plan import fit
+from rembert.bridge.tensors import TensorInfo
+from rembert.common.parameters import Mismatch
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` found.
+
+    Attributes:
+        path: what was inspected.
+        format: a key of `FORMATS`.
+        files: names of the files that hold the values.
+        head: a key of `HEADS`, or None where no config says what the tensors mean.
+        parameters: numbers in all tensors.
+        nbytes: bytes of all values.
+        dtypes: tensors per dtype.
+        tensors: shape and dtype of every tensor, in PyTorch's orientation.
+        missing: parameters of the head that no tensor gives.
+        unknown: tensors that are no parameter of the head.
+        ignored: tensors that belong to RemBERT and are passed over (old buffers).
+        mismatched: parameters whose shape is not what the config says.
+    """
+
+    path: Path
+    format: str
+    files: list[str]
+    head: str | None
+    parameters: int
+    nbytes: int
+    dtypes: dict[str, int]
+    tensors: dict[str, TensorInfo]
+    missing: list[str]
+    unknown: list[str]
+    ignored: list[str]
+    mismatched: list[Mismatch]
+
+    @property
+    def fits(self) -> bool:
+        """Whether names and shapes are those of the config's model; False without a config."""
+        return self.head is not None and not (self.missing or self.unknown or self.mismatched)
+
+
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Open a checkpoint and describe it. Values are not read, so damaged ones are not seen.
+
+    Raises:
+        CheckpointError: there is none, or its structure is damaged.
+        ConfigError: the config beside it cannot be used.
+    """
+    with open_checkpoint(path) as checkpoint:
+        tensors = {name: TensorInfo(info.shape, info.dtype) for name, info in checkpoint.tensors.items()}
+        found = fit(checkpoint, checkpoint.config) if checkpoint.config is not None else None
+        return Inspection(
+            path=checkpoint.path,
+            format=checkpoint.format,
+            files=[file.name for file in checkpoint.files],
+            head=found.head if found else None,
+            parameters=sum(info.size for info in tensors.values()),
+            nbytes=sum(info.nbytes for info in tensors.values()),
+            dtypes=dict(Counter(info.dtype.name for info in tensors.values())),
+            tensors=tensors,
+            missing=found.match.missing if found else [],
+            unknown=found.match.unexpected if found else [],
+            ignored=found.match.ignored if found else [],
+            mismatched=found.match.mismatched if found else [],
+        )
