@@ -88,9 +88,7 @@ def check_input_shapes(
             )
     if encoder_hidden_states is not None:
         wanted = (batch, None, config.hidden_size)
-        _check_shape(
-            "encoder_hidden_states", encoder_hidden_states, wanted, f"[batch, source, {config.hidden_size}]"
-        )
+        _check_shape("encoder_hidden_states", encoder_hidden_states, wanted, f"[batch, source, {config.hidden_size}]")
     if encoder_attention_mask is not None:
         source = encoder_hidden_states[1] if encoder_hidden_states is not None else None
         full = (batch, length, source) if len(encoder_attention_mask) == 3 else (batch, source)

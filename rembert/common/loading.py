@@ -25,8 +25,8 @@ def loading_config(
     unknown = sorted(set(overrides) - _CONFIG_KEYS)
     if unknown:
         raise TypeError(
-            f"from_pretrained() got the unexpected keyword {', '.join(map(repr, unknown))}. It takes its own arguments "
-            "and the keys of RemBertConfig."
+            f"from_pretrained() got an unexpected keyword: {', '.join(map(repr, unknown))}. It takes its own "
+            "arguments and the keys of RemBertConfig."
         )
     base = given if given is not None else found
     if base is None:

@@ -61,7 +61,9 @@ class RemBertForMaskedLM(RemBertPreTrainedModel):
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
         if config.is_decoder:
-            warnings.warn("A masked language model looks both ways; this `config` says `is_decoder=True`.", stacklevel=2)
+            warnings.warn(
+                "A masked language model looks both ways; this `config` says `is_decoder=True`.", stacklevel=2
+            )
         self.rembert = RemBertModel(config, add_pooling_layer=False)
         self.cls = RemBertOnlyMLMHead(config)
         self.post_init()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -198,7 +198,9 @@ class RemBertPreTrainedModel(nn.Module):
             loaded = {name: getattr(module, name) for full, name in own.items() if full not in names}
             device = torch.get_default_device()
             for name in own.values():
-                setattr(module, name, nn.Parameter(torch.empty_like(getattr(module, name), dtype=dtype, device=device)))
+                setattr(
+                    module, name, nn.Parameter(torch.empty_like(getattr(module, name), dtype=dtype, device=device))
+                )
             initialize(module, self.config.initializer_range)
             for name, parameter in loaded.items():
                 setattr(module, name, parameter)

@@ -1,4 +1,4 @@
-"""RemBERT for PyTorch: seven model classes under the names transformers gives them."""
+"""RemBERT for TensorFlow and Keras 3: seven model classes under the names transformers gave them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ try:
 except ImportError as problem:
     from rembert.common.errors import MissingDependencyError
 
-    raise MissingDependencyError("torch", needed_for="rembert.tf", extra="pt") from problem
+    raise MissingDependencyError("tensorflow", needed_for="rembert.tf", extra="tf") from problem
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "rembert.tf needs Keras' TensorFlow backend. Received: the backend "
+        f"{keras.backend.backend()!r}. Set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
+    )
 
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RemBertConfig",
+    "RemBertTokenizer",
+    "RemBertTokenizerFast",
     "TFRemBertForCausalLM",
     "TFRemBertForMaskedLM",
     "TFRemBertForMultipleChoice",
@@ -37,8 +47,6 @@ __all__ = [
     "TFRemBertForTokenClassification",
     "TFRemBertModel",
     "TFRemBertPreTrainedModel",
-    "RemBertTokenizer",
-    "RemBertTokenizerFast",
 ]
 
 register_outputs()

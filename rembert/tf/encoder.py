@@ -167,7 +167,12 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
         check_inputs(self.config, past_key_values=past_key_values, **inputs)
         past_length = cached_length(past_key_values)
         embeddings = self.embeddings(
-            input_ids, token_type_ids, position_ids, inputs_embeds, past_length, training=training
+            input_ids,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            past_length=past_length,
+            training=training,
         )
         length, dtype = ops.shape(embeddings)[1], self.compute_dtype
         wants_cache = self.config.use_cache if use_cache is None else use_cache

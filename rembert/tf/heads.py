@@ -33,7 +33,6 @@ from rembert.tf.layers import RemBertLayerBase, dense, norm
 from rembert.tf.losses import causal_lm_loss, cross_entropy, sequence_loss, span_loss, token_loss
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 
-
 Tensor = Any
 
 
@@ -48,6 +47,10 @@ class TFRemBertLMPredictionHead(RemBertLayerBase):
         self.LayerNorm = norm(config, self.dtype_policy)
         self.decoder = dense(config, config.vocab_size, "decoder", self.dtype_policy)
 
+    def build(self, input_shape: Any = None) -> None:
+        width = self.config.output_embedding_size
+        self.build_parts(dense=self.config.hidden_size, LayerNorm=width, decoder=width)
+
     def call(self, hidden_states: Tensor) -> Tensor:
         """[..., e] to [..., v]."""
         return self.decoder(self.LayerNorm(self.activation(self.dense(hidden_states))))
@@ -60,6 +63,9 @@ class TFRemBertOnlyMLMHead(RemBertLayerBase):
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.predictions = TFRemBertLMPredictionHead(config, name="predictions", dtype=self.dtype_policy)
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(predictions=None)
 
     def call(self, hidden_states: Tensor) -> Tensor:
         """[..., e] to [..., v]."""
@@ -75,10 +81,15 @@ class TFRemBertForMaskedLM(TFRemBertPreTrainedModel):
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         if config.is_decoder:
-            warnings.warn("A masked language model looks both ways; this `config` says `is_decoder=True`.", stacklevel=2)
+            warnings.warn(
+                "A masked language model looks both ways; this `config` says `is_decoder=True`.", stacklevel=2
+            )
         self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
         self.cls = TFRemBertOnlyMLMHead(config, name="cls", dtype=self.dtype_policy)
         self.post_init()
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(rembert=None, cls=None)
 
     def get_output_embeddings(self) -> keras.layers.Dense:
         return self.cls.predictions.decoder
@@ -145,6 +156,9 @@ class TFRemBertForCausalLM(TFRemBertPreTrainedModel):
         self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
         self.cls = TFRemBertOnlyMLMHead(config, name="cls", dtype=self.dtype_policy)
         self.post_init()
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(rembert=None, cls=None)
 
     def get_output_embeddings(self) -> keras.layers.Dense:
         return self.cls.predictions.decoder
@@ -217,6 +231,9 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
         self.classifier = dense(config, config.num_labels, "classifier", self.dtype_policy)
         self.post_init()
 
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(rembert=None, classifier=self.config.hidden_size)
+
     @accepts_structures
     def call(
         self,
@@ -242,8 +259,7 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
         """
         problem_type = ""
         if labels is not None:
-            integers = not labels.is_floating_point() and labels.dtype != torch.bool
-            problem_type = infer_problem_type(self.config, integers)
+            problem_type = infer_problem_type(self.config, is_integer(labels))
             self._check_labels(labels, problem_type, input_ids if input_ids is not None else inputs_embeds)
         outputs = self.rembert(
             input_ids,
@@ -271,9 +287,9 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
             return  # refused by the base model
         batch, count = inputs.shape[0], self.num_labels
         if problem_type == "single_label_classification":
-            flat = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
+            flat = labels[:, 0] if len(labels.shape) == 2 and labels.shape[1] == 1 else labels
             check_class_labels("labels", flat, count, "classes", (batch,), "[batch]")
-        elif problem_type == "regression" and count == 1 and labels.ndim == 1:
+        elif problem_type == "regression" and count == 1 and len(labels.shape) == 1:
             check_label_shape("labels", tuple(labels.shape), (batch,), "[batch]")
         else:
             check_label_shape("labels", tuple(labels.shape), (batch, count), "[batch, num_labels]")
@@ -291,6 +307,9 @@ class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
         self.dropout = keras.layers.Dropout(config.classifier_dropout_prob, dtype=self.dtype_policy)
         self.classifier = dense(config, 1, "classifier", self.dtype_policy)
         self.post_init()
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(rembert=None, classifier=self.config.hidden_size)
 
     @accepts_structures
     def call(
@@ -327,7 +346,7 @@ class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
             check_class_labels("labels", labels, choices, "choices", (batch,), "[batch]")
         outputs = self.rembert(
             *(
-                None if tensor is None else tensor.flatten(0, 1)
+                None if tensor is None else ops.reshape(tensor, (-1, *ops.shape(tensor)[2:]))
                 for tensor in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
             ),
             use_cache=False,
@@ -336,7 +355,8 @@ class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
             return_dict=True,
             training=training,
         )
-        logits = self.classifier(self.dropout(outputs.pooler_output, training=training)).view(-1, choices)
+        logits = self.classifier(self.dropout(outputs.pooler_output, training=training))
+        logits = ops.reshape(logits, (-1, ops.shape(leading)[1]))
         result = MultipleChoiceModelOutput(
             loss=None if labels is None else cross_entropy(logits, labels),
             logits=logits,
@@ -359,6 +379,9 @@ class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
         self.dropout = keras.layers.Dropout(config.classifier_dropout_prob, dtype=self.dtype_policy)
         self.classifier = dense(config, config.num_labels, "classifier", self.dtype_policy)
         self.post_init()
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(rembert=None, classifier=self.config.hidden_size)
 
     @accepts_structures
     def call(
@@ -417,6 +440,9 @@ class TFRemBertForQuestionAnswering(TFRemBertPreTrainedModel):
         self.qa_outputs = dense(config, 2, "qa_outputs", self.dtype_policy)
         self.post_init()
 
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(rembert=None, qa_outputs=self.config.hidden_size)
+
     @accepts_structures
     def call(
         self,
@@ -454,7 +480,7 @@ class TFRemBertForQuestionAnswering(TFRemBertPreTrainedModel):
             return_dict=True,
             training=training,
         )
-        start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
+        start_logits, end_logits = ops.unstack(self.qa_outputs(outputs.last_hidden_state), 2, axis=-1)
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = span_loss(start_logits, end_logits, start_positions, end_positions)

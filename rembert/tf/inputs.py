@@ -46,12 +46,14 @@ def accepts_structures(call: Callable[..., Any]) -> Callable[..., Any]:
                 )
         elif isinstance(input_ids, tuple | list):
             if len(input_ids) > len(names):
-                raise InputError(f"{type(self).__name__} takes at most {len(names)} inputs. Received: {len(input_ids)}.")
+                raise InputError(
+                    f"{type(self).__name__} takes at most {len(names)} inputs. Received: {len(input_ids)}."
+                )
             given = dict(zip(names, input_ids, strict=False))
         else:
             return call(self, input_ids, *args, **kwargs)
         # What Keras adds by itself (`training`) gives way to the same key among the inputs.
-        named = {name: value for name, value in {**dict(zip(names[1:], args, strict=False)), **kwargs}.items()}
+        named = {**dict(zip(names[1:], args, strict=False)), **kwargs}
         twice = [name for name, value in named.items() if value is not None and name != "training" and name in given]
         if twice:
             raise InputError(f"`{twice[0]}` was given twice: among the inputs and as an argument of its own.")

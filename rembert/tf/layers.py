@@ -47,7 +47,7 @@ class RemBertLayerBase(keras.layers.Layer):
         super().__init__(**kwargs)
         self.config = config
 
-    def build_parts(self, **widths: int | None) -> None:
+    def build_parts(self, /, **widths: int | None) -> None:
         """Make the weights of parts; see `build_parts`."""
         build_parts(self, widths)
 

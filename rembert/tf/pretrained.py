@@ -49,7 +49,7 @@ class TFRemBertPreTrainedModel(keras.Model):
         """Make the weights: all shapes follow from the configuration, no input is needed."""
         self.build()
 
-    def build_parts(self, **widths: int | None) -> None:
+    def build_parts(self, /, **widths: int | None) -> None:
         """Make the weights of parts; see `rembert.tf.layers.build_parts`."""
         build_parts(self, widths)
 
