@@ -244,6 +244,11 @@ class RemBertConfig:
                 raise ConfigError(f"`{key}` must be True or False. Received: `{key}={value!r}`.")
         for key in _SPECIAL_IDS:
             self._validate_special_id(key)
+        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+            raise ConfigError(
+                "`pad_token_id` must be a row of the embedding table. Received: "
+                f"`pad_token_id={self.pad_token_id}` and `vocab_size={self.vocab_size}`."
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 "`hidden_size` must be a multiple of `num_attention_heads`. Received: "

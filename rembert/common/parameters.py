@@ -7,9 +7,11 @@ conversion, inspection and completeness tests all read this table; nothing else 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError
@@ -178,13 +180,14 @@ class Mismatch:
 class Match:
     """How a checkpoint's tensors fit a model's parameters, by canonical name.
 
-    `found` maps a parameter to the tensor that holds it. `unexpected` are tensors that no parameter takes; the ones
-    that belong to another part of RemBERT and are passed over on purpose (a pooler beside a head without one, old
-    buffers) are in `ignored`.
+    `found` maps a parameter to the tensor that holds it. Tensors that no parameter takes are in one of three lists:
+    `ignored` are passed over in silence (a pooler beside a head without one, old buffers), `unused` belong to a
+    RemBERT with another head or more layers, `unexpected` belong to no RemBERT.
     """
 
     found: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[Mismatch] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
@@ -206,6 +209,7 @@ def match(wanted: Mapping[str, Parameter], tensors: Mapping[str, tuple[int, ...]
         CheckpointError: two tensors are the same parameter under two spellings.
     """
     result = Match()
+    known = _known_names()
     for name, shape in tensors.items():
         canonical = canonical_name(name)
         if canonical is None:
@@ -220,6 +224,8 @@ def match(wanted: Mapping[str, Parameter], tensors: Mapping[str, tuple[int, ...]
                 result.mismatched.append(Mismatch(canonical, shape, wanted[canonical].shape))
         elif canonical.startswith("rembert.pooler."):
             result.ignored.append(name)
+        elif _LAYER_INDEX.sub(".layer.0.", canonical) in known:
+            result.unused.append(name)
         else:
             result.unexpected.append(name)
     for mismatch in result.mismatched:
@@ -227,3 +233,13 @@ def match(wanted: Mapping[str, Parameter], tensors: Mapping[str, tuple[int, ...]
     present = {*result.found, *(mismatch.name for mismatch in result.mismatched)}
     result.missing.extend(name for name in wanted if name not in present)
     return result
+
+
+_LAYER_INDEX = re.compile(r"\.layer\.\d+\.")
+
+
+@cache
+def _known_names() -> frozenset[str]:
+    """The names of every head's parameters, all features on, with a single layer standing for any."""
+    config = RemBertConfig(num_hidden_layers=1, is_decoder=True, add_cross_attention=True)
+    return frozenset(name for head in HEADS for name in parameters(config, head, pooler=True))

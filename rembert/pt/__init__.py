@@ -1,1 +1,53 @@
+"""RemBERT for PyTorch: seven model classes under the names transformers gives them."""
 
+from __future__ import annotations
+
+try:
+    import torch  # noqa: F401
+except ImportError as problem:
+    from rembert.common.errors import MissingDependencyError
+
+    raise MissingDependencyError("torch", needed_for="rembert.pt", extra="pt") from problem
+
+from typing import TYPE_CHECKING, Any
+
+from rembert.common.config import RemBertConfig
+from rembert.pt.encoder import RemBertModel
+from rembert.pt.heads import (
+    RemBertForCausalLM,
+    RemBertForMaskedLM,
+    RemBertForMultipleChoice,
+    RemBertForQuestionAnswering,
+    RemBertForSequenceClassification,
+    RemBertForTokenClassification,
+)
+from rembert.pt.pretrained import RemBertPreTrainedModel
+from rembert.pt.structures import register_outputs
+
+if TYPE_CHECKING:
+    from rembert.common.tokenizer import RemBertTokenizer, RemBertTokenizerFast
+
+__all__ = [
+    "RemBertConfig",
+    "RemBertForCausalLM",
+    "RemBertForMaskedLM",
+    "RemBertForMultipleChoice",
+    "RemBertForQuestionAnswering",
+    "RemBertForSequenceClassification",
+    "RemBertForTokenClassification",
+    "RemBertModel",
+    "RemBertPreTrainedModel",
+    "RemBertTokenizer",
+    "RemBertTokenizerFast",
+]
+
+register_outputs()
+
+
+def __getattr__(name: str) -> Any:
+    # The tokenizers load on first use, as in `rembert` itself.
+    if name in ("RemBertTokenizer", "RemBertTokenizerFast"):
+        import rembert
+
+        return getattr(rembert, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,1 +1,61 @@
+"""RemBERT for TensorFlow and Keras 3: seven model classes under the names transformers gave them."""
 
+from __future__ import annotations
+
+try:
+    import tensorflow  # noqa: F401
+except ImportError as problem:
+    from rembert.common.errors import MissingDependencyError
+
+    raise MissingDependencyError("tensorflow", needed_for="rembert.tf", extra="tf") from problem
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "rembert.tf needs Keras' TensorFlow backend. Received: the backend "
+        f"{keras.backend.backend()!r}. Set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
+    )
+
+from typing import TYPE_CHECKING, Any
+
+from rembert.common.config import RemBertConfig
+from rembert.tf.encoder import TFRemBertModel
+from rembert.tf.heads import (
+    TFRemBertForCausalLM,
+    TFRemBertForMaskedLM,
+    TFRemBertForMultipleChoice,
+    TFRemBertForQuestionAnswering,
+    TFRemBertForSequenceClassification,
+    TFRemBertForTokenClassification,
+)
+from rembert.tf.pretrained import TFRemBertPreTrainedModel
+from rembert.tf.structures import register_outputs
+
+if TYPE_CHECKING:
+    from rembert.common.tokenizer import RemBertTokenizer, RemBertTokenizerFast
+
+__all__ = [
+    "RemBertConfig",
+    "RemBertTokenizer",
+    "RemBertTokenizerFast",
+    "TFRemBertForCausalLM",
+    "TFRemBertForMaskedLM",
+    "TFRemBertForMultipleChoice",
+    "TFRemBertForQuestionAnswering",
+    "TFRemBertForSequenceClassification",
+    "TFRemBertForTokenClassification",
+    "TFRemBertModel",
+    "TFRemBertPreTrainedModel",
+]
+
+register_outputs()
+
+
+def __getattr__(name: str) -> Any:
+    # The tokenizers load on first use, as in `rembert` itself.
+    if name in ("RemBertTokenizer", "RemBertTokenizerFast"):
+        import rembert
+
+        return getattr(rembert, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,433 @@
+"""The six heads: what each adds to the base model, its loss, and its output."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rembert.common.checks import check_label_shape, infer_problem_type
+from rembert.common.config import RemBertConfig
+from rembert.common.outputs import (
+    CausalLMOutputWithCrossAttentions,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from rembert.pt.activations import ACTIVATIONS
+from rembert.pt.cache import Cache
+from rembert.pt.encoder import RemBertModel
+from rembert.pt.inputs import check_choices, check_class_labels, check_positions, check_token_labels
+from rembert.pt.losses import causal_lm_loss, cross_entropy, sequence_loss, span_loss, token_loss
+from rembert.pt.pretrained import RemBertPreTrainedModel
+
+
+class RemBertLMPredictionHead(nn.Module):
+    """Hidden states to vocabulary logits through the wide output embeddings; Chung et al. (ICLR 2021), section 4."""
+
+    def __init__(self, config: RemBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.output_embedding_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.LayerNorm = nn.LayerNorm(config.output_embedding_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.output_embedding_size, config.vocab_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[..., e] to [..., v]."""
+        return self.decoder(self.LayerNorm(self.activation(self.dense(hidden_states))))
+
+
+class RemBertOnlyMLMHead(nn.Module):
+    """Holds the prediction head under the name that checkpoints have for it."""
+
+    def __init__(self, config: RemBertConfig) -> None:
+        super().__init__()
+        self.predictions = RemBertLMPredictionHead(config)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[..., e] to [..., v]."""
+        return self.predictions(hidden_states)
+
+
+class RemBertForMaskedLM(RemBertPreTrainedModel):
+    """Predicts the pieces under `[MASK]`."""
+
+    head = "masked-lm"
+
+    def __init__(self, config: RemBertConfig) -> None:
+        super().__init__(config)
+        if config.is_decoder:
+            warnings.warn(
+                "A masked language model looks both ways; this `config` says `is_decoder=True`.", stacklevel=2
+            )
+        self.rembert = RemBertModel(config, add_pooling_layer=False)
+        self.cls = RemBertOnlyMLMHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.cls.predictions.decoder
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> MaskedLMOutput | tuple[Any, ...]:
+        """Logits [b, s, v], and the mean loss of `labels` [b, s] (piece ids; -100 and padding are ignored).
+
+        The other arguments are those of `RemBertModel`.
+
+        Raises:
+            InputError: arguments that do not go together, or labels outside the vocabulary.
+        """
+        if labels is not None:
+            check_token_labels(labels, self.config.vocab_size, "pieces", input_ids, inputs_embeds)
+        outputs = self.rembert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.cls(outputs.last_hidden_state)
+        result = MaskedLMOutput(
+            loss=None if labels is None else token_loss(logits, labels, attention_mask),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.finish(result, return_dict)
+
+
+class RemBertForCausalLM(RemBertPreTrainedModel):
+    """Predicts the next piece. A model of its own needs `is_decoder=True`."""
+
+    head = "causal-lm"
+
+    def __init__(self, config: RemBertConfig) -> None:
+        super().__init__(config)
+        if not config.is_decoder:
+            warnings.warn("A causal language model needs `is_decoder=True`: this one looks ahead.", stacklevel=2)
+        self.rembert = RemBertModel(config, add_pooling_layer=False)
+        self.cls = RemBertOnlyMLMHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.cls.predictions.decoder
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
+        """Logits [b, s, v], and the mean loss of `labels` [b, s], where logits at i predict the label at i + 1.
+
+        Labels of -100 and on padding are ignored. The other arguments are those of `RemBertModel`.
+
+        Raises:
+            InputError: arguments that do not go together, or labels outside the vocabulary.
+        """
+        if labels is not None:
+            check_token_labels(labels, self.config.vocab_size, "pieces", input_ids, inputs_embeds)
+        outputs = self.rembert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            past_key_values,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.cls(outputs.last_hidden_state)
+        result = CausalLMOutputWithCrossAttentions(
+            loss=None if labels is None else causal_lm_loss(logits, labels, attention_mask),
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+        )
+        return self.finish(result, return_dict)
+
+
+class RemBertForSequenceClassification(RemBertPreTrainedModel):
+    """Classifies, or rates, a text or a pair of texts from the pooled output."""
+
+    head = "sequence-classification"
+
+    def __init__(self, config: RemBertConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.rembert = RemBertModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple[Any, ...]:
+        """Logits [b, num_labels], and the loss of `labels`.
+
+        The loss follows `config.problem_type`; left out, one label means regression, integer labels one class each,
+        other labels several classes each. Labels are [b] class ids (-100 is ignored), [b, num_labels] of 0 and 1, or
+        [b] or [b, num_labels] numbers. The other arguments are those of `RemBertModel`.
+
+        Raises:
+            InputError: arguments that do not go together, or labels outside the range.
+        """
+        problem_type = ""
+        if labels is not None:
+            integers = not labels.is_floating_point() and labels.dtype != torch.bool
+            problem_type = infer_problem_type(self.config, integers)
+            self._check_labels(labels, problem_type, input_ids if input_ids is not None else inputs_embeds)
+        outputs = self.rembert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.classifier(self.dropout(outputs.pooler_output))
+        result = SequenceClassifierOutput(
+            loss=None if labels is None else sequence_loss(logits, labels, problem_type),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.finish(result, return_dict)
+
+    def _check_labels(self, labels: Tensor, problem_type: str, inputs: Tensor | None) -> None:
+        if inputs is None:
+            return  # refused by the base model
+        batch, count = inputs.shape[0], self.num_labels
+        if problem_type == "single_label_classification":
+            flat = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
+            check_class_labels("labels", flat, count, "classes", (batch,), "[batch]")
+        elif problem_type == "regression" and count == 1 and labels.ndim == 1:
+            check_label_shape("labels", tuple(labels.shape), (batch,), "[batch]")
+        else:
+            check_label_shape("labels", tuple(labels.shape), (batch, count), "[batch, num_labels]")
+
+
+class RemBertForMultipleChoice(RemBertPreTrainedModel):
+    """Chooses among several continuations, each encoded with the text by itself."""
+
+    head = "multiple-choice"
+
+    def __init__(self, config: RemBertConfig) -> None:
+        super().__init__(config)
+        self.rembert = RemBertModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, 1)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> MultipleChoiceModelOutput | tuple[Any, ...]:
+        """Logits [b, choices], and the mean loss of `labels` [b] (the right choice; -100 is ignored).
+
+        The other arguments are those of `RemBertModel` with a dimension of choices after the batch: [b, choices, s].
+
+        Raises:
+            InputError: arguments that do not go together, or labels outside the range.
+        """
+        check_choices(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+        )
+        leading = input_ids if input_ids is not None else inputs_embeds
+        assert leading is not None  # checked above
+        batch, choices = leading.shape[:2]
+        if labels is not None:
+            check_class_labels("labels", labels, choices, "choices", (batch,), "[batch]")
+        outputs = self.rembert(
+            *(
+                None if tensor is None else tensor.flatten(0, 1)
+                for tensor in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+            ),
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.classifier(self.dropout(outputs.pooler_output)).view(-1, choices)
+        result = MultipleChoiceModelOutput(
+            loss=None if labels is None else cross_entropy(logits, labels),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.finish(result, return_dict)
+
+
+class RemBertForTokenClassification(RemBertPreTrainedModel):
+    """Classifies every token."""
+
+    head = "token-classification"
+
+    def __init__(self, config: RemBertConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.rembert = RemBertModel(config, add_pooling_layer=False)
+        self.dropout = nn.Dropout(config.classifier_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> TokenClassifierOutput | tuple[Any, ...]:
+        """Logits [b, s, num_labels], and the mean loss of `labels` [b, s] (-100 and padding are ignored).
+
+        The other arguments are those of `RemBertModel`.
+
+        Raises:
+            InputError: arguments that do not go together, or labels outside the range.
+        """
+        if labels is not None:
+            check_token_labels(labels, self.num_labels, "classes", input_ids, inputs_embeds)
+        outputs = self.rembert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        result = TokenClassifierOutput(
+            loss=None if labels is None else token_loss(logits, labels, attention_mask),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.finish(result, return_dict)
+
+
+class RemBertForQuestionAnswering(RemBertPreTrainedModel):
+    """Finds where an answer starts and ends."""
+
+    head = "question-answering"
+
+    def __init__(self, config: RemBertConfig) -> None:
+        super().__init__(config)
+        self.rembert = RemBertModel(config, add_pooling_layer=False)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> QuestionAnsweringModelOutput | tuple[Any, ...]:
+        """Start and end logits [b, s], and the mean loss of `start_positions` and `end_positions` [b].
+
+        There is a loss when both are given; positions of s and more are ignored, negative ones count as 0. The other
+        arguments are those of `RemBertModel`.
+
+        Raises:
+            InputError: arguments that do not go together, or positions of another shape.
+        """
+        for name, positions in (("start_positions", start_positions), ("end_positions", end_positions)):
+            check_positions(name, positions, input_ids, inputs_embeds)
+        outputs = self.rembert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = span_loss(start_logits, end_logits, start_positions, end_positions)
+        result = QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits,
+            end_logits=end_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.finish(result, return_dict)

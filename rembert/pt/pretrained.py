@@ -1,0 +1,243 @@
+"""What every model class has: construction, loading, saving."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import ConfigError, InputError
+from rembert.common.loading import loading_config, settle
+from rembert.common.outputs import ModelOutput
+from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, match, parameters
+from rembert.pt.initialization import initialize
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+class RemBertPreTrainedModel(nn.Module):
+    """Base of the model classes. A subclass sets `head`, a key of the parameter table's `HEADS`."""
+
+    head: ClassVar[str]
+    config_class = RemBertConfig
+    base_model_prefix = "rembert"
+    main_input_name = "input_ids"
+
+    def __init__(self, config: RemBertConfig) -> None:
+        """Raises: ConfigError where no model can be built from `config`."""
+        super().__init__()
+        if not isinstance(config, RemBertConfig):
+            raise ConfigError(f"`config` must be a RemBertConfig. Received: {type(config).__name__}.")
+        config.validate()
+        self.config = config
+
+    def post_init(self) -> None:
+        """Initialise the modules that this class added; a base model inside has initialised its own."""
+        for child in self.children():
+            if not isinstance(child, RemBertPreTrainedModel):
+                for module in child.modules():
+                    initialize(module, self.config.initializer_range)
+
+    # ------------------------------------------------------------------ parts
+
+    @property
+    def base_model(self) -> nn.Module:
+        """The `RemBertModel`: this model itself, or the one inside a head."""
+        return getattr(self, self.base_model_prefix, self)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of word embeddings, [vocab_size, input_embedding_size]."""
+        return self.base_model.embeddings.word_embeddings  # type: ignore[union-attr, return-value]
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Put another table in place of the word embeddings."""
+        self.base_model.embeddings.word_embeddings = value  # type: ignore[union-attr]
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The output table of a language model, a linear layer to [.., vocab_size]; None for other heads."""
+        return None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """dtype of the parameters."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return next(self.parameters()).device
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """How many numbers the parameters hold."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+    def parameter_table(self) -> dict[str, Parameter]:
+        """This model's entries of the parameter table, by canonical name."""
+        return parameters(self.config, self.head, pooler=getattr(self.base_model, "pooler", None) is not None)
+
+    def finish(self, outputs: ModelOutput, return_dict: bool | None) -> Any:
+        """`outputs` itself, or its tuple where `return_dict` (by default the configuration's) is False."""
+        wants_dict = self.config.return_dict if return_dict is None else return_dict
+        return outputs if wants_dict else outputs.to_tuple()
+
+    # ------------------------------------------------------------------ files
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        config: RemBertConfig | None = None,
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
+        output_loading_info: bool = False,
+        ignore_mismatched_sizes: bool = False,
+        **overrides: Any,
+    ) -> Any:
+        """Load a checkpoint, in evaluation mode.
+
+        The file is mapped into memory and becomes the parameters as it is: nothing is read before it is used, nothing
+        is copied but what training changes. The file on disk is never written to.
+
+        Args:
+            name_or_path: a checkpoint directory, or a file of weights.
+            config: in place of the checkpoint's own.
+            dtype: of the parameters, by name or as a `torch.dtype`; by default ('auto') as the checkpoint has them.
+            torch_dtype: `dtype` under its older name.
+            output_loading_info: also return what was missing, unexpected and of another shape, instead of refusing
+                or warning of missing and unexpected parameters.
+            ignore_mismatched_sizes: initialise parameters of another shape afresh instead of refusing them.
+            **overrides: keys of the configuration to replace (`num_labels=3`), and the class's own arguments
+                (`add_pooling_layer=False`).
+
+        Returns:
+            The model, or (model, report) with `output_loading_info`.
+
+        Raises:
+            CheckpointError: no checkpoint there, a damaged one, or one that does not fit.
+            ConfigError: no configuration, or an unusable one.
+            TypeError: an unknown keyword.
+        """
+        arguments = {key: overrides.pop(key) for key in cls._own_arguments if key in overrides}
+        wanted_dtype = _as_dtype(dtype if dtype is not None else torch_dtype)
+        source = os.fspath(name_or_path)
+        with open_checkpoint(name_or_path) as checkpoint:
+            model_config = loading_config(checkpoint.config, config, overrides, source)
+            with torch.device("meta"):
+                model = cls(model_config, **arguments)
+            table = model.parameter_table()
+            fit = match(table, {name: info.shape for name, info in checkpoint.tensors.items()})
+            report = settle(
+                fit,
+                source=source,
+                model=cls.__name__,
+                ignore_mismatched_sizes=ignore_mismatched_sizes,
+                report_only=output_loading_info,
+            )
+            state = {}
+            for canonical, stored in fit.found.items():
+                tensor = _as_tensor(checkpoint.read(stored))
+                state[model._own_name(canonical)] = tensor if wanted_dtype is None else tensor.to(wanted_dtype)
+        model.load_state_dict(state, strict=False, assign=True)
+        common = wanted_dtype or next((tensor.dtype for tensor in state.values()), torch.get_default_dtype())
+        model._initialize_fresh({model._own_name(name) for name in fit.fresh}, common)
+        model_config.dtype = str(common).removeprefix("torch.")
+        model.eval()
+        return (model, report) if output_loading_info else model
+
+    def save_pretrained(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        max_shard_size: int | str = "5GB",
+        state_dict: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Write `model.safetensors` (or shards and their index) and `config.json` into `directory`.
+
+        Other files in the directory stay as they are. Every file appears complete, or not at all.
+
+        Args:
+            directory: made where it is missing.
+            max_shard_size: bytes, or text such as '5GB'; larger models are split into several files.
+            state_dict: in place of the model's own, as distributed training gathers it.
+
+        Raises:
+            InputError: `state_dict` lacks a parameter.
+        """
+        state = self.state_dict() if state_dict is None else state_dict
+        absent = [name for name in map(self._own_name, self.parameter_table()) if name not in state]
+        if absent:
+            raise InputError(f"`state_dict` must hold every parameter. Missing: {', '.join(absent[:12])}.")
+        tensors = {name: _as_source(state[name]) for name in map(self._own_name, self.parameter_table())}
+        config = RemBertConfig.from_dict(self.config.to_dict())
+        config.architectures = [HEADS[self.head].architecture]
+        config.dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
+        os.makedirs(directory, exist_ok=True)
+        save_safetensors(directory, tensors, max_shard_size=max_shard_size)
+        config.save_pretrained(directory)
+
+    # The constructor's arguments beside `config` that `from_pretrained` passes on.
+    _own_arguments: ClassVar[tuple[str, ...]] = ()
+
+    def _own_name(self, canonical: str) -> str:
+        """The name of a parameter in this model's `state_dict`: a bare encoder has no prefix."""
+        return canonical.removeprefix(BASE_PREFIX) if self.head == "model" else canonical
+
+    def _initialize_fresh(self, names: set[str], dtype: torch.dtype) -> None:
+        """Give the parameters of these names memory and fresh values; the rest came from the checkpoint."""
+        for path, module in self.named_modules():
+            own = {f"{path}.{name}".lstrip("."): name for name, _ in module.named_parameters(recurse=False)}
+            fresh = {full: name for full, name in own.items() if full in names}
+            if not fresh:
+                continue
+            loaded = {name: getattr(module, name) for full, name in own.items() if full not in names}
+            device = torch.get_default_device()
+            for name in own.values():
+                setattr(
+                    module, name, nn.Parameter(torch.empty_like(getattr(module, name), dtype=dtype, device=device))
+                )
+            initialize(module, self.config.initializer_range)
+            for name, parameter in loaded.items():
+                setattr(module, name, parameter)
+
+
+def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None or dtype == "auto" or isinstance(dtype, torch.dtype):
+        return None if dtype == "auto" else dtype  # type: ignore[return-value]
+    if dtype not in _DTYPES:
+        raise InputError(f"`dtype` must be 'auto' or one of {', '.join(_DTYPES)}. Received: `dtype={dtype!r}`.")
+    return _DTYPES[dtype]
+
+
+def _as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor on the array's own memory. NumPy has no bfloat16 of its own: those bits pass as 16-bit integers."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _as_source(tensor: Tensor) -> TensorSource:
+    name = str(tensor.dtype).removeprefix("torch.")
+
+    def read() -> np.ndarray:
+        held = tensor.detach().cpu().contiguous()
+        if held.dtype == torch.bfloat16:
+            import ml_dtypes
+
+            return held.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return held.numpy()
+
+    return TensorSource(shape=tuple(tensor.shape), dtype=_numpy_dtype(name), read=read)
+
+
+def _numpy_dtype(name: str) -> np.dtype:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)

@@ -1,0 +1,135 @@
+"""Multi-head attention: Vaswani et al., "Attention Is All You Need" (2017), section 3.2.
+
+Notation: b batch, s queries, t keys, h heads, d width of a head, e = h × d.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from rembert.common.config import RemBertConfig
+from rembert.tf.cache import LayerCache, extend
+from rembert.tf.layers import RemBertLayerBase, dense, norm
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable("rembert")
+class TFRemBertSelfAttention(RemBertLayerBase):
+    """softmax(Q Kᵀ / sqrt(d)) V, for self-attention or attention to an encoder's states."""
+
+    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.head_dim
+        self.query = dense(config, config.hidden_size, "query", self.dtype_policy)
+        self.key = dense(config, config.hidden_size, "key", self.dtype_policy)
+        self.value = dense(config, config.hidden_size, "value", self.dtype_policy)
+        self.dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=self.dtype_policy)
+
+    def build(self, input_shape: Any = None) -> None:
+        width = self.config.hidden_size
+        self.build_parts(query=width, key=width, value=width)
+
+    def call(
+        self,
+        hidden_states: Tensor,
+        bias: Tensor | None = None,
+        source: Tensor | None = None,
+        cached: LayerCache | None = None,
+        is_cross: bool = False,
+        training: bool | None = None,
+    ) -> tuple[Tensor, Tensor, LayerCache]:
+        """Attend.
+
+        Args:
+            hidden_states: [b, s, e], where the queries come from.
+            bias: added to the scores, broadcastable to [b, h, s, t].
+            source: [b, t, e], where keys and values come from in cross-attention.
+            cached: (key, value) of earlier calls: of earlier positions, or of the whole source in cross-attention.
+            is_cross: whether this is cross-attention.
+            training: whether dropout is on.
+
+        Returns:
+            The context [b, s, e], the probabilities [b, h, s, t], and the (key, value) to cache.
+        """
+        query = self.split_heads(self.query(hidden_states))
+        if is_cross and cached is not None:
+            key, value = cached
+        else:
+            states = source if is_cross else hidden_states
+            key, value = self.split_heads(self.key(states)), self.split_heads(self.value(states))
+            if not is_cross:
+                key, value = extend(cached, key, value)
+        context, probabilities = self.attend(query, key, value, bias, training)
+        context = ops.transpose(context, (0, 2, 1, 3))
+        batch, length = ops.shape(context)[:2]
+        context = ops.reshape(context, (batch, length, self.num_heads * self.head_dim))  # (b, s, e)
+        return context, probabilities, (key, value)
+
+    def split_heads(self, states: Tensor) -> Tensor:
+        """[b, t, e] to [b, h, t, d]."""
+        batch, length = ops.shape(states)[:2]
+        return ops.transpose(ops.reshape(states, (batch, length, self.num_heads, self.head_dim)), (0, 2, 1, 3))
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, training: bool | None
+    ) -> tuple[Tensor, Tensor]:
+        """The context and the probabilities; all take [b, h, ·, d]."""
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) / math.sqrt(self.head_dim)  # (b, h, s, t)
+        if bias is not None:
+            scores = scores + bias
+        statistics = keras.backend.result_type(scores.dtype, "float32")
+        probabilities = ops.cast(ops.softmax(ops.cast(scores, statistics), axis=-1), value.dtype)
+        return ops.matmul(self.dropout(probabilities, training=training), value), probabilities
+
+
+@keras.saving.register_keras_serializable("rembert")
+class TFRemBertSelfOutput(RemBertLayerBase):
+    """The linear layer after attention, dropout, and LayerNorm of the sum with the sub-layer's input."""
+
+    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.dense = dense(config, config.hidden_size, "dense", self.dtype_policy)
+        self.LayerNorm = norm(config, self.dtype_policy)
+        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=self.dtype_policy)
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(dense=self.config.hidden_size, LayerNorm=self.config.hidden_size)
+
+    def call(self, context: Tensor, residual: Tensor, training: bool | None = None) -> Tensor:
+        """[b, s, e] and [b, s, e] to [b, s, e]."""
+        return self.LayerNorm(self.dropout(self.dense(context), training=training) + residual)
+
+
+@keras.saving.register_keras_serializable("rembert")
+class TFRemBertAttention(RemBertLayerBase):
+    """An attention sub-layer: attention, projection, residual, LayerNorm."""
+
+    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.self = TFRemBertSelfAttention(config, name="self", dtype=self.dtype_policy)
+        # Every Keras layer has a property `output`, so the part of that name is `out` here.
+        self.out = TFRemBertSelfOutput(config, name="output", dtype=self.dtype_policy)
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(self=None, out=None)
+
+    def call(
+        self,
+        hidden_states: Tensor,
+        bias: Tensor | None = None,
+        source: Tensor | None = None,
+        cached: LayerCache | None = None,
+        is_cross: bool = False,
+        training: bool | None = None,
+    ) -> tuple[Tensor, Tensor, LayerCache]:
+        """As `TFRemBertSelfAttention`, with the sub-layer's output [b, s, e] in place of the context."""
+        context, probabilities, cache = self.self(
+            hidden_states, bias, source=source, cached=cached, is_cross=is_cross, training=training
+        )
+        return self.out(context, hidden_states, training=training), probabilities, cache

@@ -1,0 +1,494 @@
+"""The six heads: what each adds to the base model, its loss, and its output."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+from keras import ops
+
+from rembert.common.checks import check_label_shape, infer_problem_type
+from rembert.common.config import RemBertConfig
+from rembert.common.outputs import (
+    CausalLMOutputWithCrossAttentions,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from rembert.tf.activations import ACTIVATIONS
+from rembert.tf.cache import Cache
+from rembert.tf.encoder import TFRemBertModel
+from rembert.tf.inputs import (
+    accepts_structures,
+    check_choices,
+    check_class_labels,
+    check_positions,
+    check_token_labels,
+    is_integer,
+)
+from rembert.tf.layers import RemBertLayerBase, dense, norm
+from rembert.tf.losses import causal_lm_loss, cross_entropy, sequence_loss, span_loss, token_loss
+from rembert.tf.pretrained import TFRemBertPreTrainedModel
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable("rembert")
+class TFRemBertLMPredictionHead(RemBertLayerBase):
+    """Hidden states to vocabulary logits through the wide output embeddings; Chung et al. (ICLR 2021), section 4."""
+
+    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.dense = dense(config, config.output_embedding_size, "dense", self.dtype_policy)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.LayerNorm = norm(config, self.dtype_policy)
+        self.decoder = dense(config, config.vocab_size, "decoder", self.dtype_policy)
+
+    def build(self, input_shape: Any = None) -> None:
+        width = self.config.output_embedding_size
+        self.build_parts(dense=self.config.hidden_size, LayerNorm=width, decoder=width)
+
+    def call(self, hidden_states: Tensor) -> Tensor:
+        """[..., e] to [..., v]."""
+        return self.decoder(self.LayerNorm(self.activation(self.dense(hidden_states))))
+
+
+@keras.saving.register_keras_serializable("rembert")
+class TFRemBertOnlyMLMHead(RemBertLayerBase):
+    """Holds the prediction head under the name that checkpoints have for it."""
+
+    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.predictions = TFRemBertLMPredictionHead(config, name="predictions", dtype=self.dtype_policy)
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(predictions=None)
+
+    def call(self, hidden_states: Tensor) -> Tensor:
+        """[..., e] to [..., v]."""
+        return self.predictions(hidden_states)
+
+
+@keras.saving.register_keras_serializable("rembert")
+class TFRemBertForMaskedLM(TFRemBertPreTrainedModel):
+    """Predicts the pieces under `[MASK]`."""
+
+    head = "masked-lm"
+
+    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        if config.is_decoder:
+            warnings.warn(
+                "A masked language model looks both ways; this `config` says `is_decoder=True`.", stacklevel=2
+            )
+        self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
+        self.cls = TFRemBertOnlyMLMHead(config, name="cls", dtype=self.dtype_policy)
+        self.post_init()
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(rembert=None, cls=None)
+
+    def get_output_embeddings(self) -> keras.layers.Dense:
+        return self.cls.predictions.decoder
+
+    @accepts_structures
+    def call(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool | None = None,
+    ) -> MaskedLMOutput | tuple[Any, ...]:
+        """Logits [b, s, v], and the mean loss of `labels` [b, s] (piece ids; -100 and padding are ignored).
+
+        The other arguments are those of `TFRemBertModel`.
+
+        Raises:
+            InputError: arguments that do not go together, or labels outside the vocabulary.
+        """
+        if labels is not None:
+            check_token_labels(labels, self.config.vocab_size, "pieces", input_ids, inputs_embeds)
+        outputs = self.rembert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            training=training,
+        )
+        logits = self.cls(outputs.last_hidden_state)
+        result = MaskedLMOutput(
+            loss=None if labels is None else token_loss(logits, labels, attention_mask),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.finish(result, return_dict)
+
+
+@keras.saving.register_keras_serializable("rembert")
+class TFRemBertForCausalLM(TFRemBertPreTrainedModel):
+    """Predicts the next piece. A model of its own needs `is_decoder=True`."""
+
+    head = "causal-lm"
+
+    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        if not config.is_decoder:
+            warnings.warn("A causal language model needs `is_decoder=True`: this one looks ahead.", stacklevel=2)
+        self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
+        self.cls = TFRemBertOnlyMLMHead(config, name="cls", dtype=self.dtype_policy)
+        self.post_init()
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(rembert=None, cls=None)
+
+    def get_output_embeddings(self) -> keras.layers.Dense:
+        return self.cls.predictions.decoder
+
+    @accepts_structures
+    def call(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool | None = None,
+    ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
+        """Logits [b, s, v], and the mean loss of `labels` [b, s], where logits at i predict the label at i + 1.
+
+        Labels of -100 and on padding are ignored. The other arguments are those of `TFRemBertModel`.
+
+        Raises:
+            InputError: arguments that do not go together, or labels outside the vocabulary.
+        """
+        if labels is not None:
+            check_token_labels(labels, self.config.vocab_size, "pieces", input_ids, inputs_embeds)
+        outputs = self.rembert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            past_key_values,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            training=training,
+        )
+        logits = self.cls(outputs.last_hidden_state)
+        result = CausalLMOutputWithCrossAttentions(
+            loss=None if labels is None else causal_lm_loss(logits, labels, attention_mask),
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+        )
+        return self.finish(result, return_dict)
+
+
+@keras.saving.register_keras_serializable("rembert")
+class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
+    """Classifies, or rates, a text or a pair of texts from the pooled output."""
+
+    head = "sequence-classification"
+
+    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.num_labels = config.num_labels
+        self.rembert = TFRemBertModel(config, name="rembert", dtype=self.dtype_policy)
+        self.dropout = keras.layers.Dropout(config.classifier_dropout_prob, dtype=self.dtype_policy)
+        self.classifier = dense(config, config.num_labels, "classifier", self.dtype_policy)
+        self.post_init()
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(rembert=None, classifier=self.config.hidden_size)
+
+    @accepts_structures
+    def call(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple[Any, ...]:
+        """Logits [b, num_labels], and the loss of `labels`.
+
+        The loss follows `config.problem_type`; left out, one label means regression, integer labels one class each,
+        other labels several classes each. Labels are [b] class ids (-100 is ignored), [b, num_labels] of 0 and 1, or
+        [b] or [b, num_labels] numbers. The other arguments are those of `TFRemBertModel`.
+
+        Raises:
+            InputError: arguments that do not go together, or labels outside the range.
+        """
+        problem_type = ""
+        if labels is not None:
+            problem_type = infer_problem_type(self.config, is_integer(labels))
+            self._check_labels(labels, problem_type, input_ids if input_ids is not None else inputs_embeds)
+        outputs = self.rembert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            training=training,
+        )
+        logits = self.classifier(self.dropout(outputs.pooler_output, training=training))
+        result = SequenceClassifierOutput(
+            loss=None if labels is None else sequence_loss(logits, labels, problem_type),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.finish(result, return_dict)
+
+    def _check_labels(self, labels: Tensor, problem_type: str, inputs: Tensor | None) -> None:
+        if inputs is None:
+            return  # refused by the base model
+        batch, count = inputs.shape[0], self.num_labels
+        if problem_type == "single_label_classification":
+            flat = labels[:, 0] if len(labels.shape) == 2 and labels.shape[1] == 1 else labels
+            check_class_labels("labels", flat, count, "classes", (batch,), "[batch]")
+        elif problem_type == "regression" and count == 1 and len(labels.shape) == 1:
+            check_label_shape("labels", tuple(labels.shape), (batch,), "[batch]")
+        else:
+            check_label_shape("labels", tuple(labels.shape), (batch, count), "[batch, num_labels]")
+
+
+@keras.saving.register_keras_serializable("rembert")
+class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
+    """Chooses among several continuations, each encoded with the text by itself."""
+
+    head = "multiple-choice"
+
+    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.rembert = TFRemBertModel(config, name="rembert", dtype=self.dtype_policy)
+        self.dropout = keras.layers.Dropout(config.classifier_dropout_prob, dtype=self.dtype_policy)
+        self.classifier = dense(config, 1, "classifier", self.dtype_policy)
+        self.post_init()
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(rembert=None, classifier=self.config.hidden_size)
+
+    @accepts_structures
+    def call(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool | None = None,
+    ) -> MultipleChoiceModelOutput | tuple[Any, ...]:
+        """Logits [b, choices], and the mean loss of `labels` [b] (the right choice; -100 is ignored).
+
+        The other arguments are those of `TFRemBertModel` with a dimension of choices after the batch: [b, choices, s].
+
+        Raises:
+            InputError: arguments that do not go together, or labels outside the range.
+        """
+        check_choices(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+        )
+        leading = input_ids if input_ids is not None else inputs_embeds
+        assert leading is not None  # checked above
+        batch, choices = leading.shape[:2]
+        if labels is not None:
+            check_class_labels("labels", labels, choices, "choices", (batch,), "[batch]")
+        outputs = self.rembert(
+            *(
+                None if tensor is None else ops.reshape(tensor, (-1, *ops.shape(tensor)[2:]))
+                for tensor in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+            ),
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            training=training,
+        )
+        logits = self.classifier(self.dropout(outputs.pooler_output, training=training))
+        logits = ops.reshape(logits, (-1, ops.shape(leading)[1]))
+        result = MultipleChoiceModelOutput(
+            loss=None if labels is None else cross_entropy(logits, labels),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.finish(result, return_dict)
+
+
+@keras.saving.register_keras_serializable("rembert")
+class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
+    """Classifies every token."""
+
+    head = "token-classification"
+
+    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.num_labels = config.num_labels
+        self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
+        self.dropout = keras.layers.Dropout(config.classifier_dropout_prob, dtype=self.dtype_policy)
+        self.classifier = dense(config, config.num_labels, "classifier", self.dtype_policy)
+        self.post_init()
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(rembert=None, classifier=self.config.hidden_size)
+
+    @accepts_structures
+    def call(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool | None = None,
+    ) -> TokenClassifierOutput | tuple[Any, ...]:
+        """Logits [b, s, num_labels], and the mean loss of `labels` [b, s] (-100 and padding are ignored).
+
+        The other arguments are those of `TFRemBertModel`.
+
+        Raises:
+            InputError: arguments that do not go together, or labels outside the range.
+        """
+        if labels is not None:
+            check_token_labels(labels, self.num_labels, "classes", input_ids, inputs_embeds)
+        outputs = self.rembert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            training=training,
+        )
+        logits = self.classifier(self.dropout(outputs.last_hidden_state, training=training))
+        result = TokenClassifierOutput(
+            loss=None if labels is None else token_loss(logits, labels, attention_mask),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.finish(result, return_dict)
+
+
+@keras.saving.register_keras_serializable("rembert")
+class TFRemBertForQuestionAnswering(TFRemBertPreTrainedModel):
+    """Finds where an answer starts and ends."""
+
+    head = "question-answering"
+
+    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
+        self.qa_outputs = dense(config, 2, "qa_outputs", self.dtype_policy)
+        self.post_init()
+
+    def build(self, input_shape: Any = None) -> None:
+        self.build_parts(rembert=None, qa_outputs=self.config.hidden_size)
+
+    @accepts_structures
+    def call(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool | None = None,
+    ) -> QuestionAnsweringModelOutput | tuple[Any, ...]:
+        """Start and end logits [b, s], and the mean loss of `start_positions` and `end_positions` [b].
+
+        There is a loss when both are given; positions of s and more are ignored, negative ones count as 0. The other
+        arguments are those of `TFRemBertModel`.
+
+        Raises:
+            InputError: arguments that do not go together, or positions of another shape.
+        """
+        for name, positions in (("start_positions", start_positions), ("end_positions", end_positions)):
+            check_positions(name, positions, input_ids, inputs_embeds)
+        outputs = self.rembert(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            training=training,
+        )
+        start_logits, end_logits = ops.unstack(self.qa_outputs(outputs.last_hidden_state), 2, axis=-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = span_loss(start_logits, end_logits, start_positions, end_positions)
+        result = QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits,
+            end_logits=end_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        return self.finish(result, return_dict)

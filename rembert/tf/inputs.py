@@ -1,0 +1,169 @@
+"""A call's tensors: dicts and tuples taken apart, and checked; the rules stand in `rembert.common.checks`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from rembert.common.checks import (
+    IGNORE_INDEX,
+    Shape,
+    check_choice_shapes,
+    check_indices,
+    check_input_shapes,
+    check_label_shape,
+    check_labels,
+)
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import InputError
+from rembert.tf.cache import Cache
+
+Tensor = Any
+
+
+def accepts_structures(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a model's `call` take its arguments as one dict by name, or one tuple or list in order, as Keras feeds them.
+
+    Raises:
+        InputError: a key that is no argument, an argument given twice, or more values than there are arguments.
+    """
+    names = [name for name in inspect.signature(call).parameters if name != "self"]
+
+    @functools.wraps(call)
+    def unpacking(self: Any, input_ids: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(input_ids, Mapping):
+            given = dict(input_ids)
+            unknown = [name for name in given if name not in names]
+            if unknown:
+                raise InputError(
+                    f"The inputs of {type(self).__name__} may have the keys {', '.join(names)}. Received also: "
+                    f"{', '.join(map(str, unknown))}."
+                )
+        elif isinstance(input_ids, tuple | list):
+            if len(input_ids) > len(names):
+                raise InputError(
+                    f"{type(self).__name__} takes at most {len(names)} inputs. Received: {len(input_ids)}."
+                )
+            given = dict(zip(names, input_ids, strict=False))
+        else:
+            return call(self, input_ids, *args, **kwargs)
+        # What Keras adds by itself (`training`) gives way to the same key among the inputs.
+        named = {**dict(zip(names[1:], args, strict=False)), **kwargs}
+        twice = [name for name, value in named.items() if value is not None and name != "training" and name in given]
+        if twice:
+            raise InputError(f"`{twice[0]}` was given twice: among the inputs and as an argument of its own.")
+        return call(self, **{**named, **given})
+
+    return unpacking
+
+
+def check_inputs(config: RemBertConfig, *, past_key_values: Cache | None, **tensors: Tensor | None) -> None:
+    """Refuse arguments of the base model that do not go together, or indices outside their tables.
+
+    Raises:
+        InputError: see `rembert.common.checks`. Values are not looked at inside graphs.
+    """
+    cached = None if past_key_values is None else past_key_values[0][0].shape[2]
+    check_input_shapes(
+        config,
+        **{name: _shape(name, tensor) for name, tensor in tensors.items()},  # type: ignore[arg-type]
+        cached_layers=None if past_key_values is None else len(past_key_values),
+        cached_length=0 if past_key_values is None else cached,
+    )
+    for name, size, setting in (
+        ("input_ids", config.vocab_size, "vocab_size"),
+        ("token_type_ids", config.type_vocab_size, "type_vocab_size"),
+        ("position_ids", config.max_position_embeddings, "max_position_embeddings"),
+    ):
+        indices = tensors[name]
+        if indices is None:
+            continue
+        check_integers(name, indices)
+        values = _values(indices)
+        if values is not None and values.size:
+            check_indices(name, int(values.min()), int(values.max()), size, setting)
+
+
+def check_choices(**tensors: Tensor | None) -> None:
+    """Refuse inputs of a multiple-choice model that are not [batch, choices, sequence].
+
+    Raises:
+        InputError: see `rembert.common.checks`.
+    """
+    check_choice_shapes(**{name: _shape(name, tensor) for name, tensor in tensors.items()})
+
+
+def check_class_labels(name: str, labels: Tensor, count: int | None, what: str, shape: Shape, meaning: str) -> None:
+    """Refuse class labels of the wrong shape, or outside [0, count - 1] and not -100.
+
+    Raises:
+        InputError: see `rembert.common.checks`. Values are not looked at inside graphs.
+    """
+    check_label_shape(name, tuple(labels.shape), shape, meaning)
+    check_integers(name, labels)
+    values = _values(labels)
+    if values is not None and count is not None:
+        counted = values[values != IGNORE_INDEX]
+        if counted.size:
+            check_labels(name, int(counted.min()), int(counted.max()), count, what)
+
+
+def check_token_labels(labels: Tensor, count: int, what: str, *inputs: Tensor | None) -> None:
+    """Refuse labels that are not [b, s] as the first given of `inputs`, or outside [0, count - 1] and not -100.
+
+    Raises:
+        InputError: see `rembert.common.checks`.
+    """
+    given = next((tensor for tensor in inputs if tensor is not None), None)
+    if given is not None:  # the base model refuses a call without inputs
+        check_class_labels("labels", labels, count, what, tuple(given.shape[:2]), "[batch, sequence]")
+
+
+def check_positions(name: str, positions: Tensor | None, *inputs: Tensor | None) -> None:
+    """Refuse answer positions that are not integers [b] (or [b, 1]); any value is allowed.
+
+    Raises:
+        InputError: quotes the shape or dtype.
+    """
+    given = next((tensor for tensor in inputs if tensor is not None), None)
+    if positions is None or given is None:
+        return
+    batch = given.shape[0]
+    wanted = (batch, 1) if len(positions.shape) == 2 else (batch,)
+    check_label_shape(name, tuple(positions.shape), wanted, "[batch]")
+    check_integers(name, positions)
+
+
+def check_integers(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor that does not hold integers.
+
+    Raises:
+        InputError: quotes the dtype.
+    """
+    if not is_integer(tensor):
+        raise InputError(f"`{name}` must hold integers. Received: a tensor of {tf.as_dtype(tensor.dtype).name}.")
+
+
+def is_integer(tensor: Tensor) -> bool:
+    """Whether a tensor's dtype is an integer one (bool is not)."""
+    return tf.as_dtype(tensor.dtype).is_integer
+
+
+def _shape(name: str, tensor: Any) -> Shape | None:
+    if tensor is None:
+        return None
+    if not hasattr(tensor, "shape") or not hasattr(tensor, "dtype"):
+        raise InputError(f"`{name}` must be a tensor or an array. Received: {type(tensor).__name__}.")
+    return tuple(tensor.shape)
+
+
+def _values(tensor: Tensor) -> np.ndarray | None:
+    """The numbers of an eager tensor; None inside a graph."""
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    return tensor.numpy() if isinstance(tensor, tf.Tensor) and tf.executing_eagerly() else None

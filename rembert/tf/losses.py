@@ -1,0 +1,95 @@
+"""The heads' losses: scalars in float32, or in float64 for float64 logits.
+
+A mean runs over the labels that count. Where none counts it is 0, so a batch without labels leaves training alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from rembert.common.checks import IGNORE_INDEX
+
+Tensor = Any
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: Any = IGNORE_INDEX) -> Tensor:
+    """Mean of -log softmax(logits)[label] over the labels that are not `ignore_index`.
+
+    Args:
+        logits: [..., classes].
+        labels: [...] integers.
+    """
+    logits = _precise(logits)
+    logits = ops.reshape(logits, (-1, ops.shape(logits)[-1]))
+    labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
+    counted = ops.not_equal(labels, ignore_index)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(ops.where(counted, labels, 0), logits)
+    counted = ops.cast(counted, losses.dtype)
+    return ops.sum(losses * counted) / ops.maximum(ops.sum(counted), 1.0)
+
+
+def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Cross entropy of every token's label; labels on padding are ignored.
+
+    Args:
+        logits: [b, s, classes].
+        labels: [b, s] integers, -100 to ignore.
+        attention_mask: as the model took it; only a [b, t] mask says which tokens are padding.
+    """
+    return cross_entropy(logits, ignore_padding(labels, attention_mask))
+
+
+def causal_lm_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Cross entropy of every next token: the logits at i predict the label at i + 1. Arguments as `token_loss`."""
+    return cross_entropy(logits[:, :-1], ignore_padding(labels, attention_mask)[:, 1:])
+
+
+def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str) -> Tensor:
+    """The loss of a sequence classifier.
+
+    Args:
+        logits: [b, labels].
+        labels: [b] class ids; [b, labels] of 0 and 1 for several classes; [b] or [b, labels] numbers for regression.
+        problem_type: one of `rembert.common.config.PROBLEM_TYPES`.
+    """
+    if problem_type == "single_label_classification":
+        return cross_entropy(logits, labels)
+    logits = _precise(logits)
+    targets = ops.reshape(ops.cast(labels, logits.dtype), ops.shape(logits))
+    if problem_type == "regression":
+        return ops.mean(ops.square(logits - targets))
+    return ops.mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
+
+
+def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """Mean of the start's and the end's cross entropy; positions of s and more are ignored, negative ones count as 0.
+
+    Args:
+        start_logits, end_logits: [b, s].
+        starts, ends: [b] or [b, 1] integers.
+    """
+    length = ops.shape(start_logits)[1]
+    losses = [
+        # Clipped before the cast: a position beyond int32 stays beyond the sequence.
+        cross_entropy(
+            logits, ops.clip(ops.reshape(positions, (-1,)), 0, ops.cast(length, positions.dtype)), ignore_index=length
+        )
+        for logits, positions in ((start_logits, starts), (end_logits, ends))
+    ]
+    return (losses[0] + losses[1]) / 2
+
+
+def ignore_padding(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """`labels` [b, s] with -100 where the [b, t] mask says padding; t may count cached positions before s."""
+    if attention_mask is None or len(attention_mask.shape) != 2:
+        return labels
+    real = attention_mask[:, -ops.shape(labels)[1] :]
+    return ops.where(ops.not_equal(real, ops.zeros((), dtype=real.dtype)), labels, IGNORE_INDEX)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return ops.cast(logits, keras.backend.result_type(logits.dtype, "float32"))

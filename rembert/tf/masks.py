@@ -1,0 +1,45 @@
+"""Attention masks as a bias that is added to the scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from keras import ops
+
+Tensor = Any
+
+
+def attention_bias(
+    attention_mask: Tensor | None, *, length: Any, past_length: Any, causal: bool, dtype: str
+) -> Tensor | None:
+    """0 where a query may look, a large negative number where not; None where all may look everywhere.
+
+    The number is finite, so a row without anything to look at gives finite results (equal weights).
+
+    Args:
+        attention_mask: [b, t] (1 for a real token), or [b, s, t] (1 where the query may look), or None. The second
+            form is taken as it is: a decoder adds no causal mask to it.
+        length: queries, s.
+        past_length: cached positions; t = past_length + s.
+        causal: whether a query looks at earlier positions and itself only.
+        dtype: of the scores.
+
+    Returns:
+        [b or 1, 1, s or 1, t], or None.
+    """
+    allowed: Tensor | None = None
+    if attention_mask is not None:
+        allowed = ops.not_equal(attention_mask, ops.zeros((), dtype=attention_mask.dtype))
+        allowed = allowed[:, None] if len(allowed.shape) == 3 else allowed[:, None, None]
+    if causal and (attention_mask is None or len(attention_mask.shape) == 2):
+        queries = ops.arange(past_length, past_length + length, dtype="int32")[:, None]
+        keys = ops.arange(past_length + length, dtype="int32")[None]
+        before = (keys <= queries)[None, None]
+        allowed = before if allowed is None else ops.logical_and(allowed, before)
+    if allowed is None:
+        return None
+    # Half of the smallest number: adding a negative score to the smallest itself would give -inf in float16.
+    smallest = float((ml_dtypes if dtype == "bfloat16" else np).finfo(dtype).min)
+    return ops.where(allowed, ops.zeros((), dtype=dtype), ops.full((), smallest / 2, dtype=dtype))
