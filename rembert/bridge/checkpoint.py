@@ -15,7 +15,7 @@ from rembert.bridge.formats import h5, safetensors
 from rembert.bridge.index import read_index
 from rembert.bridge.tensors import TensorInfo, TensorSource
 from rembert.common.config import CONFIG_NAME, GOOGLE_CONFIG_NAMES, RemBertConfig
-from rembert.common.errors import CheckpointError
+from rembert.common.errors import CheckpointError, InputError
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,12 @@ def open_checkpoint(path: str | os.PathLike[str], *, format: str | None = None) 
         format: a key of `FORMATS`, to read that one and no other.
 
     Raises:
+        InputError: `format` is unknown.
         CheckpointError: nothing is found, or what is found is damaged; names file, tensor and reason.
     """
     path = Path(path)
     if format is not None and format not in FORMATS:
-        raise CheckpointError(f"`format` must be one of {', '.join(FORMATS)}. Received: `format={format!r}`.")
+        raise InputError(f"`format` must be one of {', '.join(FORMATS)}. Received: `format={format!r}`.")
     found, main = _find(path, format)
     if main.name.endswith(".index.json"):
         shards = read_index(main)

@@ -15,7 +15,7 @@ from rembert.bridge.plan import fit, require
 from rembert.bridge.saving import save_h5, save_safetensors
 from rembert.bridge.tensors import TensorSource
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import CheckpointError
+from rembert.common.errors import CheckpointError, InputError
 from rembert.common.files import atomic_path
 from rembert.common.parameters import HEADS, file_name
 
@@ -78,14 +78,15 @@ def convert(
         progress: called with the number of bytes just written.
 
     Raises:
-        CheckpointError: the source is damaged or does not fit its config, or the target exists.
+        InputError: an argument that cannot be used, or the target exists.
+        CheckpointError: the source is damaged or does not fit its config.
     """
     started = time.perf_counter()
     source, target = Path(source), Path(target)
     if to not in TARGETS:
-        raise CheckpointError(f"`to` must be one of {', '.join(TARGETS)}. Received: `to={to!r}`.")
+        raise InputError(f"`to` must be one of {', '.join(TARGETS)}. Received: `to={to!r}`.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(f"{target} exists and is not an empty directory. Choose another target.")
+        raise InputError(f"{target} exists and is not an empty directory. Choose another target.")
     with open_checkpoint(source) as checkpoint:
         config = _config(checkpoint)
         found = fit(checkpoint, config)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rembert.bridge import strict_json
 from rembert.bridge.tensors import TensorInfo
-from rembert.common.errors import CheckpointError
+from rembert.common.errors import CheckpointError, InputError
 
 MAX_INDEX = 16 * 2**20  # bytes; the released model's would have 100 KB
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -60,7 +60,7 @@ def parse_size(size: int | str | None) -> int | None:
     """A number of bytes from `2_000_000_000`, "2GB", "500MB" or "1.5GiB"; None means no limit.
 
     Raises:
-        CheckpointError: it is no positive size.
+        InputError: it is no positive size.
     """
     if size is None:
         return None
@@ -70,7 +70,7 @@ def parse_size(size: int | str | None) -> int | None:
     elif isinstance(size, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?B)?\s*", size.upper())):
         count = float(match[1]) * _UNITS[match[2] or ""]
     if count < 1:
-        raise CheckpointError(f"`max_shard_size` must be bytes or text like '2GB'. Received: {size!r}.")
+        raise InputError(f"`max_shard_size` must be bytes or text like '2GB'. Received: {size!r}.")
     return int(count)
 
 

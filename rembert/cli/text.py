@@ -1,0 +1,29 @@
+"""How numbers look on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def byte_size(count: float) -> str:
+    """'2.3 GB' for 2_303_681_536."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} TB"
+
+
+def table(rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
+    """Rows as columns of equal width, those numbered in `right` set flush right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )

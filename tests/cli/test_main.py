@@ -1,0 +1,70 @@
+"""The command line as a user meets it: text, exit codes, no traceback, no framework loaded."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rembert.cli.main import main
+from tests.bridge.support import GOLDEN
+
+
+def test_convert_writes_and_reports(tmp_path, capsys):
+    assert main(["convert", str(GOLDEN / "model"), str(tmp_path / "tf"), "--to", "tf"]) == 0
+    out = capsys.readouterr().out
+    assert "22,896 parameters" in out
+    assert "tf_model.h5" in out
+    assert main(["convert", str(tmp_path / "tf"), str(tmp_path / "pt"), "--to", "pt"]) == 0
+    written = (tmp_path / "pt" / "model.safetensors").read_bytes()
+    assert written == (GOLDEN / "model" / "model.safetensors").read_bytes()
+
+
+def test_inspect_describes(capsys):
+    assert main(["inspect", str(GOLDEN / "masked_lm")]) == 0
+    out = capsys.readouterr().out
+    for part in ("safetensors", "masked-lm", "31,360", "float32 (45 tensors)", "complete"):
+        assert part in out
+
+
+def test_inspect_names_what_does_not_fit(tmp_path, capsys):
+    (tmp_path / "model.safetensors").write_bytes((GOLDEN / "model" / "model.safetensors").read_bytes())
+    (tmp_path / "config.json").write_bytes((GOLDEN / "masked_lm" / "config.json").read_bytes())
+    assert main(["inspect", str(tmp_path)]) == 1
+    assert "missing     cls.predictions.decoder.weight" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        ([], 2, "required"),
+        (["nonsense"], 2, "invalid choice"),
+        (["convert", "a"], 2, "required"),
+        (["convert", "a", "b", "--to", "onnx"], 2, "invalid choice"),
+        (["inspect", "/no/such/place"], 1, "There is no checkpoint /no/such/place"),
+        (["convert", str(GOLDEN / "model"), str(GOLDEN), "--to", "tf"], 2, "exists"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(capsys, argv, code, message):
+    assert main(argv) == code
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+    if code == 1:
+        assert err.count("\n") == 1
+
+
+def test_help_loads_no_framework():
+    program = (
+        "import sys; from rembert.cli.main import main; assert main(['--help']) == 0; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'tensorflow', 'keras', 'h5py')))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "inspect" in result.stdout
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    program = f"{sys.executable} -m rembert inspect {GOLDEN / 'model'} | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
+    assert "Traceback" not in result.stderr
+    assert "Exception" not in result.stderr
