@@ -105,7 +105,7 @@ def convert(
             parameters=sum(tensor.size for tensor in tensors.values()),
             nbytes=sum(tensor.nbytes for tensor in tensors.values()),
             files=[file.name for file in files],
-            left_out=found.match.ignored,
+            left_out=[*checkpoint.left_out, *found.match.ignored],
             seconds=time.perf_counter() - started,
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rembert.bridge import convert
 from rembert.bridge.conversion import TARGETS
-from rembert.cli.text import byte_size
+from rembert.cli.text import byte_size, shortened
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
     print(f"{done.parameters:,} parameters, {byte_size(done.nbytes)} in {done.seconds:.1f} s ({rate}/s)")
     print(f"wrote {', '.join(done.files)}")
     if done.left_out:
-        print(f"left out {len(done.left_out)} tensors that are no parameters: {', '.join(done.left_out)}")
+        print(f"left out {len(done.left_out)} that are no weights: {shortened(done.left_out)}")
     return 0
