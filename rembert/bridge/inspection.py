@@ -71,7 +71,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
             dtypes=dict(Counter(info.dtype.name for info in tensors.values())),
             tensors=tensors,
             missing=found.match.missing if found else [],
-            unknown=found.match.unexpected if found else [],
+            unknown=found.unknown if found else [],
             left_out=[*checkpoint.left_out, *(found.match.ignored if found else [])],
             mismatched=found.match.mismatched if found else [],
         )

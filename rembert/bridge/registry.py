@@ -57,7 +57,8 @@ def _tf1(directory: Path) -> Path | None:
         found = [path for path in found if latest and path.stem == latest[1]] or found
     if len(found) > 1:
         raise CheckpointError(
-            f"{directory} holds several TF1 checkpoints: {', '.join(path.stem for path in found)}. Give the path of one."
+            f"{directory} holds several TF1 checkpoints: {', '.join(path.stem for path in found)}. "
+            "Give the path of one."
         )
     return found[0] if found else None
 

@@ -101,9 +101,7 @@ class _Entry:
 
 def _read(path: Path, name: str, mapped: np.ndarray, entry: _Entry, dtype: np.dtype) -> np.ndarray:
     if masked(crc32c(mapped[entry.offset : entry.offset + entry.size])) != entry.crc:
-        raise CheckpointError(
-            f"{path}: variable `{name}`: its values do not match their checksum. The file is damaged."
-        )
+        raise CheckpointError(f"{path}: variable `{name}` does not match its checksum. The file is damaged.")
     return view(mapped, entry.offset, entry.shape, dtype)
 
 

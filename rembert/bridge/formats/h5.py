@@ -39,7 +39,7 @@ def read(path: Path) -> Contents:
     for dataset, source in read_datasets(path).items():
         name, transposed = _meaning(dataset)
         if name in tensors:
-            raise CheckpointError(f"{path}: two datasets are the same parameter `{name}`, one of them `{dataset}`.")
+            raise CheckpointError(f"{path}: `{name}` stands there twice, once as dataset `{dataset}`.")
         tensors[name] = turned(source) if transposed and len(source.shape) == 2 else source
     return Contents(tensors)
 

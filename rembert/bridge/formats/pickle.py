@@ -103,10 +103,8 @@ def _source(path: Path, torch: Any, name: Any, value: Any, check: Any) -> Tensor
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise CheckpointError(f"{path}: tensor `{name:.200}` claims more values than the file holds for it.")
     try:
-        if tensor.dtype == torch.bfloat16:
-            values = tensor.view(torch.uint16).numpy().view(BFLOAT16)
-        else:
-            values = tensor.numpy()
+        bits = tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
+        values = bits.numpy() if bits is tensor else bits.numpy().view(BFLOAT16)
     except (TypeError, RuntimeError) as problem:
         raise CheckpointError(f"{path}: tensor `{name:.200}` of {tensor.dtype} cannot be used: {problem}") from None
 

@@ -37,9 +37,7 @@ def read(index: Path) -> Contents:
         if canonical is None:
             foreign[name] = source
         elif canonical in tensors:
-            raise CheckpointError(
-                f"{index}: two variables are the same parameter `{canonical}`, one of them `{name}`."
-            )
+            raise CheckpointError(f"{index}: `{canonical}` stands there twice, once as variable `{name}`.")
         else:
             tensors[canonical] = turned(source) if transposed and len(source.shape) == 2 else source
     return Contents({**tensors, **_pretraining_head(tensors, foreign)}, left_out)
