@@ -163,9 +163,7 @@ def _check_arguments(source: Path, target: Path, to: str, dtype: str | None) -> 
     if dtype is not None and dtype not in ("float32", "float16", "bfloat16"):
         raise InputError(f"`dtype` must be float32, float16 or bfloat16. Received: `dtype={dtype!r}`.")
     if dtype == "bfloat16" and to in ("tf", "keras"):
-        raise InputError(
-            f"HDF5 has no bfloat16. Received: `dtype='bfloat16'` and `to={to!r}`. Choose float16 or float32."
-        )
+        raise InputError(f"HDF5 has no bfloat16. Choose float16 or float32 for `to={to!r}`. Received: bfloat16.")
     place, origin = target.resolve(), source.resolve()
     if place == origin or place in origin.parents:
         raise InputError(f"The target must not be or hold the source. Received: source {source} and target {target}.")

@@ -63,9 +63,7 @@ def _check_target(target: Path, force: bool, replaceable: Callable[[Path], bool]
     if not target.is_dir():
         raise InputError(f"The target must be a directory. Received: {target}, which is a file.")
     if not force:
-        raise InputError(
-            f"{target} exists and is not empty. Choose another target, or force (--force) its replacement."
-        )
+        raise InputError(f"{target} exists and is not empty. Choose another, or force (--force) its replacement.")
     if not replaceable(target):
         raise InputError(f"{target} does not look like a checkpoint, so it is not replaced. Choose another target.")
 

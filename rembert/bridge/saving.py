@@ -146,10 +146,8 @@ def save_checkpoint(
     if to not in TARGETS:
         raise InputError(f"`to` must be one of {', '.join(TARGETS)}. Received: `to={to!r}`.")
     if head is None:
-        named = [
-            HEADS_BY_ARCHITECTURE[name].name for name in config.architectures or [] if name in HEADS_BY_ARCHITECTURE
-        ]
-        head = named[0] if named else None
+        named = [HEADS_BY_ARCHITECTURE.get(architecture) for architecture in config.architectures or []]
+        head = next((found.name for found in named if found is not None), None)
     if head not in HEADS:
         raise InputError(f"`head` must be one of {', '.join(HEADS)}. Received: `head={head!r}`.")
     sources = {

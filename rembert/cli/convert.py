@@ -27,8 +27,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="write a checkpoint in another format",
-        description="Write the checkpoint SRC as a new directory DST, with its config and tokenizer files. DST appears "
-        "once it is complete, or not at all.",
+        description="Write the checkpoint SRC as a new directory DST, with its config and tokenizer files. DST "
+        "appears once it is complete, or not at all.",
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="a checkpoint directory, file or index")
     parser.add_argument("target", metavar="DST", type=Path, help="the directory to make")
