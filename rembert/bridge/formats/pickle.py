@@ -6,6 +6,7 @@ copied. The archive is checked before torch sees it, and its members' checksums 
 
 from __future__ import annotations
 
+import re
 import tempfile
 import zipfile
 import zlib
@@ -35,9 +36,8 @@ def read(path: Path) -> Contents:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as problem:  # torch raises whatever its unpickler met
-        reason = str(problem).split("\n")[0]
         raise CheckpointError(
-            f"{path}: this is no pickle of tensors alone, and nothing else in one is ever executed: {reason:.300}"
+            f"{path}: this is no pickle of tensors alone, and nothing else in one is executed: {_reason(problem)}"
         ) from problem
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: the pickle must hold tensors by name. Received: {type(content).__name__}.")
@@ -82,6 +82,15 @@ def _torch(needed_for: str) -> Any:
     except ImportError:
         raise MissingDependencyError("torch", needed_for=needed_for, extra="pt") from None
     return torch
+
+
+def _reason(problem: Exception) -> str:
+    """What torch found, without its advice to load the file unsafely."""
+    text = str(problem)
+    named = re.search(r"GLOBAL (\S+)", text)
+    if named:
+        return f"it refers to `{named[1]:.100}`."
+    return "it is damaged." if "weights_only" in text or not text else text.split("\n")[0][:200]
 
 
 def _as_torch(torch: Any, values: np.ndarray) -> Any:
