@@ -17,7 +17,16 @@ import numpy as np
 from rembert import RemBertConfig, RemBertTokenizer
 from rembert.bridge import convert, open_checkpoint
 from rembert.cli.demo_text import SENTENCES
-from rembert.cli.running import Arrays, differences, load, run, sample_inputs, with_labels
+from rembert.cli.running import (
+    FRAMEWORKS,
+    Arrays,
+    differences,
+    framework_module,
+    load,
+    run,
+    sample_inputs,
+    with_labels,
+)
 from rembert.cli.text import byte_size, table
 from rembert.common.errors import InputError
 from rembert.common.files import atomic_path
@@ -43,6 +52,8 @@ def add_parser(subparsers: Any) -> None:
 
 def demo(args: argparse.Namespace) -> int:
     """Run the demonstration; 1 where a step gives a difference."""
+    for framework in FRAMEWORKS:  # one that is missing is said before any work is done
+        framework_module(framework)
     with _workplace(args.output) as work:
         if args.checkpoint is None:
             source = work / "original"
@@ -204,7 +215,8 @@ def _step(what: str, do: Callable[[], Result]) -> Result:
 
 def _say(done: Any) -> None:
     size = sum(os.path.getsize(done.target / name) for name in done.files)
-    print(f"    {done.source_format} → {done.target_format}, {done.head}: {byte_size(size)} in {len(done.files)} files")
+    formats = f"{done.source_format} → {done.target_format}"
+    print(f"    {formats}, {done.head}: {byte_size(size)} in {len(done.files)} files")
 
 
 def _changed(one: Path, other: Path) -> list[str]:

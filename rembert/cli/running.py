@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,17 @@ def head_of(config: RemBertConfig | None) -> str:
     return found.name if found else "model"
 
 
+def framework_module(framework: str) -> ModuleType:
+    """`rembert.pt` or `rembert.tf`.
+
+    Raises:
+        MissingDependencyError: the framework is not installed; names the extra that brings it.
+    """
+    if framework == "tf":
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes are not ours to print
+    return import_module(f"rembert.{framework}")
+
+
 def load(framework: str, head: str, path: Path | str, **options: Any) -> Any:
     """The model of a head from a checkpoint, in evaluation mode; fresh heads are not warned of.
 
@@ -43,13 +55,10 @@ def load(framework: str, head: str, path: Path | str, **options: Any) -> Any:
         MissingDependencyError: the framework is not installed; names the extra that brings it.
         CheckpointError: the checkpoint does not fit.
     """
-    if framework == "tf":
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes are not ours to print
-    module = import_module(f"rembert.{framework}")
     name = ("TF" if framework == "tf" else "") + HEADS[head].architecture
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return getattr(module, name).from_pretrained(path, **options)
+        return getattr(framework_module(framework), name).from_pretrained(path, **options)
 
 
 def run(framework: str, model: Any, inputs: Mapping[str, np.ndarray]) -> Arrays:

@@ -21,7 +21,9 @@ def add_parser(subparsers: Any) -> None:
         description="Run the checkpoints A and B on the same inputs, each in the framework its format belongs to, and "
         "print the largest difference of each output. Exit code 1 when one exceeds the tolerance.",
     )
-    parser.add_argument("paths", metavar=("A", "B"), nargs=2, type=Path, help="checkpoint directories, files or indexes")
+    parser.add_argument(
+        "paths", metavar=("A", "B"), nargs=2, type=Path, help="checkpoint directories, files or indexes"
+    )
     parser.add_argument(
         "--frameworks",
         nargs=2,
