@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -164,6 +165,7 @@ def compare(head: str, pytorch: Path, tensorflow: Path) -> tuple[float, float, b
     with open_checkpoint(pytorch) as checkpoint:
         config = checkpoint.config
     assert config is not None  # a conversion writes one
+    import_module("torch").manual_seed(0)  # the same head every time
     options: dict[str, Any] = {"is_decoder": True} if head == "causal-lm" else {"is_decoder": False}
     if not options["is_decoder"]:
         options["add_cross_attention"] = False

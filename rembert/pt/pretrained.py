@@ -196,7 +196,6 @@ class RemBertPreTrainedModel(nn.Module):
             if not fresh:
                 continue
             loaded = {name: getattr(module, name) for full, name in own.items() if full not in names}
-            device = torch.get_default_device()
             for name in own.values():
                 setattr(
                     module, name, nn.Parameter(torch.empty_like(getattr(module, name), dtype=dtype, device=device))
