@@ -1,7 +1,7 @@
-"""Fresh weights: truncated normal kernels and tables, zero biases, unit norms.
+"""Fresh weights: normal kernels and tables, zero biases, unit norms.
 
-As Google's BERT code initialises: normal with standard deviation `initializer_range`, cut at two of them (Devlin et
-al. 2019; RemBERT's paper keeps it). `keras.utils.set_random_seed` makes it repeatable.
+As Devlin et al. (2019) with standard deviation `initializer_range`, and not cut at two deviations as Google's code
+cuts it: the same choice as in PyTorch. `keras.utils.set_random_seed` makes it repeatable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def normal(deviation: float) -> keras.initializers.Initializer:
     """The initialiser of a kernel or table. A new one for each: a Keras initialiser repeats its numbers."""
     if _left_out.get():
         return keras.initializers.Zeros()
-    return keras.initializers.TruncatedNormal(stddev=deviation)
+    return keras.initializers.RandomNormal(stddev=deviation)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def check_inputs(config: RemBertConfig, *, past_key_values: Cache | None, **tens
     cached = None if past_key_values is None else past_key_values[0][0].shape[2]
     check_input_shapes(
         config,
-        **{name: _shape(name, tensor) for name, tensor in tensors.items()},  # type: ignore[arg-type]
+        **{name: _shape(name, tensor) for name, tensor in tensors.items()},
         cached_layers=None if past_key_values is None else len(past_key_values),
         cached_length=0 if past_key_values is None else cached,
     )

@@ -66,18 +66,18 @@ class TFRemBertPreTrainedModel(keras.Model):
 
     # ------------------------------------------------------------------ parts
 
-    @property
-    def base_model(self) -> keras.Model:
+    # A method and not a property as in PyTorch: Keras walks over attributes when it saves, and would walk in a circle.
+    def get_base_model(self) -> keras.Model:
         """The `TFRemBertModel`: this model itself, or the one inside a head."""
         return getattr(self, self.base_model_prefix, self)
 
     def get_input_embeddings(self) -> keras.layers.Embedding:
         """The table of word embeddings, [vocab_size, input_embedding_size]."""
-        return self.base_model.embeddings.word_embeddings
+        return self.get_base_model().embeddings.word_embeddings
 
     def set_input_embeddings(self, value: keras.layers.Embedding) -> None:
         """Put another table in place of the word embeddings."""
-        self.base_model.embeddings.word_embeddings = value
+        self.get_base_model().embeddings.word_embeddings = value
 
     def get_output_embeddings(self) -> keras.layers.Dense | None:
         """The output table of a language model, a linear layer to [.., vocab_size]; None for other heads."""
@@ -90,7 +90,7 @@ class TFRemBertPreTrainedModel(keras.Model):
 
     def parameter_table(self) -> dict[str, Parameter]:
         """This model's entries of the parameter table, by canonical name."""
-        return parameters(self.config, self.head, pooler=getattr(self.base_model, "pooler", None) is not None)
+        return parameters(self.config, self.head, pooler=getattr(self.get_base_model(), "pooler", None) is not None)
 
     def variable(self, parameter: Parameter) -> keras.Variable:
         """The variable of a parameter; a dense kernel is [in, out], the transpose of the table's shape."""
