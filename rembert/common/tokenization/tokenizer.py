@@ -106,8 +106,8 @@ class RemBertTokenizer(CallableTokenizer):
         for index, token in sorted((added_tokens or {}).items()):
             self._register(token, index)
         given = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
-        for name, token in zip(ROLES, given, strict=True):
-            self._set_role(name, self._resolve(name, token), add=True)
+        for name, role in zip(ROLES, given, strict=True):
+            self._set_role(name, self._resolve(name, role), add=True)
         if additional_special_tokens:
             self.add_special_tokens({"additional_special_tokens": additional_special_tokens})
 
@@ -178,24 +178,21 @@ class RemBertTokenizer(CallableTokenizer):
         return (str(target),)
 
     def _tokenizer_json(self) -> dict[str, Any]:
-        if self.cls_token is None or self.sep_token is None:  # type: ignore[attr-defined]
+        if self.cls_token is None or self.sep_token is None:
             raise InputError("A tokenizer is saved with its `cls_token` and `sep_token`. Received: one without.")
         return make_tokenizer_json(
             self._model,
             self._added,
             self._folding,
             self.cls_token,
-            self.sep_token,  # type: ignore[attr-defined]
+            self.sep_token,
         )
 
     def _config(self) -> dict[str, Any]:
         from rembert import __version__
 
         return {
-            "added_tokens_decoder": {
-                str(index): {name: value for name, value in token.as_json().items()}
-                for index, token in sorted(self._added.items())
-            },
+            "added_tokens_decoder": {str(index): token.as_json() for index, token in sorted(self._added.items())},
             "additional_special_tokens": list(self._extra),
             **self._roles,
             "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,

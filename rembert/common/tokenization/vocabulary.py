@@ -22,6 +22,15 @@ _CLEAN_UP = re.compile(r" (?=[.?!,]|n't|'m|'s|'ve|'re)")
 class Vocabulary:
     """Tokens to ids and back. Ids up to the model's size are its pieces; added tokens that are no piece come after."""
 
+    bos_token: str | None
+    eos_token: str | None
+    unk_token: str | None
+    sep_token: str | None
+    pad_token: str | None
+    cls_token: str | None
+    mask_token: str | None
+    pad_token_id: int | None
+
     def __init__(self, model: SentencePieceModel, folding: Folding) -> None:
         self._model = model
         self._folding = folding
@@ -93,8 +102,8 @@ class Vocabulary:
         found = self._model.find(token.content) if known is None else known
         if index is not None and found is not None and index != found:
             raise TokenizerError(
-                f"The token {token.content!r} has the id {found} in {self._model.source}. Received: the id {index} in a "
-                f"file beside it."
+                f"The token {token.content!r} has the id {found} in {self._model.source}. Received: the id {index} "
+                f"in a file beside it."
             )
         if found is None:
             found = len(self) if index is None else index
@@ -304,7 +313,7 @@ def _plain(ids: Any) -> Any:
         return ids.tolist()
     if hasattr(ids, "numpy"):  # TensorFlow
         return ids.numpy().tolist()
-    if isinstance(ids, str | bytes) or not (isinstance(ids, int) or isinstance(ids, Iterable)):
+    if isinstance(ids, str | bytes) or not isinstance(ids, int | Iterable):
         raise InputError(f"Ids must be integers. Received: {ids!r}.")
     return ids if isinstance(ids, int) else [_plain(item) if hasattr(item, "tolist") else item for item in ids]
 
