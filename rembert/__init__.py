@@ -12,12 +12,12 @@ __all__ = ["RemBertConfig", "RemBertTokenizer", "RemBertTokenizerFast", "__versi
 
 if TYPE_CHECKING:
     from rembert.common.config import RemBertConfig
-    from rembert.common.tokenizer import RemBertTokenizer, RemBertTokenizerFast
+    from rembert.common.tokenization import RemBertTokenizer, RemBertTokenizerFast
 
 _HOME = {
     "RemBertConfig": "rembert.common.config",
-    "RemBertTokenizer": "rembert.common.tokenizer",
-    "RemBertTokenizerFast": "rembert.common.tokenizer",
+    "RemBertTokenizer": "rembert.common.tokenization",
+    "RemBertTokenizerFast": "rembert.common.tokenization",
 }
 
 

@@ -3,11 +3,12 @@
 from rembert.bridge.checkpoint import FORMATS, Checkpoint, open_checkpoint
 from rembert.bridge.conversion import Conversion, convert
 from rembert.bridge.inspection import Inspection, inspect
-from rembert.bridge.saving import save_h5, save_safetensors
+from rembert.bridge.saving import TARGETS, save_checkpoint, save_h5, save_pickle, save_safetensors
 from rembert.bridge.tensors import TensorInfo, TensorSource
 
 __all__ = [
     "FORMATS",
+    "TARGETS",
     "Checkpoint",
     "Conversion",
     "Inspection",
@@ -16,6 +17,8 @@ __all__ = [
     "convert",
     "inspect",
     "open_checkpoint",
+    "save_checkpoint",
     "save_h5",
+    "save_pickle",
     "save_safetensors",
 ]

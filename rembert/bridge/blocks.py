@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from io import RawIOBase
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from rembert.bridge.tensors import TensorSource
 
 PIECE = 16 * 2**20  # bytes of one piece
+_CHECKED = 2**17  # values that are checked at a time: they stay in the processor's cache
 TILE = 128  # rows and columns of one tile
 THREADS = min(4, os.cpu_count() or 1)
 
@@ -60,6 +62,28 @@ def copy_tiled(target: np.ndarray, source: np.ndarray) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in pool.map(copy_rows, range(0, len(source), TILE)):
             pass
+
+
+def all_finite(array: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether no value is NaN or infinite once it is stored as `dtype`."""
+    flat = array.ravel(order="K")  # any order will do, so a transposed matrix stays a view
+
+    def check(start: int) -> bool:
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = flat[start : start + _CHECKED].astype(dtype, copy=False)
+        bits = block.view(f"u{dtype.itemsize}")
+        return not ((bits & mask) == mask).any()
+
+    mask = _exponent_bits(dtype)
+    with ThreadPoolExecutor(THREADS) as pool:
+        return all(pool.map(check, range(0, flat.size, _CHECKED)))
+
+
+@cache
+def _exponent_bits(dtype: np.dtype) -> np.unsignedinteger:
+    """The bits that are all set in an infinity and in every NaN, and never in a finite number."""
+    bits: np.unsignedinteger = np.array([np.inf], dtype).view(f"u{dtype.itemsize}")[0]
+    return bits
 
 
 def write_values(file: RawIOBase, tensor: TensorSource, progress: Progress = silent) -> None:

@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
+import mmap
 import os
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from rembert.bridge.formats import h5, safetensors
 from rembert.bridge.index import read_index
-from rembert.bridge.tensors import TensorInfo, TensorSource
+from rembert.bridge.registry import FORMATS, find
+from rembert.bridge.tensors import Contents, TensorInfo, TensorSource
 from rembert.common.config import CONFIG_NAME, GOOGLE_CONFIG_NAMES, RemBertConfig
-from rembert.common.errors import CheckpointError, InputError
+from rembert.common.errors import CheckpointError, ConfigError, InputError
+from rembert.common.files import read_json
 
-
-@dataclass(frozen=True)
-class Format:
-    """One checkpoint format: how its files are called and how one of them is read.
-
-    `file` is its name in a checkpoint directory (its index is `file` + `.index.json`), `pattern` what a file of it
-    given by its path is called. `index_name` gives the name `read` uses for a tensor as an index spells it.
-    """
-
-    name: str
-    file: str
-    pattern: str
-    read: Callable[[Path], dict[str, TensorSource]]
-    index_name: Callable[[str], str] = str
-
-
-# In the order in which a directory that holds several is read.
-FORMATS: dict[str, Format] = {
-    format.name: format
-    for format in (
-        Format("safetensors", "model.safetensors", r".*\.safetensors", safetensors.read),
-        Format("h5", "tf_model.h5", r".*\.(h5|hdf5)", h5.read, h5.tensor_name),
-    )
-}
+MAX_CONFIG = 16 * 2**20  # bytes
+_ERF = b"\x12\x03Erf"  # a node of a saved graph that computes the error function: field 2, three letters
 
 
 class Checkpoint:
@@ -48,35 +26,35 @@ class Checkpoint:
 
     Attributes:
         path: the directory or file that was asked for.
+        directory: where config and tokenizer files lie.
         format: the format's short name, a key of `FORMATS`.
         files: the files that hold the values.
         config: the configuration beside them, or None where there is none.
         tensors: shape (in PyTorch's orientation) and dtype of every tensor, in the files' order. Names are the
             files' own for safetensors and pickles, canonical ones for the TensorFlow formats.
+        left_out: names in the files that are no weights: an optimizer's slots, counters, text.
     """
 
     def __init__(
         self,
         path: Path,
+        directory: Path,
         format: str,
         files: list[Path],
         config: RemBertConfig | None,
-        tensors: Mapping[str, TensorSource],
+        contents: Contents,
     ) -> None:
         self.path = path
+        self.directory = directory
         self.format = format
         self.files = files
         self.config = config
-        self._sources = dict(tensors)
+        self.left_out = contents.left_out
+        self._sources = contents.tensors
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self._sources
-
-    @property
-    def directory(self) -> Path:
-        """Where config and tokenizer files lie."""
-        return self.path if self.path.is_dir() else self.path.parent
 
     def source(self, name: str) -> TensorSource:
         """One tensor as a source, for a writer.
@@ -131,58 +109,61 @@ def open_checkpoint(path: str | os.PathLike[str], *, format: str | None = None) 
     path = Path(path)
     if format is not None and format not in FORMATS:
         raise InputError(f"`format` must be one of {', '.join(FORMATS)}. Received: `format={format!r}`.")
-    found, main = _find(path, format)
+    found, main = find(path, format)
+    files = [main]
     if main.name.endswith(".index.json"):
         shards = read_index(main)
-        tensors: dict[str, TensorSource] = {}
+        contents = Contents({})
         for shard, names in shards.items():
-            _add_shard(tensors, main, shard, {found.index_name(name) for name in names}, found.read(shard))
+            _add_shard(contents, main, shard, {found.index_name(name) for name in names}, found.read(shard))
         files = list(shards)
     else:
-        tensors, files = found.read(main), [main]
-    return Checkpoint(path, found.name, files, read_config(path if path.is_dir() else path.parent), tensors)
+        contents = found.read(main)
+    directory = main.parent.parent if main.parent.name == "variables" else main.parent
+    config = read_config(directory, contents.tensors)
+    return Checkpoint(path, directory, found.name, files, config, contents)
 
 
-def read_config(directory: Path) -> RemBertConfig | None:
+def read_config(directory: Path, tensors: Mapping[str, TensorInfo]) -> RemBertConfig | None:
     """The configuration in a checkpoint's directory; None where there is none.
+
+    Google's files say nothing about labels, so their number is taken from the classifier among `tensors`. BLEURT's
+    `gelu` is the tanh form (see `RemBertConfig.from_pretrained`), except where its graph computes the error function.
 
     Raises:
         ConfigError: it is there and cannot be used.
     """
-    if any((directory / name).is_file() for name in (CONFIG_NAME, *GOOGLE_CONFIG_NAMES)):
-        return RemBertConfig.from_pretrained(directory)
-    return None
+    present = [directory / name for name in (CONFIG_NAME, *GOOGLE_CONFIG_NAMES) if (directory / name).is_file()]
+    if not present:
+        return None
+    if present[0].stat().st_size > MAX_CONFIG:
+        raise ConfigError(f"{present[0]}: a configuration must have at most {MAX_CONFIG} bytes.")
+    config = RemBertConfig.from_pretrained(directory)
+    if present[0].name == CONFIG_NAME:
+        return config
+    classifier = tensors.get("classifier.weight")
+    if classifier is not None and len(classifier.shape) == 2:
+        config.num_labels = classifier.shape[0]
+    said = read_json(present[0], ConfigError).get("hidden_act")
+    if said == "gelu" and config.hidden_act == "gelu_new" and _computes_erf(directory / "saved_model.pb"):
+        config.hidden_act = "gelu"
+    return config
 
 
-def _find(path: Path, format: str | None) -> tuple[Format, Path]:
-    """The format and the main file (values, or an index) of what `path` names."""
-    wanted = [FORMATS[format]] if format else list(FORMATS.values())
-    if path.is_dir():
-        for candidate in wanted:
-            for name in (candidate.file, f"{candidate.file}.index.json"):
-                if (path / name).is_file():
-                    return candidate, path / name
-        raise CheckpointError(
-            f"{path} holds no checkpoint{f' of format {format}' if format else ''}. Looked for: "
-            f"{', '.join(candidate.file for candidate in wanted)}, and their indexes."
-        )
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}: neither a directory nor a file.")
-    for candidate in wanted:
-        if re.fullmatch(candidate.pattern, path.name.removesuffix(".index.json")):
-            return candidate, path
-    raise CheckpointError(
-        f"{path} is of no format that is known by its name. Known: {', '.join(FORMATS)}; `format` says which it is."
-    )
+def _computes_erf(graph: Path) -> bool:
+    """Whether a saved graph has a node that computes the error function."""
+    if not graph.is_file() or graph.stat().st_size == 0:
+        return False
+    with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_ERF) >= 0
 
 
-def _add_shard(
-    tensors: dict[str, TensorSource], index: Path, shard: Path, listed: set[str], found: Mapping[str, TensorSource]
-) -> None:
+def _add_shard(contents: Contents, index: Path, shard: Path, listed: set[str], found: Contents) -> None:
     """Add one shard's tensors, refusing what the index and the shards do not agree on."""
-    for name in listed - found.keys():
+    for name in listed - found.tensors.keys():
         raise CheckpointError(f"{shard}: the shard lacks tensor `{name}`, which {index.name} places there.")
-    for name, source in found.items():
+    contents.left_out.extend(found.left_out)
+    for name, source in found.tensors.items():
         if name not in listed:
             raise CheckpointError(f"{shard}: {index.name} does not place tensor `{name}` in this shard.")
-        tensors[name] = source
+        contents.tensors[name] = source

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rembert.bridge.blocks import Progress, silent
+import numpy as np
+
+from rembert.bridge.blocks import all_finite
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
-from rembert.bridge.plan import fit, require
-from rembert.bridge.saving import save_h5, save_safetensors
-from rembert.bridge.tensors import TensorSource
-from rembert.common.config import RemBertConfig
+from rembert.bridge.plan import Selection, fit, require, select
+from rembert.bridge.registry import find
+from rembert.bridge.replacing import new_directory
+from rembert.bridge.saving import TARGETS, save_checkpoint
+from rembert.bridge.tensors import DTYPES, TensorSource
+from rembert.common.config import CONFIG_NAME, RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
-from rembert.common.files import atomic_path
-from rembert.common.parameters import HEADS, file_name
+from rembert.common.parameters import HEADS
 
-TARGETS = ("pt", "tf")
-
-# Files that travel with a checkpoint, by the name they get.
+# Files that travel with a checkpoint, and the name they get.
 CARRIED = {
     "sentencepiece.model": "sentencepiece.model",
     "sent_piece.model": "sentencepiece.model",
@@ -44,7 +47,10 @@ class Conversion:
         parameters: numbers written.
         nbytes: bytes of values written.
         files: names of the files written.
-        left_out: tensors of the source that are no parameters (old buffers and the like).
+        left_out: names in the source that are no weights: an optimizer's slots, counters, old buffers.
+        dropped: the source's tensors that the chosen head does not have.
+        fresh: parameters that the chosen head has and the source did not: newly initialised.
+        nonfinite: parameters with NaN or infinite values; none, unless these were allowed.
         seconds: how long it took.
     """
 
@@ -57,6 +63,9 @@ class Conversion:
     nbytes: int
     files: list[str]
     left_out: list[str]
+    dropped: list[str]
+    fresh: list[str]
+    nonfinite: list[str]
     seconds: float
 
 
@@ -65,49 +74,99 @@ def convert(
     target: str | os.PathLike[str],
     to: str,
     *,
+    dtype: str | None = None,
     max_shard_size: int | str | None = None,
-    progress: Progress = silent,
+    head: str | None = None,
+    hidden_act: str | None = None,
+    force: bool = False,
+    allow_nonfinite: bool = False,
+    progress: Callable[[int, int], Any] | None = None,
 ) -> Conversion:
     """Write the checkpoint `source` as a new directory `target`, with its config and tokenizer files.
+
+    The directory appears under its name once it is complete, or not at all, and the source is only read.
 
     Args:
         source: anything `open_checkpoint` opens, with a config beside it.
         target: the directory to make.
-        to: "pt" (`model.safetensors`) or "tf" (`tf_model.h5` in transformers' layout).
+        to: one of `TARGETS`: "pt" (`model.safetensors`), "tf" (`tf_model.h5` in transformers' layout), "torch-bin"
+            (`pytorch_model.bin`).
+        dtype: "float32", "float16" or "bfloat16" for all weights; by default each keeps its own.
         max_shard_size: bytes, or text like "2GB"; None writes one file whatever its size.
-        progress: called with the number of bytes just written.
+        head: a key of `HEADS`, to keep the encoder and give it this head, fresh where the source has no such head.
+        hidden_act: an activation for the config, in place of the one the source says.
+        force: replace a checkpoint that stands at `target`.
+        allow_nonfinite: write NaN and infinite weights too, and report them.
+        progress: called with the bytes written so far and in all.
 
     Raises:
         InputError: an argument that cannot be used, or the target exists.
-        CheckpointError: the source is damaged or does not fit its config.
+        CheckpointError: the source is damaged, does not fit its config, or has weights that are not finite.
+        MissingDependencyError: the source or the target needs torch, which is not installed.
+        OSError: the disk is full or refuses.
     """
     started = time.perf_counter()
     source, target = Path(source), Path(target)
-    if to not in TARGETS:
-        raise InputError(f"`to` must be one of {', '.join(TARGETS)}. Received: `to={to!r}`.")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} exists and is not an empty directory. Choose another target.")
+    _check_arguments(source, target, to, dtype)
+    replacement = new_directory(target, force=force, replaceable=_is_checkpoint)
     with open_checkpoint(source) as checkpoint:
         config = _config(checkpoint)
         found = fit(checkpoint, config)
         require(checkpoint, found)
-        tensors = {name: checkpoint.source(found.match.found[name]) for name in found.table}
-        config.architectures = [HEADS[found.head].architecture]
-        written = _write(target, to, tensors, config, found.head, max_shard_size, progress)
-        config.save_pretrained(target)
-        files = [*written, target / "config.json", *_carry(checkpoint.directory, target)]
+        chosen = select(checkpoint, found, config, head)
+        nonfinite: list[str] = []
+        tensors = {
+            name: _watched(checkpoint, name, tensor, dtype, None if not allow_nonfinite else nonfinite)
+            for name, tensor in chosen.tensors.items()
+        }
+        config = _target_config(config, chosen, found.head, tensors, dtype, hidden_act)
+        count = _Counter(sum(tensor.nbytes for tensor in tensors.values()), progress)
+        with replacement as directory:
+            written = save_checkpoint(
+                directory, tensors, config, to=to, head=chosen.head, max_shard_size=max_shard_size, progress=count
+            )
+            files = [*written, *_carry(checkpoint.directory, directory)]
         return Conversion(
             source=source,
             target=target,
             source_format=checkpoint.format,
             target_format=to,
-            head=found.head,
+            head=chosen.head,
             parameters=sum(tensor.size for tensor in tensors.values()),
-            nbytes=sum(tensor.nbytes for tensor in tensors.values()),
+            nbytes=count.total,
             files=[file.name for file in files],
-            left_out=found.match.ignored,
+            left_out=[*checkpoint.left_out, *found.match.ignored],
+            dropped=chosen.dropped,
+            fresh=chosen.fresh,
+            nonfinite=nonfinite,
             seconds=time.perf_counter() - started,
         )
+
+
+class _Counter:
+    """Adds up what was written and passes the sum on."""
+
+    def __init__(self, total: int, show: Callable[[int, int], Any] | None) -> None:
+        self.total = total
+        self._done = 0
+        self._show = show
+
+    def __call__(self, written: int) -> None:
+        self._done += written
+        if self._show is not None:
+            self._show(self._done, self.total)
+
+
+def _check_arguments(source: Path, target: Path, to: str, dtype: str | None) -> None:
+    if to not in TARGETS:
+        raise InputError(f"`to` must be one of {', '.join(TARGETS)}. Received: `to={to!r}`.")
+    if dtype is not None and dtype not in ("float32", "float16", "bfloat16"):
+        raise InputError(f"`dtype` must be float32, float16 or bfloat16. Received: `dtype={dtype!r}`.")
+    if dtype == "bfloat16" and to in ("tf", "keras"):
+        raise InputError(f"HDF5 has no bfloat16. Choose float16 or float32 for `to={to!r}`. Received: bfloat16.")
+    place, origin = target.resolve(), source.resolve()
+    if place == origin or place in origin.parents:
+        raise InputError(f"The target must not be or hold the source. Received: source {source} and target {target}.")
 
 
 def _config(checkpoint: Checkpoint) -> RemBertConfig:
@@ -119,27 +178,68 @@ def _config(checkpoint: Checkpoint) -> RemBertConfig:
     return checkpoint.config
 
 
-def _write(
-    directory: Path,
-    to: str,
-    tensors: Mapping[str, TensorSource],
+def _target_config(
     config: RemBertConfig,
-    head: str,
-    max_shard_size: int | str | None,
-    progress: Progress,
-) -> list[Path]:
-    if to == "tf":
-        return save_h5(directory, tensors, config, head, max_shard_size=max_shard_size, progress=progress)
-    named = {file_name(name, head): tensor for name, tensor in tensors.items()}
-    return save_safetensors(directory, named, max_shard_size=max_shard_size, progress=progress)
+    chosen: Selection,
+    head_before: str,
+    tensors: dict[str, TensorSource],
+    dtype: str | None,
+    hidden_act: str | None,
+) -> RemBertConfig:
+    config = copy.deepcopy(config)
+    config.architectures = [HEADS[chosen.head].architecture]
+    if chosen.head != head_before and not config.add_cross_attention:
+        config.is_decoder = chosen.head == "causal-lm"
+    if hidden_act is not None:
+        config.hidden_act = hidden_act
+    dtypes = {tensor.dtype.name for tensor in tensors.values()}
+    if dtype is not None or (config.dtype is None and len(dtypes) == 1):
+        config.dtype = dtypes.pop()
+    config.validate()
+    return config
+
+
+def _watched(
+    checkpoint: Checkpoint, name: str, tensor: TensorSource, dtype: str | None, nonfinite: list[str] | None
+) -> TensorSource:
+    """A tensor in its new dtype, whose values are checked as they are read.
+
+    One that is not finite is added to `nonfinite`, or refused where that is None.
+    """
+    if tensor.dtype not in DTYPES.values():
+        raise CheckpointError(f"{checkpoint.path}: `{name}` must hold real numbers. Received: {tensor.dtype}.")
+    stored = DTYPES[dtype] if dtype else tensor.dtype
+
+    def read() -> np.ndarray:
+        values = tensor.read()
+        if not all_finite(values, stored):
+            if nonfinite is None:
+                raise CheckpointError(
+                    f"{checkpoint.path}: `{name}` has values that are NaN or infinite as {stored}. Allow them with "
+                    "`allow_nonfinite` (--allow-nonfinite), or choose a wider dtype."
+                )
+            nonfinite.append(name)
+        return values
+
+    return TensorSource(tensor.shape, stored, read)
+
+
+def _is_checkpoint(directory: Path) -> bool:
+    """Whether a directory is a checkpoint of any kind, which `force` may replace."""
+    if (directory / CONFIG_NAME).is_file():
+        return True
+    try:
+        find(directory, None)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _carry(origin: Path, target: Path) -> list[Path]:
     """Copy the tokenizer's files and their like."""
-    copied = []
+    copied: list[Path] = []
     for name, renamed in CARRIED.items():
         if (origin / name).is_file() and target / renamed not in copied:
-            with atomic_path(target / renamed) as temporary:
-                shutil.copyfile(origin / name, temporary)
+            shutil.copyfile(origin / name, target / renamed)
             copied.append(target / renamed)
     return copied

@@ -28,7 +28,7 @@ class Inspection:
         tensors: shape and dtype of every tensor, in PyTorch's orientation.
         missing: parameters of the head that no tensor gives.
         unknown: tensors that are no parameter of the head.
-        ignored: tensors that belong to RemBERT and are passed over (old buffers).
+        left_out: what is no weight: an optimizer's slots, counters, old buffers.
         mismatched: parameters whose shape is not what the config says.
     """
 
@@ -42,7 +42,7 @@ class Inspection:
     tensors: dict[str, TensorInfo]
     missing: list[str]
     unknown: list[str]
-    ignored: list[str]
+    left_out: list[str]
     mismatched: list[Mismatch]
 
     @property
@@ -71,7 +71,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
             dtypes=dict(Counter(info.dtype.name for info in tensors.values())),
             tensors=tensors,
             missing=found.match.missing if found else [],
-            unknown=found.match.unexpected if found else [],
-            ignored=found.match.ignored if found else [],
+            unknown=found.unknown if found else [],
+            left_out=[*checkpoint.left_out, *(found.match.ignored if found else [])],
             mismatched=found.match.mismatched if found else [],
         )

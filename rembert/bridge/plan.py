@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
 
 from rembert.bridge.checkpoint import Checkpoint
-from rembert.bridge.tensors import TensorInfo
+from rembert.bridge.tensors import TensorInfo, TensorSource
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import CheckpointError
-from rembert.common.parameters import HEADS_BY_ARCHITECTURE, Match, Parameter, canonical_name, match, parameters
+from rembert.common.errors import CheckpointError, InputError
+from rembert.common.parameters import (
+    HEADS,
+    HEADS_BY_ARCHITECTURE,
+    Kind,
+    Match,
+    Parameter,
+    canonical_name,
+    match,
+    parameters,
+)
 
 _POOLER = "rembert.pooler."
 
@@ -20,7 +33,12 @@ class Fit:
 
     head: str
     table: Mapping[str, Parameter]
-    match: Match = field(default_factory=Match)
+    match: Match
+
+    @property
+    def unknown(self) -> list[str]:
+        """Tensors that this model does not have."""
+        return [*self.match.unexpected, *self.match.unused]
 
 
 def recognise_head(config: RemBertConfig, tensors: Mapping[str, TensorInfo]) -> str:
@@ -33,14 +51,13 @@ def recognise_head(config: RemBertConfig, tensors: Mapping[str, TensorInfo]) -> 
         head = HEADS_BY_ARCHITECTURE.get(str(architecture).removeprefix("TF"))
         if head is not None:
             return head.name
-    names = {name for name in map(canonical_name, tensors) if name is not None}
+    names = [name for name in map(canonical_name, tensors) if name is not None]
     if any(name.startswith("cls.predictions.") for name in names):
         return "causal-lm" if config.is_decoder else "masked-lm"
     if any(name.startswith("qa_outputs.") for name in names):
         return "question-answering"
     if any(name.startswith("classifier.") for name in names):
-        has_pooler = any(name.startswith(_POOLER) for name in names)
-        return "sequence-classification" if has_pooler else "token-classification"
+        return "sequence-classification" if _has_pooler(tensors) else "token-classification"
     return "model"
 
 
@@ -51,8 +68,8 @@ def fit(checkpoint: Checkpoint, config: RemBertConfig) -> Fit:
     """
     head = recognise_head(config, checkpoint.tensors)
     shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
-    has_pooler = any((canonical_name(name) or "").startswith(_POOLER) for name in shapes)
-    table = parameters(config, head, pooler=True if has_pooler else False if head == "model" else None)
+    pooler = True if _has_pooler(shapes) else False if head == "model" else None
+    table = parameters(config, head, pooler=pooler)
     return Fit(head, table, match(table, shapes))
 
 
@@ -63,7 +80,7 @@ def require(checkpoint: Checkpoint, found: Fit) -> None:
         CheckpointError: everything that is missing, unknown or of the wrong shape, in one message.
     """
     problems = []
-    for label, names in (("missing", found.match.missing), ("unknown", found.match.unexpected)):
+    for label, names in (("missing", found.match.missing), ("unknown", found.unknown)):
         if names:
             problems.append(f"{len(names)} {label} ({_some(names)})")
     problems += [
@@ -76,6 +93,71 @@ def require(checkpoint: Checkpoint, found: Fit) -> None:
         raise CheckpointError(
             f"{checkpoint.path}: the tensors do not fit the config of a {found.head} model: {'; '.join(problems)}."
         )
+
+
+# ---------------------------------------------------------------------- another head
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is to be written: every parameter's values, which of them are fresh, and which tensors are dropped."""
+
+    head: str
+    tensors: dict[str, TensorSource]
+    fresh: list[str]
+    dropped: list[str]
+
+
+def select(checkpoint: Checkpoint, found: Fit, config: RemBertConfig, head: str | None) -> Selection:
+    """The parameters of a model with `head` (by default the checkpoint's own), fresh where the checkpoint has none.
+
+    The encoder and a pooler are always kept. So is the layer of a head that means the same in both models; a
+    classifier of another head does not.
+
+    Raises:
+        InputError: `head` is unknown.
+    """
+    if head is not None and head not in HEADS:
+        raise InputError(f"`head` must be one of {', '.join(HEADS)}. Received: `head={head!r}`.")
+    if head is None or head == found.head:
+        kept = {name: checkpoint.source(found.match.found[name]) for name in found.table}
+        return Selection(found.head, kept, [], [])
+    has_pooler = any(name.startswith(_POOLER) for name in found.table) or HEADS[head].has_pooler
+    table = parameters(config, head, pooler=has_pooler)
+    keep = {name for name in found.table if name in table and not name.startswith("classifier.")}
+    tensors = {
+        name: checkpoint.source(found.match.found[name]) if name in keep else _fresh(parameter, config)
+        for name, parameter in table.items()
+    }
+    return Selection(
+        head,
+        tensors,
+        fresh=[name for name in table if name not in keep],
+        dropped=[found.match.found[name] for name in found.table if name not in keep],
+    )
+
+
+def _fresh(parameter: Parameter, config: RemBertConfig) -> TensorSource:
+    """A parameter as a new model starts with it: the same values on every run, different for every name."""
+    read = partial(_initial_values, parameter, config.initializer_range)
+    return TensorSource(parameter.shape, np.dtype(np.float32), read)
+
+
+def _initial_values(parameter: Parameter, deviation: float) -> np.ndarray:
+    if parameter.kind in (Kind.BIAS, Kind.SHIFT):
+        return np.zeros(parameter.shape, np.float32)
+    if parameter.kind is Kind.SCALE:
+        return np.ones(parameter.shape, np.float32)
+    random = np.random.default_rng(zlib.crc32(parameter.name.encode()))
+    values = random.standard_normal(parameter.shape, np.float32)
+    while (outside := np.abs(values) > 2).any():  # the paper's code draws from a normal cut off at two deviations
+        values[outside] = random.standard_normal(int(outside.sum()), np.float32)
+    values *= deviation
+    return values
+
+
+def _has_pooler(names: Mapping[str, object]) -> bool:
+    return any((canonical_name(name) or "").startswith(_POOLER) for name in names)
 
 
 def _some(names: list[str]) -> str:

@@ -8,16 +8,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rembert.bridge.blocks import Progress, silent
-from rembert.bridge.formats import h5, safetensors
+from rembert.bridge.formats import h5, pickle, safetensors
 from rembert.bridge.index import index_content, is_shard, parse_size, plan_shards
 from rembert.bridge.tensors import TensorSource
-from rembert.common.config import RemBertConfig
-from rembert.common.errors import CheckpointError
+from rembert.common.config import CONFIG_NAME, RemBertConfig
+from rembert.common.errors import CheckpointError, InputError
 from rembert.common.files import atomic_path, write_json
-from rembert.common.parameters import parameters
+from rembert.common.parameters import HEADS, HEADS_BY_ARCHITECTURE, file_name, parameters
 
 DEFAULT_SHARD_SIZE = "5GB"
+TARGETS = ("pt", "tf", "torch-bin")
 
 
 def save_safetensors(
@@ -86,9 +89,79 @@ def save_h5(
     def write(path: Path, names: list[str], sharded: bool) -> None:
         h5.write(path, {name: tensors[name] for name in names}, table, head, shard=sharded, progress=progress)
 
+    def listed(name: str) -> str:
+        return h5.weight_name(table[name], head)
+
     ordered = {name: tensors[name] for name in table if name in tensors}
-    rename = lambda name: h5.weight_name(table[name], head)  # noqa: E731
-    return _save(Path(directory), "tf_model.h5", ordered, max_shard_size, write, rename)
+    return _save(Path(directory), "tf_model.h5", ordered, max_shard_size, write, listed)
+
+
+def save_pickle(
+    directory: str | os.PathLike[str],
+    tensors: Mapping[str, TensorSource],
+    *,
+    max_shard_size: int | str | None = None,
+    progress: Progress = silent,
+) -> list[Path]:
+    """Write `pytorch_model.bin` through `torch.save`, or shards of it and their index.
+
+    Arguments and result are those of `save_safetensors`.
+
+    Raises:
+        MissingDependencyError: torch is not installed.
+    """
+
+    def write(path: Path, names: list[str], sharded: bool) -> None:
+        pickle.write(path, {name: tensors[name] for name in names}, progress)
+
+    return _save(Path(directory), "pytorch_model.bin", tensors, max_shard_size, write, lambda name: name)
+
+
+def save_checkpoint(
+    directory: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray | TensorSource],
+    config: RemBertConfig,
+    *,
+    to: str = "pt",
+    head: str | None = None,
+    max_shard_size: int | str | None = None,
+    progress: Progress = silent,
+) -> list[Path]:
+    """Write weights in the format `to`, and `config.json`.
+
+    Args:
+        directory, max_shard_size, progress: as for `save_safetensors`.
+        tensors: by canonical name, in PyTorch's orientation: arrays, or sources that are read when their turn comes.
+        config: what the tensors mean.
+        to: one of `TARGETS`.
+        head: a key of `HEADS`; by default the one that `config.architectures` names.
+
+    Returns:
+        the files that were written.
+
+    Raises:
+        InputError: `to` or `head` is unknown, or no head is given.
+        CheckpointError: a dtype that the format lacks, or a tensor that it has no place for.
+    """
+    if to not in TARGETS:
+        raise InputError(f"`to` must be one of {', '.join(TARGETS)}. Received: `to={to!r}`.")
+    if head is None:
+        named = [HEADS_BY_ARCHITECTURE.get(architecture) for architecture in config.architectures or []]
+        head = next((found.name for found in named if found is not None), None)
+    if head not in HEADS:
+        raise InputError(f"`head` must be one of {', '.join(HEADS)}. Received: `head={head!r}`.")
+    sources = {
+        name: tensor if isinstance(tensor, TensorSource) else TensorSource(tensor.shape, tensor.dtype, tensor.view)
+        for name, tensor in tensors.items()
+    }
+    if to == "tf":
+        files = save_h5(directory, sources, config, head, max_shard_size=max_shard_size, progress=progress)
+    else:
+        save = save_pickle if to == "torch-bin" else save_safetensors
+        own_names = {file_name(name, head): source for name, source in sources.items()}
+        files = save(directory, own_names, max_shard_size=max_shard_size, progress=progress)
+    config.save_pretrained(directory)
+    return [*files, Path(directory) / CONFIG_NAME]
 
 
 def _save(

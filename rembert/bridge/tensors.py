@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ml_dtypes
@@ -56,9 +56,22 @@ class TensorSource(TensorInfo):
     read: Callable[[], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a reader found in one file: the tensors, and the names it left out because they are no weights."""
+
+    tensors: dict[str, TensorSource]
+    left_out: list[str] = field(default_factory=list)
+
+
 def is_float(dtype: np.dtype) -> bool:
     """Whether a dtype is one that weights are stored in."""
     return dtype in DTYPES.values()
+
+
+def turned(source: TensorSource) -> TensorSource:
+    """A matrix [m, n] as [n, m]."""
+    return TensorSource(source.shape[::-1], source.dtype, lambda: source.read().T)
 
 
 def map_file(path: Path) -> np.ndarray:
@@ -67,10 +80,15 @@ def map_file(path: Path) -> np.ndarray:
     The map is copy-on-write: the array can be written to, the file never changes. It lives as long as a view of it.
     """
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            return np.empty(0, np.uint8)
-        return np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY), np.uint8)
+        return map_descriptor(file.fileno())
+
+
+def map_descriptor(descriptor: int) -> np.ndarray:
+    """`map_file` for a file that is open already."""
+    size = os.fstat(descriptor).st_size
+    if size == 0:
+        return np.empty(0, np.uint8)
+    return np.frombuffer(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY), np.uint8)
 
 
 def view(mapped: np.ndarray, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

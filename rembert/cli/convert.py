@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rembert.bridge import convert
-from rembert.bridge.conversion import TARGETS
-from rembert.cli.text import byte_size
+from rembert.bridge import TARGETS, Conversion, convert
+from rembert.cli.progress import Progress
+from rembert.cli.text import byte_size, shortened
+from rembert.common.config import ACTIVATIONS
+from rembert.common.parameters import HEADS
+
+_FILES = {
+    "pt": "model.safetensors",
+    "tf": "tf_model.h5",
+    "keras": "model.weights.h5",
+    "torch-bin": "pytorch_model.bin",
+}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -16,23 +27,64 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="write a checkpoint in another format",
-        description="Write the checkpoint SRC as a new directory DST, with its config and tokenizer files.",
+        description="Write the checkpoint SRC as a new directory DST, with its config and tokenizer files. DST "
+        "appears once it is complete, or not at all.",
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="a checkpoint directory, file or index")
     parser.add_argument("target", metavar="DST", type=Path, help="the directory to make")
+    files = ", ".join(f"{target} ({_FILES[target]})" for target in TARGETS)
+    parser.add_argument("--to", required=True, choices=TARGETS, help=f"the format: {files}")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="store all weights in this dtype")
+    parser.add_argument("--max-shard-size", metavar="SIZE", help="split into files of at most SIZE, such as 2GB")
+    parser.add_argument("--head", choices=tuple(HEADS), help="keep the encoder and give it this head")
     parser.add_argument(
-        "--to", required=True, choices=TARGETS, help="pt writes model.safetensors, tf writes tf_model.h5"
+        "--hidden-act",
+        choices=ACTIVATIONS,
+        metavar="NAME",
+        help="write this activation into the config, such as gelu_new for the tanh form of gelu",
     )
+    parser.add_argument("--allow-nonfinite", action="store_true", help="write NaN and infinite weights too")
+    parser.add_argument("--force", action="store_true", help="replace a checkpoint that stands at DST")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert and say what was done."""
-    done = convert(args.source, args.target, args.to)
-    rate = byte_size(done.nbytes / max(done.seconds, 1e-9))
-    print(f"{done.source} ({done.source_format}) -> {done.target} ({done.target_format}): {done.head}")
-    print(f"{done.parameters:,} parameters, {byte_size(done.nbytes)} in {done.seconds:.1f} s ({rate}/s)")
-    print(f"wrote {', '.join(done.files)}")
-    if done.left_out:
-        print(f"left out {len(done.left_out)} tensors that are no parameters: {', '.join(done.left_out)}")
+    with Progress(str(args.target), quiet=args.quiet or args.json) as progress:
+        done = convert(
+            args.source,
+            args.target,
+            args.to,
+            dtype=args.dtype,
+            max_shard_size=args.max_shard_size,
+            head=args.head,
+            hidden_act=args.hidden_act,
+            force=args.force,
+            allow_nonfinite=args.allow_nonfinite,
+            progress=progress,
+        )
+    if args.json:
+        print(json.dumps(asdict(done), default=str, indent=2))
+    elif not args.quiet:
+        print("\n".join(_lines(done)))
     return 0
+
+
+def _lines(done: Conversion) -> list[str]:
+    rate = byte_size(done.nbytes / max(done.seconds, 1e-9))
+    lines = [
+        f"{done.source} ({done.source_format}) -> {done.target} ({done.target_format}): {done.head}",
+        f"{done.parameters:,} parameters, {byte_size(done.nbytes)} in {done.seconds:.1f} s ({rate}/s)",
+        f"wrote {', '.join(done.files)}",
+    ]
+    for names, what in (
+        (done.left_out, "left out: no weights"),
+        (done.dropped, "dropped: not in this head"),
+        (done.fresh, "newly initialised: train them before use"),
+        (done.nonfinite, "with NaN or infinite values"),
+    ):
+        if names:
+            lines.append(f"{len(names)} tensors {what} ({shortened(names)})")
+    return lines

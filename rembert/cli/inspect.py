@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rembert.bridge import Inspection, inspect
-from rembert.cli.text import byte_size
+from rembert.cli.text import byte_size, shortened
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,7 +42,8 @@ def _lines(found: Inspection) -> list[str]:
     ]
     lines += [f"missing     {name}" for name in found.missing]
     lines += [f"unknown     {name}" for name in found.unknown]
-    lines += [f"left out    {name}" for name in found.ignored]
+    if found.left_out:
+        lines.append(f"left out    {len(found.left_out)} that are no weights: {shortened(found.left_out)}")
     lines += [
         f"mis-shaped  {wrong.name}: {list(wrong.in_checkpoint)}, the config says {list(wrong.in_model)}"
         for wrong in found.mismatched

@@ -27,3 +27,8 @@ def table(rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
         ).rstrip()
         for row in cells
     )
+
+
+def shortened(names: Sequence[str], count: int = 3) -> str:
+    """The first few names, and a sign that there are more."""
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")

@@ -25,7 +25,7 @@ from rembert.pt.pretrained import RemBertPreTrainedModel
 from rembert.pt.structures import register_outputs
 
 if TYPE_CHECKING:
-    from rembert.common.tokenizer import RemBertTokenizer, RemBertTokenizerFast
+    from rembert.common.tokenization import RemBertTokenizer, RemBertTokenizerFast
 
 __all__ = [
     "RemBertConfig",

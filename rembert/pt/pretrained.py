@@ -15,7 +15,7 @@ from rembert.common.errors import ConfigError, InputError
 from rembert.common.loading import loading_config, settle
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, match, parameters
-from rembert.pt.initialization import initialize
+from rembert.pt.initialization import initialization_left_out, initialize
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -128,7 +128,7 @@ class RemBertPreTrainedModel(nn.Module):
         source = os.fspath(name_or_path)
         with open_checkpoint(name_or_path) as checkpoint:
             model_config = loading_config(checkpoint.config, config, overrides, source)
-            with torch.device("meta"):
+            with torch.device("meta"), initialization_left_out():
                 model = cls(model_config, **arguments)
             table = model.parameter_table()
             fit = match(table, {name: info.shape for name, info in checkpoint.tensors.items()})
@@ -196,7 +196,6 @@ class RemBertPreTrainedModel(nn.Module):
             if not fresh:
                 continue
             loaded = {name: getattr(module, name) for full, name in own.items() if full not in names}
-            device = torch.get_default_device()
             for name in own.values():
                 setattr(
                     module, name, nn.Parameter(torch.empty_like(getattr(module, name), dtype=dtype, device=device))

@@ -33,7 +33,7 @@ from rembert.tf.pretrained import TFRemBertPreTrainedModel
 from rembert.tf.structures import register_outputs
 
 if TYPE_CHECKING:
-    from rembert.common.tokenizer import RemBertTokenizer, RemBertTokenizerFast
+    from rembert.common.tokenization import RemBertTokenizer, RemBertTokenizerFast
 
 __all__ = [
     "RemBertConfig",

@@ -174,7 +174,7 @@ def _two_spellings(file):
         (_text, "numbers"),
         (_never_written, "no values"),
         (_bomb, "claims"),
-        (_two_spellings, "same parameter"),
+        (_two_spellings, "stands there twice"),
     ],
 )
 def test_refuses(tmp_path, make, reason):

@@ -41,7 +41,10 @@ def test_inspect_names_what_does_not_fit(tmp_path, capsys):
         (["convert", "a"], 2, "required"),
         (["convert", "a", "b", "--to", "onnx"], 2, "invalid choice"),
         (["inspect", "/no/such/place"], 1, "There is no checkpoint /no/such/place"),
-        (["convert", str(GOLDEN / "model"), str(GOLDEN), "--to", "tf"], 2, "exists"),
+        (["convert", str(GOLDEN / "model"), str(GOLDEN / "masked_lm"), "--to", "tf"], 2, "exists"),
+        (["convert", str(GOLDEN / "model"), str(GOLDEN), "--to", "tf"], 2, "hold the source"),
+        (["convert", str(GOLDEN / "model"), "x", "--to", "tf", "--dtype", "bfloat16"], 2, "HDF5 has no bfloat16"),
+        (["convert", str(GOLDEN / "model"), "x", "--to", "tf", "--max-shard-size", "-3"], 2, "max_shard_size"),
     ],
 )
 def test_errors_are_one_line_and_a_code(capsys, argv, code, message):

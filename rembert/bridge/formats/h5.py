@@ -17,7 +17,7 @@ import numpy as np
 
 from rembert.bridge.blocks import Progress, silent, write_values
 from rembert.bridge.names import from_h5_path, h5_path
-from rembert.bridge.tensors import TensorSource, check_layout, map_file, view
+from rembert.bridge.tensors import Contents, TensorSource, check_layout, map_file, turned, view
 from rembert.common.errors import CheckpointError
 from rembert.common.parameters import HEADS, Parameter
 
@@ -29,7 +29,7 @@ MAX_DEPTH = 64
 MAX_EXPANSION = 1032
 
 
-def read(path: Path) -> dict[str, TensorSource]:
+def read(path: Path) -> Contents:
     """The tensors of one file by canonical name, in PyTorch's orientation; a foreign dataset keeps its path.
 
     Raises:
@@ -39,9 +39,9 @@ def read(path: Path) -> dict[str, TensorSource]:
     for dataset, source in read_datasets(path).items():
         name, transposed = _meaning(dataset)
         if name in tensors:
-            raise CheckpointError(f"{path}: two datasets are the same parameter `{name}`, one of them `{dataset}`.")
+            raise CheckpointError(f"{path}: `{name}` stands there twice, once as dataset `{dataset}`.")
         tensors[name] = turned(source) if transposed and len(source.shape) == 2 else source
-    return tensors
+    return Contents(tensors)
 
 
 def write(
@@ -106,11 +106,6 @@ def tensor_name(path: str) -> str:
 def _meaning(path: str) -> tuple[str, bool]:
     """A dataset's canonical name and whether it stands transposed; a foreign dataset keeps its path."""
     return from_h5_path(path) or (path, False)
-
-
-def turned(source: TensorSource) -> TensorSource:
-    """A matrix [m, n] as [n, m]."""
-    return TensorSource(source.shape[::-1], source.dtype, lambda: source.read().T)
 
 
 # ---------------------------------------------------------------------- datasets, whatever their names mean

@@ -20,7 +20,7 @@ import numpy as np
 
 from rembert.bridge import strict_json
 from rembert.bridge.blocks import Progress, silent, write_values
-from rembert.bridge.tensors import BFLOAT16, TensorSource, check_layout, map_file, view
+from rembert.bridge.tensors import BFLOAT16, Contents, TensorSource, check_layout, map_file, view
 from rembert.common.errors import CheckpointError
 
 # Room for 100,000 tensors, a hundred times what a large RemBERT has; a hostile header cannot fill the memory.
@@ -56,7 +56,7 @@ class Header(NamedTuple):
     end: int
 
 
-def read(path: Path) -> dict[str, TensorSource]:
+def read(path: Path) -> Contents:
     """The tensors of one file, by the names that stand in it, in the file's order.
 
     Raises:
@@ -73,7 +73,7 @@ def read(path: Path) -> dict[str, TensorSource]:
     check_layout(path, spans, header.start, header.end)
     if sum(last - first for first, last in spans.values()) != header.end - header.start:
         raise CheckpointError(f"{path}: the file holds bytes that belong to no tensor. It is damaged.")
-    return tensors
+    return Contents(tensors)
 
 
 def write(

@@ -1,0 +1,105 @@
+"""A directory that appears complete under its name or not at all, also when the process is killed.
+
+The new content is made in `.NAME.rembert-new` beside the target. An old target is moved aside to
+`.NAME.rembert-old`, the new one takes its name, and only then the old one is removed. Whatever step a killed process
+reached, the next one that writes to the same target sees it from the names: with an old one and no target, the old
+one is put back; with an old one and a target, the old one is removed; a new one that nobody is writing is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rembert.common.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # no such locks on Windows: two writers to one target are not told apart there
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def new_directory(target: Path, *, force: bool, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
+    """Give an empty directory to fill; when the block ends well, it becomes `target`. When it raises, nothing changes.
+
+    Args:
+        target: the directory to make. An empty one may be there.
+        force: replace a directory with content.
+        replaceable: whether a directory is one that may be replaced; any other never is.
+
+    Raises:
+        InputError: `target` is there and may not be replaced, or another process is writing it.
+    """
+    target = target.resolve()
+    fresh, old = (target.with_name(f".{target.name}.rembert-{state}") for state in ("new", "old"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _put_right(target, old)
+    _check_target(target, force, replaceable)
+    lock = _claim(fresh)
+    try:
+        yield fresh
+        _sync(fresh)
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+        _sync(target.parent)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_target(target: Path, force: bool, replaceable: Callable[[Path], bool]) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not target.is_dir():
+        raise InputError(f"The target must be a directory. Received: {target}, which is a file.")
+    if not force:
+        raise InputError(f"{target} exists and is not empty. Choose another, or force (--force) its replacement.")
+    if not replaceable(target):
+        raise InputError(f"{target} does not look like a checkpoint, so it is not replaced. Choose another target.")
+
+
+def _put_right(target: Path, old: Path) -> None:
+    """Finish or undo what a killed process left."""
+    if old.exists():
+        if target.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(target)
+
+
+def _claim(fresh: Path) -> int:
+    """Make the working directory and lock it; returns the lock, which ends with the process at the latest."""
+    while True:
+        fresh.mkdir(exist_ok=True)
+        lock = os.open(fresh, os.O_RDONLY)
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise InputError(f"Another process is writing this target: {fresh} is in use.") from None
+        leftovers = list(fresh.iterdir()) if fresh.exists() else []
+        for path in leftovers:
+            path.unlink()
+        if fresh.exists() and os.stat(fresh).st_ino == os.fstat(lock).st_ino:
+            return lock
+        os.close(lock)  # whoever had it before finished between our two steps
+
+
+def _sync(directory: Path) -> None:
+    """Have the directory's entries on disk before the next step relies on them."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,187 @@
+"""What a tokenizer returns: the model's inputs by name, and the way from tokens to words and characters and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from rembert.common.errors import InputError
+from rembert.common.tokenization.layout import Window
+from rembert.common.tokenization.offsets import Span
+from rembert.common.tokenization.pieces import EncodedSamples
+
+
+class RowAlignment(NamedTuple):
+    """For each token of a row its text, its word, its characters; None for special tokens and padding."""
+
+    sequences: list[int | None]
+    words: list[int | None]
+    spans: list[Span | None]
+
+
+class Alignment:
+    """Says for every row where its tokens come from, when it is asked.
+
+    A pickle holds the answers for all rows, not the texts and the model.
+    """
+
+    def __init__(
+        self, samples: tuple[EncodedSamples, EncodedSamples | None], windows: list[Window] | None, *,
+        specials: bool, width: int | None, left: bool,
+    ) -> None:  # fmt: skip
+        """`windows` is None where row i is the whole of sample i; `width` is the padded length, None for none."""
+        self._samples = samples
+        self._windows = windows
+        self._specials = specials
+        self._width = width
+        self._left = left
+        self._rows: dict[int, RowAlignment] = {}
+
+    def __len__(self) -> int:
+        if self._windows is not None:
+            return len(self._windows)
+        return len(self._samples[0].ids) if self._samples else len(self._rows)
+
+    def row(self, index: int) -> RowAlignment:
+        """The alignment of one row; negative indices count from the end."""
+        count = len(self)
+        if not -count <= index < count:
+            raise InputError(f"There is no row {index} in a batch of {count}.")
+        index %= count
+        if index not in self._rows:
+            self._rows[index] = self._make(index)
+        return self._rows[index]
+
+    def _make(self, index: int) -> RowAlignment:
+        whole = slice(None)
+        sample, *stretches = self._windows[index] if self._windows else Window(index, whole, whole)
+        edge: list[Any] = [None] if self._specials else []
+        sequences, words, spans = list(edge), list(edge), list(edge)
+        for number, (samples, stretch) in enumerate(zip(self._samples, stretches, strict=True)):
+            if samples is not None and stretch is not None:
+                kept = samples.spans(sample)[stretch]
+                sequences += [number] * len(kept) + edge
+                words += samples.words(sample)[stretch] + edge
+                spans += kept + edge
+        padding = [None] * (max(self._width - len(words), 0) if self._width else 0)
+        columns = (sequences, words, spans)
+        return RowAlignment(*(padding + column if self._left else column + padding for column in columns))
+
+    def __getstate__(self) -> dict[str, Any]:
+        rows = {index: self.row(index) for index in range(len(self))}
+        return {**self.__dict__, "_rows": rows, "_samples": (), "_windows": None}
+
+
+class BatchEncoding(dict):
+    """A dictionary of the model's inputs, which are attributes too: `enc["input_ids"]` is `enc.input_ids`.
+
+    Values are lists (one per row, or a single row for a single text) or tensors of shape [b, s].
+    The methods that take `index` mean the row of that number; for a single text it may be left out.
+    """
+
+    def __init__(self, data: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), alignment: Alignment | None = None):
+        super().__init__(data)
+        self._alignment = alignment
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self:
+            return self[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}; its keys are {list(self)}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self), self._alignment)
+
+    def copy(self) -> BatchEncoding:
+        """A shallow copy."""
+        return type(self)(dict(self), self._alignment)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The inputs as a plain dictionary."""
+        return dict(self)
+
+    def to(self, device: Any, *, non_blocking: bool = False) -> BatchEncoding:
+        """Move the PyTorch tensors to a device, in place, and return self. Other values stay as they are."""
+        for name, value in self.items():
+            if hasattr(value, "to") and hasattr(value, "device"):
+                self[name] = value.to(device, non_blocking=non_blocking)
+        return self
+
+    def _row(self, index: int) -> RowAlignment:
+        if self._alignment is None:
+            raise InputError("This result does not come from a text, so nothing is known of words and characters.")
+        return self._alignment.row(index)
+
+    def sequence_ids(self, index: int = 0) -> list[int | None]:
+        """For each token of a row 0 or 1, the text it is from; None for special tokens and padding."""
+        return list(self._row(index).sequences)
+
+    def word_ids(self, index: int = 0) -> list[int | None]:
+        """For each token of a row the number of its word in its text, from 0; None for special tokens and padding."""
+        return list(self._row(index).words)
+
+    def char_to_token(self, index: int, char: int | None = None, sequence_index: int = 0) -> int | None:
+        """The token that stands for a character, or None (white space, or cut off).
+
+        `char_to_token(char)` means the first row, `char_to_token(row, char)` the given one. In a batch of words, the
+        first word that has such a character counts.
+        """
+        row, char = (0, index) if char is None else (index, char)
+        alignment = self._row(row)
+        self._check_char(char)
+        for token, (sequence, span) in enumerate(zip(alignment.sequences, alignment.spans, strict=True)):
+            if sequence == sequence_index and span is not None and span[0] <= char < span[1]:
+                return token
+        return None
+
+    @staticmethod
+    def _check_char(char: int) -> None:
+        if char < 0:
+            raise InputError(f"A character's position must be 0 or more. Received: {char}.")
+
+    def token_to_chars(self, index: int, token: int | None = None) -> Span | None:
+        """The (start, end) of the characters a token stands for, or None for special tokens and padding."""
+        row, token = (0, index) if token is None else (index, token)
+        return self._at(self._row(row).spans, token)
+
+    def token_to_word(self, index: int, token: int | None = None) -> int | None:
+        """The number of the word a token is part of, or None for special tokens and padding."""
+        row, token = (0, index) if token is None else (index, token)
+        return self._at(self._row(row).words, token)
+
+    def token_to_sequence(self, index: int, token: int | None = None) -> int | None:
+        """0 or 1, the text a token is from, or None for special tokens and padding."""
+        row, token = (0, index) if token is None else (index, token)
+        return self._at(self._row(row).sequences, token)
+
+    @staticmethod
+    def _at(column: list[Any], token: int) -> Any:
+        if not -len(column) <= token < len(column):
+            raise InputError(f"There is no token {token} in a row of {len(column)}.")
+        return column[token]
+
+    def word_to_tokens(self, index: int, word: int | None = None, sequence_index: int = 0) -> Span | None:
+        """The tokens of a word as (first, last + 1), or None where the row holds none of them."""
+        row, word = (0, index) if word is None else (index, word)
+        alignment = self._row(row)
+        tokens = [
+            token
+            for token, (sequence, number) in enumerate(zip(alignment.sequences, alignment.words, strict=True))
+            if sequence == sequence_index and number == word
+        ]
+        return (tokens[0], tokens[-1] + 1) if tokens else None
+
+    def word_to_chars(self, index: int, word: int | None = None, sequence_index: int = 0) -> Span | None:
+        """The (start, end) of the characters of a word, or None where the row holds none of its tokens."""
+        row, number = (0, index) if word is None else (index, word)
+        tokens = self.word_to_tokens(row, number, sequence_index)
+        if tokens is None:
+            return None
+        spans = [span for span in self._row(row).spans[slice(*tokens)] if span is not None]
+        return min(start for start, _ in spans), max(end for _, end in spans)
+
+    def char_to_word(self, index: int, char: int | None = None, sequence_index: int = 0) -> int | None:
+        """The number of the word a character is in, or None."""
+        row, position = (0, index) if char is None else (index, char)
+        token = self.char_to_token(row, position, sequence_index)
+        return None if token is None else self._row(row).words[token]

@@ -1,0 +1,134 @@
+"""Where the ids of one or two sequences go: special tokens around them, truncation, windows, padded length.
+
+A row is `[CLS] first [SEP]` or `[CLS] first [SEP] second [SEP]`; token types are 0 up to the first `[SEP]`, 1 after.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from itertools import product
+from typing import NamedTuple
+
+from rembert.common.errors import InputError
+
+
+class Truncation(StrEnum):
+    """Which sequence is cut when a row is too long."""
+
+    NONE = "do_not_truncate"
+    LONGEST_FIRST = "longest_first"
+    ONLY_FIRST = "only_first"
+    ONLY_SECOND = "only_second"
+
+
+class Padding(StrEnum):
+    """To which length rows are padded."""
+
+    NONE = "do_not_pad"
+    LONGEST = "longest"
+    MAX_LENGTH = "max_length"
+
+
+class Window(NamedTuple):
+    """One row: a sample and the stretches of its two sequences that it holds."""
+
+    sample: int
+    first: slice
+    second: slice | None
+
+
+def special_count(pair: bool, add_special_tokens: bool = True) -> int:
+    """How many special tokens a row gets."""
+    if not add_special_tokens:
+        return 0
+    return 3 if pair else 2
+
+
+def windows(
+    sample: int, lengths: tuple[int, int | None], *, max_length: int, specials: int, strategy: Truncation,
+    stride: int, overflow: bool, side: str,
+) -> list[Window]:  # fmt: skip
+    """The rows of one sample: one, or, with `overflow`, as many as hold all of what is cut.
+
+    Args:
+        lengths: ids of the first and of the second sequence (None without one).
+        max_length: the longest row, special tokens included.
+        specials: how many special tokens a row gets.
+        stride: how many ids a window has in common with the one before it.
+        side: "right" or "left", the side that is cut.
+
+    Raises:
+        InputError: the strategy cannot make the row short enough, or `stride` leaves no room for new ids.
+    """
+    first, second = lengths
+    excess = first + (second or 0) + specials - max_length
+    if excess <= 0:
+        return [Window(sample, slice(0, first), None if second is None else slice(0, second))]
+    keep_first, keep_second = _kept(first, second, excess, max_length, specials, strategy)
+    if overflow:
+        firsts = _slide(first, keep_first, stride, side, max_length)
+        seconds = [] if second is None else _slide(second, keep_second, stride, side, max_length)
+    else:
+        firsts = [_cut(first, keep_first, side)]
+        seconds = [] if second is None else [_cut(second, keep_second, side)]
+    if second is None:
+        return [Window(sample, stretch, None) for stretch in firsts]
+    return [Window(sample, a, b) for a, b in product(firsts, seconds)]
+
+
+def _kept(
+    first: int, second: int | None, excess: int, max_length: int, specials: int, strategy: Truncation
+) -> tuple[int, int]:
+    """How many ids stay of each sequence."""
+    room = max_length - specials
+    if room < 0:
+        raise InputError(
+            f"`max_length` must hold the special tokens of a row. Received: `max_length={max_length}`, and a row has "
+            f"{specials} of them."
+        )
+    if strategy is Truncation.LONGEST_FIRST:
+        if second is None:
+            return room, 0
+        # The longer one gives ids until both are equal; from there they give in turn, the second first.
+        if room >= 2 * min(first, second):
+            return (first, room - first) if first < second else (room - second, second)
+        return room - room // 2, room // 2
+    if strategy is Truncation.ONLY_SECOND and second is None:
+        raise InputError(
+            f"`truncation='only_second'` needs a second text. Received: one text of {first} tokens, more than "
+            f"`max_length={max_length}` holds. Pass `text_pair`, or use `truncation=True`."
+        )
+    length = first if strategy is Truncation.ONLY_FIRST else second or 0
+    if length <= excess:
+        raise InputError(
+            f"`truncation='{strategy.value}'` cannot make the row short enough. Received: texts of {first} and "
+            f"{second or 0} tokens with {specials} special tokens for `max_length={max_length}`, {excess} too many. "
+            f"Use `truncation='longest_first'`, or a larger `max_length`."
+        )
+    return (first - excess, second or 0) if strategy is Truncation.ONLY_FIRST else (first, length - excess)
+
+
+def _cut(length: int, keep: int, side: str) -> slice:
+    return slice(length - keep, length) if side == "left" else slice(0, keep)
+
+
+def _slide(length: int, keep: int, stride: int, side: str, max_length: int) -> list[slice]:
+    """Stretches of `keep` ids, each sharing `stride` with the one before, until all ids are in one."""
+    if keep >= length:
+        return [slice(0, length)]
+    check_stride(stride, keep, max_length)
+    step = keep - stride
+    if side == "left":
+        stops = range(length, stride, -step)
+        return [slice(max(stop - keep, 0), stop) for stop in stops]
+    starts = range(0, length - stride, step)
+    return [slice(start, min(start + keep, length)) for start in starts]
+
+
+def check_stride(stride: int, room: int, max_length: int) -> None:
+    """Refuse a stride that leaves no room for new ids in a window of `room` ids."""
+    if stride >= room:
+        raise InputError(
+            f"`stride` must be smaller than the room for text. Received: `stride={stride}` and "
+            f"`max_length={max_length}`, which leaves {room} tokens."
+        )

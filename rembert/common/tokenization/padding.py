@@ -1,0 +1,167 @@
+"""Rows of equal length, and tensors made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rembert.common.errors import InputError, MissingDependencyError
+from rembert.common.tokenization.layout import Padding
+
+# A row's value for padded positions. `input_ids` get the pad token's id.
+_FILL: dict[str, Any] = {
+    "attention_mask": 0,
+    "token_type_ids": 0,
+    "special_tokens_mask": 1,
+    "offset_mapping": (0, 0),
+}
+
+
+def parse_padding(padding: bool | str | None) -> Padding:
+    """The strategy that the argument `padding` names."""
+    if padding is None or isinstance(padding, bool):
+        return Padding.LONGEST if padding else Padding.NONE
+    try:
+        return Padding(getattr(padding, "value", padding))
+    except ValueError:
+        options = ", ".join(repr(option.value) for option in Padding)
+        raise InputError(f"`padding` must be a bool or one of {options}. Received: {padding!r}.") from None
+
+
+def check_side(name: str, side: str) -> str:
+    """`side`, when it is "left" or "right"."""
+    if side not in ("left", "right"):
+        raise InputError(f"`{name}` must be 'left' or 'right'. Received: {side!r}.")
+    return side
+
+
+def padded_length(longest: int, strategy: Padding, max_length: int | None, multiple_of: int | None) -> int | None:
+    """The common length of all rows, or None where they are not padded. A longer row keeps its length."""
+    if multiple_of is not None and (not isinstance(multiple_of, int) or multiple_of < 1):
+        raise InputError(f"`pad_to_multiple_of` must be a positive integer. Received: {multiple_of!r}.")
+    if strategy is Padding.NONE:
+        return None
+    length = longest
+    if strategy is Padding.MAX_LENGTH:
+        if max_length is None:
+            raise InputError(
+                "`padding='max_length'` needs a length, and this tokenizer has no `model_max_length`. "
+                "Received: `max_length=None`. Pass `max_length`, or use `padding=True`."
+            )
+        length = max_length
+    return length if multiple_of is None else -(-length // multiple_of) * multiple_of
+
+
+def pad_columns(columns: dict[str, Any], length: int, pad_id: int | None, side: str) -> dict[str, Any]:
+    """Columns of rows, with the rows brought to `length`. Columns of unknown names stay as they are."""
+    if pad_id is None:
+        raise InputError(
+            "Padding needs a pad token, and this tokenizer has none. Received: `pad_token=None`. "
+            "Set `tokenizer.pad_token` to a piece of the model, or call without `padding`."
+        )
+    fills = {"input_ids": pad_id, **_FILL}
+    for name, rows in columns.items():
+        if name in fills:
+            fill = [fills[name]]
+            if side == "left":
+                columns[name] = [fill * (length - len(row)) + row for row in rows]
+            else:
+                columns[name] = [row + fill * (length - len(row)) for row in rows]
+    return columns
+
+
+def as_columns(encoded: Any) -> tuple[dict[str, Any], bool]:
+    """What `pad` takes, as columns of lists, and whether it was a single row.
+
+    Args:
+        encoded: a mapping of columns, a mapping of one row's values, or a list of such rows. Values may be lists,
+            arrays or tensors.
+    """
+    if isinstance(encoded, Sequence) and not isinstance(encoded, str):
+        if not encoded:
+            raise InputError("`encoded_inputs` must hold at least one row. Received: an empty list.")
+        if not all(isinstance(row, Mapping) for row in encoded):
+            raise InputError(f"`encoded_inputs` must be a list of mappings. Received: a list with {encoded[0]!r}.")
+        names = list(encoded[0])
+        for number, row in enumerate(encoded):
+            if set(row) != set(names):
+                raise InputError(
+                    f"All rows must have the same keys. Received: {names} in row 0, {list(row)} in {number}."
+                )
+        encoded = {name: [row[name] for row in encoded] for name in names}
+    if not isinstance(encoded, Mapping):
+        raise InputError(
+            f"`encoded_inputs` must be a mapping or a list of mappings. Received: {type(encoded).__name__}."
+        )
+    if "input_ids" not in encoded:
+        raise InputError(f"`encoded_inputs` must have `input_ids`. Received: the keys {list(encoded)}.")
+    columns = {name: _as_lists(value) for name, value in encoded.items()}
+    ids = columns["input_ids"]
+    single = not (isinstance(ids, list) and (not ids or isinstance(ids[0], list)))
+    if single:
+        columns = {name: [value] for name, value in columns.items()}
+    return columns, single
+
+
+def _as_lists(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # NumPy, PyTorch
+        return value.tolist()
+    if hasattr(value, "numpy"):  # TensorFlow
+        return value.numpy().tolist()
+    if isinstance(value, list | tuple):
+        if not value or isinstance(value[0], int):  # a row of ids: nothing inside to convert
+            return list(value)
+        return [_as_lists(item) if not isinstance(item, tuple) else item for item in value]
+    return value
+
+
+def to_tensors(columns: dict[str, Any], kind: Any) -> dict[str, Any]:
+    """The columns as arrays of integers.
+
+    Args:
+        columns: lists of rows, or lists of numbers.
+        kind: "np" (int64), "pt" (int64) or "tf" (int32).
+
+    Raises:
+        InputError: rows of different lengths, or an unknown kind.
+        MissingDependencyError: the framework is not installed.
+    """
+    name = str(getattr(kind, "value", kind))
+    makers = {"np": lambda array: array, "pt": _torch_tensor, "tf": _tensorflow_tensor}
+    if name not in makers:
+        raise InputError(f"`return_tensors` must be 'np', 'pt' or 'tf'. Received: {kind!r}.")
+    return {column: makers[name](_array(column, values)) for column, values in columns.items()}
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.array(values) if len(values) and not _is_empty(values) else np.array(values, np.int64)
+    except ValueError as problem:
+        lengths = sorted({len(row) for row in values})
+        raise InputError(
+            f"The rows of `{name}` must have one length to be a tensor. Received: {lengths[0]} to {lengths[-1]} items."
+            f" Pass `padding=True`, and `truncation=True` with `max_length` where rows are too long."
+        ) from problem
+
+
+def _is_empty(values: Any) -> bool:
+    return all(isinstance(row, list) and not row for row in values)
+
+
+def _torch_tensor(array: np.ndarray) -> Any:
+    try:
+        import torch
+    except ImportError as problem:
+        raise MissingDependencyError("torch", needed_for="`return_tensors='pt'`", extra="pt") from problem
+    return torch.from_numpy(array)
+
+
+def _tensorflow_tensor(array: np.ndarray) -> Any:
+    try:
+        import tensorflow
+    except ImportError as problem:
+        raise MissingDependencyError("tensorflow", needed_for="`return_tensors='tf'`", extra="tf") from problem
+    # TensorFlow's integers are int32 unless told otherwise, and its GPU kernels are made for those.
+    return tensorflow.constant(array.astype(np.int32) if array.dtype == np.int64 else array)

@@ -1,0 +1,160 @@
+"""A tokenizer's directory: which files there are, which one counts, and what is written."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rembert.common.errors import TokenizerError
+from rembert.common.files import read_json
+from rembert.common.tokenization.added_tokens import AddedToken
+from rembert.common.tokenization.folding import Folding
+from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
+from rembert.common.tokenization.tokenizer_json import TokenizerJson, read_tokenizer_json
+from rembert.common.tokenization.vocabulary import ROLES
+
+MODEL_NAME = "sentencepiece.model"
+MODEL_NAMES = (MODEL_NAME, "sent_piece.model")  # the second one is BLEURT's
+JSON_NAME = "tokenizer.json"
+CONFIG_NAME = "tokenizer_config.json"
+SPECIAL_NAME = "special_tokens_map.json"
+ADDED_NAME = "added_tokens.json"
+OWN_KEY = "rembert_version"  # in the configuration: this library wrote it
+
+_SETTINGS = ("remove_space", "model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces")
+_FOLDING_SETTINGS = ("do_lower_case", "keep_accents")
+_ADDED_BY_TRANSFORMERS = ("[PAD]", "[UNK]")
+
+
+def read_saved(path: str | os.PathLike[str], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments for what is saved at `path`.
+
+    Args:
+        path: a directory, a SentencePiece model or a `tokenizer.json`.
+        overrides: arguments that count more than what is saved.
+
+    Returns:
+        `model`, `added_tokens` (by id), and arguments of the tokenizers' constructors, `overrides` among them.
+
+    Raises:
+        TokenizerError: a file is missing or damaged, or two files disagree.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise TokenizerError(f"There is no file or directory {path}. Give the place of a `{MODEL_NAME}`.")
+    if not path.is_dir():
+        if path.suffix == ".json":
+            return _merge(None, read_tokenizer_json(path), {}, {}, overrides)
+        return _merge(SentencePieceModel.from_file(path), None, {}, {}, overrides)
+    model_path = next((path / name for name in MODEL_NAMES if (path / name).exists()), None)
+    json_path = path / JSON_NAME
+    if model_path is None and not json_path.exists():
+        raise TokenizerError(f"{path} holds no tokenizer: neither {' nor '.join(MODEL_NAMES)} nor {JSON_NAME}.")
+    model = None if model_path is None else SentencePieceModel.from_file(model_path)
+    described = read_tokenizer_json(json_path) if json_path.exists() else None
+    config = _read_mapping(path / CONFIG_NAME)
+    special = _read_mapping(path / SPECIAL_NAME)
+    if "added_tokens_decoder" not in config:
+        # Before transformers 4.34 the flags stood in no file but these two.
+        special = special | {"added": _read_mapping(path / ADDED_NAME)}
+    return _merge(model, described, config, special, overrides)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    content = read_json(path, TokenizerError)
+    if not isinstance(content, dict):
+        raise TokenizerError(f"{path} must hold a JSON object. Received: {type(content).__name__}.")
+    return content
+
+
+def _merge(
+    model: SentencePieceModel | None, described: TokenizerJson | None, config: dict[str, Any],
+    special: dict[str, Any], overrides: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    settings: dict[str, Any] = {name: config[name] for name in _SETTINGS if config.get(name) is not None}
+    folding = {name: config[name] for name in _FOLDING_SETTINGS if isinstance(config.get(name), bool)}
+    if model is None:
+        assert described is not None
+        model = described.build_model()
+        # There is nothing but this file, so it says what is done to the text.
+        folding = {
+            "do_lower_case": described.folding.lower_case,
+            "keep_accents": not described.folding.strip_accents,
+        } | folding
+    elif described is not None:
+        described.check_against(model)
+        if described.folding and OWN_KEY not in config:
+            folding = {}  # transformers writes them, and that normaliser, even for a cased model
+        wanted = {**folding, **overrides}
+        _warn_of_normalizer(model, described, Folding(
+            bool(wanted.get("do_lower_case", False)), not wanted.get("keep_accents", True)
+        ))  # fmt: skip
+    added = _added_tokens(model, described, config, special)
+    roles = {name: _token(value) for name, value in (special | config).items() if name in ROLES}
+    for name, value in list(roles.items()):
+        content = getattr(value, "content", value)
+        if _is_transformers_default(model, content, config):
+            del roles[name]  # the model has pieces of its own for these roles
+        elif isinstance(value, str):
+            same = (token for token in added.values() if token.content == value)
+            roles[name] = next(same, value)
+    settings |= folding | roles
+    extra = special.get("additional_special_tokens")
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or extra
+    if extra:
+        # transformers 4 writes an object of names, 5 a list; what it lists of the model's own pieces has its role.
+        listed = extra.values() if isinstance(extra, dict) else extra
+        settings["additional_special_tokens"] = [_token(token) for token in listed]
+    return {"model": model, "added_tokens": added, **settings, **overrides}
+
+
+def _added_tokens(
+    model: SentencePieceModel, described: TokenizerJson | None, config: dict[str, Any], special: dict[str, Any]
+) -> dict[int, AddedToken]:
+    if "added_tokens_decoder" in config:
+        found = {int(index): AddedToken.of(token) for index, token in config["added_tokens_decoder"].items()}
+    else:
+        found = dict(described.added_tokens) if described is not None else {}
+        for content, index in special.get("added", {}).items():
+            found.setdefault(index, AddedToken(content, special=content in _special_contents(special)))
+    return {
+        index: token for index, token in found.items() if not _is_transformers_default(model, token.content, config)
+    }
+
+
+def _special_contents(special: dict[str, Any]) -> set[str]:
+    values = [special.get(name) for name in ROLES] + list(special.get("additional_special_tokens") or [])
+    return {value["content"] if isinstance(value, dict) else value for value in values if value is not None}
+
+
+def _is_transformers_default(model: SentencePieceModel, content: Any, config: dict[str, Any]) -> bool:
+    """A `[PAD]` or `[UNK]` beyond the vocabulary: transformers' slow class adds them unasked."""
+    return content in _ADDED_BY_TRANSFORMERS and OWN_KEY not in config and model.find(content) is None
+
+
+def _token(value: Any) -> Any:
+    return AddedToken.of(value, special=True) if isinstance(value, dict) else value
+
+
+def _warn_of_normalizer(model: SentencePieceModel, described: TokenizerJson, folding: Folding) -> None:
+    if described.normalizes_as(model, folding):
+        return
+    steps = [
+        name
+        for name, there in (
+            ("lower-cases", described.folding.lower_case and not folding.lower_case),
+            ("strips accents", described.folding.strip_accents and not folding.strip_accents),
+        )
+        if there
+    ]
+    warnings.warn(
+        f"{described.source} {' and '.join(steps) or 'normalises text differently'}, {model.source} does not. The SentencePiece "
+        "model is followed. Pass `do_lower_case=True, keep_accents=False` for a model trained so, or save "
+        "this tokenizer again to have both files agree.",
+        stacklevel=5,
+    )

@@ -1,0 +1,255 @@
+"""The two tokenizers of RemBERT. They give the same results; the fast one has a `tokenizers` backend besides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rembert.common.errors import InputError, TokenizerError
+from rembert.common.files import atomic_path, write_json
+from rembert.common.tokenization.added_tokens import AddedToken
+from rembert.common.tokenization.calling import UNLIMITED, CallableTokenizer
+from rembert.common.tokenization.folding import Folding
+from rembert.common.tokenization.padding import check_side
+from rembert.common.tokenization.saved_files import (
+    ADDED_NAME,
+    CONFIG_NAME,
+    JSON_NAME,
+    MODEL_NAME,
+    OWN_KEY,
+    SPECIAL_NAME,
+    read_saved,
+)
+from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
+from rembert.common.tokenization.tokenizer_json import make_tokenizer_json, read_tokenizer_json
+from rembert.common.tokenization.vocabulary import ROLES
+
+Self = TypeVar("Self", bound="RemBertTokenizer")
+
+
+class DefaultToken(str):
+    """A token that is used where the model has it, and that is never added to a model that has not."""
+
+
+_CLS, _SEP, _MASK = DefaultToken("[CLS]"), DefaultToken("[SEP]"), DefaultToken("[MASK]")
+_FROM_MODEL = DefaultToken("the model's own")
+
+
+class RemBertTokenizer(CallableTokenizer):
+    """RemBERT's tokenizer: SentencePiece's ids, with `[CLS]` before and `[SEP]` after each text.
+
+    Text goes to SentencePiece as it is, so ids are those of pre-training. `from_pretrained` reads a directory.
+    """
+
+    is_fast = False
+
+    def __init__(
+        self,
+        vocab_file: str | os.PathLike[str] | None = None,
+        *,
+        tokenizer_file: str | os.PathLike[str] | None = None,
+        do_lower_case: bool = False,
+        remove_space: bool = True,
+        keep_accents: bool = True,
+        bos_token: str | AddedToken | None = _CLS,
+        eos_token: str | AddedToken | None = _SEP,
+        unk_token: str | AddedToken | None = _FROM_MODEL,
+        sep_token: str | AddedToken | None = _SEP,
+        pad_token: str | AddedToken | None = _FROM_MODEL,
+        cls_token: str | AddedToken | None = _CLS,
+        mask_token: str | AddedToken | None = _MASK,
+        additional_special_tokens: Sequence[str | AddedToken] | None = None,
+        model_max_length: int | None = None,
+        padding_side: str = "right",
+        truncation_side: str = "right",
+        clean_up_tokenization_spaces: bool = False,
+        model: SentencePieceModel | None = None,
+        added_tokens: Mapping[int, AddedToken] | None = None,
+    ) -> None:
+        """Make a tokenizer of a model file.
+
+        Args:
+            vocab_file: a SentencePiece model (`sentencepiece.model`, BLEURT's `sent_piece.model`).
+            tokenizer_file: a `tokenizer.json`, from which the model is rebuilt; instead of `vocab_file`, or beside
+                it, when both must agree and the SentencePiece model counts.
+            do_lower_case: lower-case the text first.
+            remove_space: kept and written back, without effect: the model's normaliser removes spaces.
+            keep_accents: False strips accents first.
+            bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token: the tokens with these roles;
+                None for none. By default the model's own pieces; one that the model has not is added beyond it.
+                `mask_token`, as a string, takes the space before it.
+            additional_special_tokens: more special tokens.
+            model_max_length: the longest row the model takes, used where `max_length` is left out.
+            padding_side, truncation_side: "right" or "left".
+            clean_up_tokenization_spaces: what `decode` does by default.
+            model: a loaded model, instead of files.
+            added_tokens: tokens to find in the text, by id.
+
+        Raises:
+            TokenizerError: a file is missing or damaged, or is no Unigram model, or the model has no `[CLS]` or
+                `[SEP]` and no other token is given for them.
+            InputError: an argument is not of these forms.
+        """
+        if model is None:
+            if vocab_file is None and tokenizer_file is None:
+                raise InputError("A tokenizer needs a file. Received: neither `vocab_file` nor `tokenizer_file`.")
+            model, added_tokens = _load(vocab_file, tokenizer_file, added_tokens)
+        folding = Folding(lower_case=bool(do_lower_case), strip_accents=not keep_accents)
+        super().__init__(model, folding)
+        self.do_lower_case, self.remove_space, self.keep_accents = do_lower_case, remove_space, keep_accents
+        self.model_max_length = UNLIMITED if model_max_length is None else model_max_length
+        self.padding_side = check_side("padding_side", padding_side)
+        self.truncation_side = check_side("truncation_side", truncation_side)
+        self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
+        for index, token in sorted((added_tokens or {}).items()):
+            self._register(token, index)
+        given = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
+        for name, role in zip(ROLES, given, strict=True):
+            self._set_role(name, self._resolve(name, role), add=True)
+        if additional_special_tokens:
+            self.add_special_tokens({"additional_special_tokens": additional_special_tokens})
+
+    def _resolve(self, name: str, token: Any) -> Any:
+        """The token to use for a role: the given one, or the default one where the model has it."""
+        if not isinstance(token, DefaultToken):
+            return token
+        if token is _FROM_MODEL:
+            index = self._model.unk_id if name == "unk_token" else self._model.pad_id
+            return None if index is None else self._model.piece(index)
+        if self._model.find(token) is None and token not in self._added_ids:
+            if name in ("cls_token", "sep_token"):
+                raise TokenizerError(
+                    f"{self._model.source} has no piece {str(token)!r}. Pass `{name}` to say which piece takes its "
+                    f"place, or train the model with `control_symbols=[CLS],[SEP],[MASK]`."
+                )
+            return None
+        return str(token)
+
+    @classmethod
+    def from_pretrained(cls: type[Self], path: str | os.PathLike[str], **overrides: Any) -> Self:
+        """Load a tokenizer.
+
+        Args:
+            path: a directory with `sentencepiece.model` (or BLEURT's `sent_piece.model`) or `tokenizer.json`, and the
+                other files that transformers 4 or 5 or this library writes; or one of the two files.
+            overrides: arguments of the constructor that count more than what the files say.
+
+        Raises:
+            TokenizerError: a file is missing or damaged, or `tokenizer.json` and the SentencePiece model disagree.
+        """
+        return cls(**read_saved(path, overrides))
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> tuple[str, ...]:
+        """Write the tokenizer for this library and for transformers 4 and 5; returns the paths of the files.
+
+        The files are `sentencepiece.model`, `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json` and,
+        where tokens were added beyond the model, `added_tokens.json`.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        contents: dict[str, Any] = {
+            JSON_NAME: self._tokenizer_json(),
+            CONFIG_NAME: self._config(),
+            SPECIAL_NAME: self._special_tokens_json(),
+        }
+        beyond = {token.content: index for index, token in sorted(self._added.items()) if index >= self.vocab_size}
+        if beyond:
+            contents[ADDED_NAME] = beyond
+        else:
+            (directory / ADDED_NAME).unlink(missing_ok=True)  # of a tokenizer that was saved here before
+        paths = list(self.save_vocabulary(directory))
+        for name, content in contents.items():
+            write_json(directory / name, content)
+            paths.append(str(directory / name))
+        return tuple(paths)
+
+    def save_vocabulary(
+        self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write the SentencePiece model as `[filename_prefix-]sentencepiece.model`; returns its path in a tuple."""
+        directory = Path(save_directory)
+        if not directory.is_dir():
+            raise InputError(f"`save_directory` must be a directory. Received: {directory}, which is none.")
+        target = directory / (f"{filename_prefix}-{MODEL_NAME}" if filename_prefix else MODEL_NAME)
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(self._model.content)
+        return (str(target),)
+
+    def _tokenizer_json(self) -> dict[str, Any]:
+        if self.cls_token is None or self.sep_token is None:
+            raise InputError("A tokenizer is saved with its `cls_token` and `sep_token`. Received: one without.")
+        return make_tokenizer_json(
+            self._model,
+            self._added,
+            self._folding,
+            self.cls_token,
+            self.sep_token,
+        )
+
+    def _config(self) -> dict[str, Any]:
+        from rembert import __version__
+
+        return {
+            "added_tokens_decoder": {str(index): token.as_json() for index, token in sorted(self._added.items())},
+            "additional_special_tokens": list(self._extra),
+            **self._roles,
+            "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
+            "do_lower_case": self.do_lower_case,
+            "keep_accents": self.keep_accents,
+            "model_max_length": self.model_max_length,
+            "padding_side": self.padding_side,
+            "remove_space": self.remove_space,
+            OWN_KEY: __version__,
+            "tokenizer_class": "RemBertTokenizer",
+            "truncation_side": self.truncation_side,
+        }
+
+    def _special_tokens_json(self) -> dict[str, Any]:
+        """Tokens with flags are written with them, others as strings, as transformers 4 does."""
+        result: dict[str, Any] = {}
+        for name, content in self.special_tokens_map.items():
+            if name not in ROLES:
+                result[name] = content
+                continue
+            fields = self._added[self._added_ids[content]].as_json()
+            plain = AddedToken(content, special=True).as_json()
+            result[name] = content if fields == plain else {key: fields[key] for key in fields if key != "special"}
+        return result
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._model.source!r}, vocab_size={self.vocab_size}, tokens={len(self)})"
+
+
+class RemBertTokenizerFast(RemBertTokenizer):
+    """`RemBertTokenizer` with a backend of the `tokenizers` library, for programs that need one.
+
+    Its own results come from SentencePiece, which is exact and several times faster than the backend.
+    """
+
+    is_fast = True
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        """A `tokenizers.Tokenizer`, made anew from the content of `tokenizer.json`."""
+        import json
+
+        import tokenizers
+
+        return tokenizers.Tokenizer.from_str(json.dumps(self._tokenizer_json()))
+
+
+def _load(
+    vocab_file: Any, tokenizer_file: Any, added_tokens: Mapping[int, AddedToken] | None
+) -> tuple[SentencePieceModel, Mapping[int, AddedToken] | None]:
+    model = None if vocab_file is None else SentencePieceModel.from_file(vocab_file)
+    if tokenizer_file is None:
+        assert model is not None
+        return model, added_tokens
+    described = read_tokenizer_json(tokenizer_file)
+    if model is None:
+        model = described.build_model()
+    else:
+        described.check_against(model)
+    return model, described.added_tokens if added_tokens is None else added_tokens

@@ -1,0 +1,234 @@
+"""`tokenizer.json`, the file of the `tokenizers` library: written for others to read, read where it is all there is.
+
+What it cannot say exactly is in `docs/tokenizers.md`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rembert.common.errors import TokenizerError
+from rembert.common.files import read_json
+from rembert.common.tokenization.added_tokens import AddedToken
+from rembert.common.tokenization.folding import Folding
+from rembert.common.tokenization.sentencepiece_model import (
+    CONTROL,
+    MARKER,
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    SentencePieceModel,
+    build_model,
+)
+
+
+@dataclass(frozen=True)
+class TokenizerJson:
+    """What a `tokenizer.json` says that matters here."""
+
+    source: str
+    pieces: list[str]
+    scores: list[float]
+    unk_id: int
+    added_tokens: dict[int, AddedToken]
+    folding: Folding
+    charsmap: bytes
+    dummy_prefix: bool
+    collapse_spaces: bool
+
+    def build_model(self) -> SentencePieceModel:
+        """The SentencePiece model of these pieces and this normaliser."""
+        scored = enumerate(zip(self.pieces, self.scores, strict=True))
+        return build_model(
+            [(piece, score, self._kind(index, score)) for index, (piece, score) in scored],
+            charsmap=self.charsmap,
+            dummy_prefix=self.dummy_prefix,
+            collapse_spaces=self.collapse_spaces,
+            source=self.source,
+        )
+
+    def _kind(self, index: int, score: float) -> int:
+        if index == self.unk_id:
+            return UNKNOWN
+        token = self.added_tokens.get(index)
+        if token is not None and token.special:
+            return CONTROL
+        # The score is the logarithm of a probability, so no trained piece has 0; symbols are written with it.
+        if score == 0.0:
+            return USER_DEFINED if token is not None else CONTROL
+        return NORMAL
+
+    def check_against(self, model: SentencePieceModel) -> None:
+        """`TokenizerError`, naming both files, unless pieces, ids and scores are those of `model`."""
+        both = f"{self.source} and {model.source} must have the same pieces, ids and scores."
+        if len(self.pieces) != model.size:
+            raise TokenizerError(
+                f"{both} Received: {len(self.pieces)} and {model.size} pieces. Remove the wrong file."
+            )
+        if self.unk_id != model.unk_id:
+            raise TokenizerError(f"{both} Received: the unknown piece {self.unk_id} and {model.unk_id}.")
+        pieces = model.pieces
+        if self.pieces != pieces:
+            index = next(i for i, (ours, theirs) in enumerate(zip(self.pieces, pieces, strict=True)) if ours != theirs)
+            raise TokenizerError(
+                f"{both} Received: piece {index} is {self.pieces[index]!r} and {pieces[index]!r}. Remove "
+                "the wrong file."
+            )
+        different = np.abs(np.array(self.scores, np.float64) - np.array(model.scores, np.float64)) > _SCORE_TOLERANCE
+        if different.any():
+            index = int(different.argmax())
+            raise TokenizerError(
+                f"{both} Received: piece {index} ({pieces[index]!r}) has the scores {self.scores[index]} and "
+                f"{model.scores[index]}. Remove the wrong file."
+            )
+
+    def normalizes_as(self, model: SentencePieceModel, folding: Folding) -> bool:
+        """Whether text goes through the same changes here as with `model` and `folding`."""
+        spec = model.normalizer_spec
+        return (self.folding, self.charsmap, self.dummy_prefix, self.collapse_spaces) == (
+            folding,
+            spec.precompiled_charsmap,
+            spec.add_dummy_prefix,
+            spec.remove_extra_whitespaces,
+        )
+
+
+_SCORE_TOLERANCE = 1e-4  # scores are float32; some writers round them to fewer digits
+
+
+def read_tokenizer_json(path: str | os.PathLike[str]) -> TokenizerJson:
+    """Read a `tokenizer.json`; `TokenizerError`, naming it, when it is damaged or not of a Unigram model."""
+    content = read_json(path, TokenizerError)
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, dict) or model.get("type", "Unigram") != "Unigram" or "vocab" not in model:
+        kind = model.get("type") if isinstance(model, dict) else None
+        raise TokenizerError(f"{path} must hold a Unigram model. Received: `model.type={kind!r}`.")
+    try:
+        pieces = [piece for piece, _ in model["vocab"]]
+        scores = [float(score) for _, score in model["vocab"]]
+        added = {int(entry["id"]): AddedToken.of(entry) for entry in content.get("added_tokens") or []}
+        steps = list(_flat(content.get("normalizer")))
+        pre_tokenizers = list(_flat(content.get("pre_tokenizer")))
+        charsmaps = [step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled"]
+        charsmap = base64.b64decode(charsmaps[0] or "", validate=True) if charsmaps else b""
+    except (TypeError, ValueError, KeyError, binascii.Error) as problem:
+        raise TokenizerError(f"{path} is not a well-formed tokenizer.json: {problem!r}.") from problem
+    unk_id = model.get("unk_id")
+    if not isinstance(unk_id, int) or not 0 <= unk_id < len(pieces):
+        raise TokenizerError(f"{path} must name the unknown piece. Received: `model.unk_id={unk_id!r}`.")
+    if not all(isinstance(piece, str) for piece in pieces):
+        raise TokenizerError(f"{path} must hold pieces as strings.")
+    kinds = {step["type"] for step in steps}
+    return TokenizerJson(
+        source=str(path),
+        pieces=pieces,
+        scores=scores,
+        unk_id=unk_id,
+        added_tokens=added,
+        folding=Folding(lower_case="Lowercase" in kinds, strip_accents="StripAccents" in kinds),
+        charsmap=charsmap,
+        dummy_prefix="Prepend" in kinds or any(map(_prepends, pre_tokenizers)),
+        collapse_spaces=any(step.get("pattern") in _SPACE_RUNS and step.get("content") == " " for step in steps),
+    )
+
+
+_SPACE_RUNS = ({"Regex": " {2,}"}, {"Regex": " +"})
+
+
+def _flat(step: Any) -> Iterator[dict[str, Any]]:
+    """The steps of a normaliser or pre-tokeniser, sequences taken apart."""
+    if step is None:
+        return
+    if step["type"] == "Sequence":
+        for inner in step.get("normalizers") or step.get("pretokenizers") or []:
+            yield from _flat(inner)
+    else:
+        yield step
+
+
+def _prepends(step: dict[str, Any]) -> bool:
+    if step["type"] != "Metaspace":
+        return False
+    # Older files say it with `add_prefix_space`.
+    return step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never") != "never"
+
+
+def make_tokenizer_json(
+    model: SentencePieceModel, added_tokens: Mapping[int, AddedToken], folding: Folding, cls_token: str, sep_token: str
+) -> dict[str, Any]:
+    """The content of a `tokenizer.json` that comes as close to SentencePiece as that file can."""
+    spec = model.normalizer_spec
+    scores, pieces = model.scores, model.pieces
+    ids = {token.content: index for index, token in added_tokens.items()}
+    ids = {token: ids[token] for token in (cls_token, sep_token)}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": index, **token.as_json()} for index, token in sorted(added_tokens.items())],
+        "normalizer": {"type": "Sequence", "normalizers": _normalizers(spec, folding)},
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": _pre_tokenizers(spec, model.splits_at_spaces),
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [_special(cls_token, 0), _sequence("A", 0), _special(sep_token, 0)],
+            "pair": [
+                _special(cls_token, 0), _sequence("A", 0), _special(sep_token, 0),
+                _sequence("B", 1), _special(sep_token, 1),
+            ],
+            "special_tokens": {
+                token: {"id": token, "ids": [index], "tokens": [token]} for token, index in ids.items()
+            },
+        },
+        "decoder": {"type": "Metaspace", "replacement": MARKER, "prepend_scheme": "always", "split": True},
+        "model": {
+            "type": "Unigram",
+            "unk_id": model.unk_id,
+            "vocab": [[piece, score] for piece, score in zip(pieces, scores, strict=True)],
+            "byte_fallback": False,
+        },
+    }  # fmt: skip
+
+
+def _normalizers(spec: Any, folding: Folding) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = []
+    if folding.strip_accents:
+        steps += [{"type": "NFKD"}, {"type": "StripAccents"}]
+    if folding.lower_case:
+        steps.append({"type": "Lowercase"})
+    if spec.precompiled_charsmap:
+        charsmap = base64.b64encode(spec.precompiled_charsmap).decode("ascii")
+        steps.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
+    # A marker that is typed counts as a space in SentencePiece.
+    steps.append({"type": "Replace", "pattern": {"String": MARKER}, "content": " "})
+    if spec.remove_extra_whitespaces:
+        steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
+    return steps
+
+
+def _pre_tokenizers(spec: Any, split: bool) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = []
+    if spec.remove_extra_whitespaces:
+        # Here and not in the normaliser, which sees the text only before it is cut at normalised added tokens.
+        pattern = {"Regex": "^ +| +$"}
+        steps.append({"type": "Split", "pattern": pattern, "behavior": "Removed", "invert": False})
+    scheme = "always" if spec.add_dummy_prefix else "never"
+    steps.append({"type": "Metaspace", "replacement": MARKER, "prepend_scheme": scheme, "split": split})
+    return steps
+
+
+def _special(token: str, kind: int) -> dict[str, Any]:
+    return {"SpecialToken": {"id": token, "type_id": kind}}
+
+
+def _sequence(name: str, kind: int) -> dict[str, Any]:
+    return {"Sequence": {"id": name, "type_id": kind}}

@@ -1,0 +1,322 @@
+"""The tokens of a tokenizer: pieces of the model, special tokens and their roles, tokens added by the user."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rembert.common.errors import InputError, TokenizerError
+from rembert.common.tokenization.added_tokens import AddedToken, AddedTokenSplitter
+from rembert.common.tokenization.folding import Folding
+from rembert.common.tokenization.sentencepiece_model import MARKER, SentencePieceModel
+
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+FROM_MODEL: Any = type(
+    "FromModel", (), {"__repr__": lambda self: "FROM_MODEL"}
+)()  # the model's own pad or unknown piece
+
+_CLEAN_UP = re.compile(r" (?=[.?!,]|n't|'m|'s|'ve|'re)")
+
+
+class Vocabulary:
+    """Tokens to ids and back. Ids up to the model's size are its pieces; added tokens that are no piece come after."""
+
+    bos_token: str | None
+    eos_token: str | None
+    unk_token: str | None
+    sep_token: str | None
+    pad_token: str | None
+    cls_token: str | None
+    mask_token: str | None
+    pad_token_id: int | None
+
+    def __init__(self, model: SentencePieceModel, folding: Folding) -> None:
+        self._model = model
+        self._folding = folding
+        self._added: dict[int, AddedToken] = {}  # all tokens that are found in the text
+        self._added_ids: dict[str, int] = {}
+        self._roles: dict[str, str | None] = dict.fromkeys(ROLES)
+        self._extra: list[str] = []
+        self.clean_up_tokenization_spaces = False
+
+    # Adding tokens
+
+    def add_tokens(
+        self, new_tokens: str | AddedToken | Sequence[str | AddedToken], special_tokens: bool = False
+    ) -> int:
+        """Have tokens found in the text as a whole.
+
+        Args:
+            new_tokens: one token or several. One that is a piece of the model keeps that piece's id; others get ids
+                from `len(tokenizer)` on, so the model's embeddings must be resized.
+            special_tokens: whether they are special, which `decode(skip_special_tokens=True)` leaves out.
+
+        Returns:
+            how many were new, which is by how much `len(tokenizer)` has grown.
+        """
+        if isinstance(new_tokens, str) or not isinstance(new_tokens, Iterable):
+            new_tokens = [new_tokens]
+        tokens = [AddedToken.of(token, special=True if special_tokens else None) for token in new_tokens]
+        before = len(self)
+        for token in tokens:
+            self._register(token)
+        return len(self) - before
+
+    def add_special_tokens(
+        self, special_tokens_dict: Mapping[str, Any], replace_extra_special_tokens: bool = True
+    ) -> int:
+        """Give roles to tokens, adding those that are not in the vocabulary.
+
+        Args:
+            special_tokens_dict: names of roles (`pad_token`, …) with a token each, and `additional_special_tokens`
+                (or `extra_special_tokens`) with a list.
+            replace_extra_special_tokens: whether that list replaces the one there is, or is appended to it.
+
+        Returns:
+            how many tokens were new.
+        """
+        unknown = [name for name in special_tokens_dict if name not in (*ROLES, *_EXTRA_NAMES)]
+        if unknown:
+            raise InputError(
+                f"Special tokens are {', '.join(ROLES)} and additional_special_tokens. Received: {', '.join(unknown)}."
+            )
+        before = len(self)
+        for name, value in special_tokens_dict.items():
+            if name in ROLES:
+                self._set_role(name, value, add=True)
+            else:
+                tokens = [AddedToken.of(token, special=True) for token in value]
+                for token in tokens:
+                    self._register(token)
+                contents = [token.content for token in tokens]
+                kept = [] if replace_extra_special_tokens else self._extra
+                self._extra = list(dict.fromkeys([*kept, *contents]))
+        return len(self) - before
+
+    def _register(self, token: AddedToken, index: int | None = None) -> int:
+        """Find `token` in the text from now on; returns its id."""
+        if not isinstance(token.content, str) or _has_surrogate(token.content):
+            raise InputError(f"An added token must be a string of characters. Received: {token.content!a}.")
+        known = self._added_ids.get(token.content)
+        found = self._model.find(token.content) if known is None else known
+        if index is not None and found is not None and index != found:
+            raise TokenizerError(
+                f"The token {token.content!r} has the id {found} in {self._model.source}. Received: the id {index} "
+                f"in a file beside it."
+            )
+        if found is None:
+            found = len(self) if index is None else index
+            if found in self._added or found < self._model.size:
+                raise TokenizerError(
+                    f"Every token needs an id of its own. Received: {token.content!r} with the id {found}, which is "
+                    f"{self.convert_ids_to_tokens(found)!r}."
+                )
+        self._added[found] = token
+        self._added_ids[token.content] = found
+        self.__dict__.pop("_splitter", None)
+        return found
+
+    @property
+    def _text_splitter(self) -> AddedTokenSplitter:
+        # Made when it is first needed: a constructor registers seven tokens one by one.
+        if "_splitter" not in self.__dict__:
+            self._splitter = AddedTokenSplitter(self._added, self._folding)
+        return self._splitter
+
+    # Special tokens
+
+    def _set_role(self, name: str, value: Any, *, add: bool = False) -> None:
+        if value is None:
+            self._roles[name] = None
+            return
+        defaults: dict[str, Any] = {"lstrip": True, "normalized": True} if name == "mask_token" else {}
+        if isinstance(value, str) and value in self._added_ids and self._added[self._added_ids[value]].special:
+            token = self._added[self._added_ids[value]]  # known with its flags: they stay
+        else:
+            token = AddedToken.of(value, special=True, **defaults)
+        if not add and token.content not in self._added_ids and self._model.find(token.content) is None:
+            raise InputError(
+                f"`{name}` must be a token of the vocabulary. Received: {token.content!r}. "
+                f"Use `add_special_tokens({{{name!r}: {token.content!r}}})` to add it, and resize the embeddings."
+            )
+        self._register(token)
+        self._roles[name] = token.content
+
+    def _role_id(self, name: str) -> int | None:
+        content = self._roles[name]
+        return None if content is None else self._token_id(content)
+
+    @property
+    def additional_special_tokens(self) -> list[str]:
+        """Special tokens without a role of their own."""
+        return list(self._extra)
+
+    @additional_special_tokens.setter
+    def additional_special_tokens(self, tokens: Sequence[str | AddedToken]) -> None:
+        self.add_special_tokens({"additional_special_tokens": tokens})
+
+    extra_special_tokens = additional_special_tokens
+
+    @property
+    def additional_special_tokens_ids(self) -> list[int]:
+        """The ids of `additional_special_tokens`."""
+        return [self._token_id(token) for token in self._extra]
+
+    @property
+    def special_tokens_map(self) -> dict[str, Any]:
+        """Roles and their tokens; roles without a token are left out."""
+        roles: dict[str, Any] = {name: token for name, token in self._roles.items() if token is not None}
+        return roles | ({"additional_special_tokens": list(self._extra)} if self._extra else {})
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Every special token once."""
+        return list(dict.fromkeys([*(token for token in self._roles.values() if token is not None), *self._extra]))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids of `all_special_tokens`."""
+        return [self._token_id(token) for token in self.all_special_tokens]
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """All tokens that are found in the text as a whole, by id: special tokens and added ones."""
+        return dict(sorted(self._added.items()))
+
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        """The ids of the tokens that are found in the text as a whole."""
+        return {token.content: index for index, token in sorted(self._added.items())}
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """The ids of the tokens that are found in the text as a whole."""
+        return self.added_tokens_encoder
+
+    # Sizes and ids
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of pieces of the model, without added tokens."""
+        return self._model.size
+
+    def __len__(self) -> int:
+        """The number of ids an embedding table needs: the model's pieces and the tokens added beyond them."""
+        return max(self._model.size, max(self._added, default=0) + 1)
+
+    def get_vocab(self) -> dict[str, int]:
+        """All tokens and their ids."""
+        vocabulary = {piece: index for index, piece in enumerate(self._model.pieces)}
+        return vocabulary | self.added_tokens_encoder
+
+    def _token_id(self, token: str) -> int:
+        index = self._added_ids.get(token)
+        if index is None:
+            index = self._model.find(token)
+        return self._unknown_id if index is None else index
+
+    @property
+    def _unknown_id(self) -> int:
+        unknown = self._roles["unk_token"]
+        index = None if unknown is None else self._added_ids.get(unknown)
+        return self._model.unk_id if index is None else index
+
+    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
+        """The id of a token, or the ids of several; a token that is not in the vocabulary has the unknown one's."""
+        return self._token_id(tokens) if isinstance(tokens, str) else [self._token_id(token) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """The token of an id, or the tokens of several (a list, an array or a tensor).
+
+        Raises:
+            InputError: an id that is no integer, or that no token has.
+        """
+        ids = _plain(ids)
+        if isinstance(ids, int):
+            return self._token(ids)
+        skipped = self._special_ids if skip_special_tokens else ()
+        return [self._token(index) for index in ids if index not in skipped]
+
+    @property
+    def _special_ids(self) -> set[int]:
+        return {*self.all_special_ids, *(index for index, token in self._added.items() if token.special)}
+
+    def _token(self, index: Any) -> str:
+        if not isinstance(index, int) or isinstance(index, bool):
+            raise InputError(f"A token's id must be an integer. Received: {index!r}.")
+        if index in self._added:
+            return self._added[index].content
+        if not 0 <= index < self._model.size:
+            raise InputError(f"A token's id must be from 0 to {len(self) - 1}. Received: {index}.")
+        return self._model.piece(index)
+
+    # Ids to text
+
+    def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
+        """The text of some tokens: joined, with the markers as spaces, none of them at the start."""
+        return "".join(tokens).replace(MARKER, " ").lstrip(" ")
+
+    def decode(
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> Any:
+        """The text of some ids.
+
+        Args:
+            token_ids: an id, or a list, array or tensor of ids; with two dimensions, a list of texts is returned.
+            skip_special_tokens: leave special tokens out (the unknown token is one of them).
+            clean_up_tokenization_spaces: take away the space before `. ? ! ,` and English contractions; by default
+                what `self.clean_up_tokenization_spaces` says.
+        """
+        ids = _plain(token_ids)
+        if isinstance(ids, list) and ids and isinstance(ids[0], list):
+            return self.batch_decode(ids, skip_special_tokens, clean_up_tokenization_spaces)
+        tokens = self.convert_ids_to_tokens([ids] if isinstance(ids, int) else ids, skip_special_tokens)
+        text = self.convert_tokens_to_string(tokens)
+        if clean_up_tokenization_spaces is None:
+            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
+        return _CLEAN_UP.sub("", text).replace(" ' ", "'") if clean_up_tokenization_spaces else text
+
+    def batch_decode(
+        self, sequences: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+    ) -> list[str]:
+        """`decode` for each sequence of a batch."""
+        return [self.decode(ids, skip_special_tokens, clean_up_tokenization_spaces) for ids in _plain(sequences)]
+
+
+_EXTRA_NAMES = ("additional_special_tokens", "extra_special_tokens")
+
+
+def _role_property(name: str) -> property:
+    def get(self: Vocabulary) -> str | None:
+        return self._roles[name]
+
+    def put(self: Vocabulary, value: Any) -> None:
+        self._set_role(name, value)
+
+    return property(get, put, doc=f"The token that is the `{name}`, or None; settable to a token of the vocabulary.")
+
+
+def _role_id_property(name: str) -> property:
+    return property(lambda self: self._role_id(name), doc=f"The id of the `{name}`, or None.")
+
+
+for _name in ROLES:
+    setattr(Vocabulary, _name, _role_property(_name))
+    setattr(Vocabulary, f"{_name}_id", _role_id_property(_name))
+
+
+def _plain(ids: Any) -> Any:
+    if hasattr(ids, "tolist"):  # NumPy, PyTorch
+        return ids.tolist()
+    if hasattr(ids, "numpy"):  # TensorFlow
+        return ids.numpy().tolist()
+    if isinstance(ids, str | bytes) or not isinstance(ids, int | Iterable):
+        raise InputError(f"Ids must be integers. Received: {ids!r}.")
+    return ids if isinstance(ids, int) else [_plain(item) if hasattr(item, "tolist") else item for item in ids]
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
