@@ -30,6 +30,9 @@ class Vocabulary:
     cls_token: str | None
     mask_token: str | None
     pad_token_id: int | None
+    cls_token_id: int | None
+    sep_token_id: int | None
+    mask_token_id: int | None
 
     def __init__(self, model: SentencePieceModel, folding: Folding) -> None:
         self._model = model
@@ -39,6 +42,11 @@ class Vocabulary:
         self._roles: dict[str, str | None] = dict.fromkeys(ROLES)
         self._extra: list[str] = []
         self.clean_up_tokenization_spaces = False
+
+    @property
+    def sentencepiece_model(self) -> SentencePieceModel:
+        """The SentencePiece model that cuts text into pieces."""
+        return self._model
 
     # Adding tokens
 
