@@ -19,6 +19,7 @@ from rembert.cli.demo_text import SENTENCES
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.parameters import parameters
 from rembert.common.tokenization.selection import required_pieces, select_pieces
+from rembert.common.tokenization.sentencepiece_model import NORMAL, UNKNOWN, build_model
 
 EXTRA_ROWS = 3  # rows of the tables beyond the tokenizer, as a padded vocabulary has them
 
@@ -190,3 +191,16 @@ def test_tokenizer_larger_than_the_tables_is_refused(checkpoint: Path, corpus: P
     tokenizer.save_pretrained(tmp_path / "odd")
     with pytest.raises(CheckpointError, match="more tokens than the model has rows"):
         trim(tmp_path / "odd", tmp_path / "small", corpus=[corpus])
+
+
+def test_the_cost_of_an_unknown_character_stays() -> None:
+    # Unigram takes the lowest score less 10 for an unknown character: -110 here, so "ab" + "cd" (-50) beats
+    # "abc" + unknown "d" (-111). Without the unused piece of -100 it would be -35, and "abc" + "d" (-36) would win.
+    scores = {"ab": -25.0, "cd": -25.0, "abc": -1.0, "unused": -100.0}
+    pieces = [("<unk>", 0.0, UNKNOWN), *((piece, score, NORMAL) for piece, score in scores.items())]
+    model = build_model(pieces, charsmap=b"", dummy_prefix=False, collapse_spaces=False, source="a test")
+    used = np.array(model.encode(["abcd"])[0] + model.encode(["abc"])[0])
+    small = select_pieces(model, np.union1d(required_pieces(model), used))
+    assert small.encode_as_pieces("abcd") == model.encode_as_pieces("abcd") == ["ab", "cd"]
+    without = select_pieces(model, np.union1d([0], used))
+    assert without.encode_as_pieces("abcd") == ["abc", "d"]
