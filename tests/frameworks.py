@@ -52,6 +52,8 @@ class PyTorch:
 
         if isinstance(value, tuple):
             return tuple(map(self.tensor, value))
+        if isinstance(value, np.ndarray) and value.dtype.name == "bfloat16":  # which torch takes from nobody
+            return torch.from_numpy(value.astype(np.float32)).bfloat16()
         return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
 
     def array(self, value: Any) -> Any:

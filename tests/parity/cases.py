@@ -15,7 +15,7 @@ CHOICES = 3
 SOURCE = 4  # length of the encoder states a decoder with cross-attention looks at
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A head with the configuration that makes it what it is."""
 
@@ -85,7 +85,7 @@ def by_case(cases: list[Case] = CASES) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
 
 
-def as_dtype(arrays: Arrays, dtype: str) -> Arrays:
+def as_dtype(arrays: Arrays, dtype: str | np.dtype) -> Arrays:
     """Arrays of numbers in another dtype; indices, masks and labels that are integers stay."""
     return {name: array.astype(dtype) if array.dtype.kind == "f" else array for name, array in arrays.items()}
 
