@@ -242,8 +242,12 @@ class Vocabulary:
         ids = _plain(ids)
         if isinstance(ids, int):
             return self._token(ids)
-        skipped = self._special_ids if skip_special_tokens else ()
-        return [self._token(index) for index in ids if index not in skipped]
+        if skip_special_tokens:
+            skipped = self._special_ids
+            ids = [index for index in ids if index not in skipped]
+        if set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) < self._model.size:
+            return self._model.pieces_of(ids)  # one call for all of them
+        return [self._token(index) for index in ids]
 
     @property
     def _special_ids(self) -> set[int]:
