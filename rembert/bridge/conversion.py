@@ -89,8 +89,8 @@ def convert(
     Args:
         source: anything `open_checkpoint` opens, with a config beside it.
         target: the directory to make.
-        to: one of `TARGETS`: "pt" (`model.safetensors`), "tf" (`tf_model.h5` in transformers' layout), "torch-bin"
-            (`pytorch_model.bin`).
+        to: one of `TARGETS`: "pt" (`model.safetensors`), "tf" (`tf_model.h5` in transformers' layout), "keras"
+            (`model.weights.h5`, which `TFRemBert….load_weights` takes), "torch-bin" (`pytorch_model.bin`).
         dtype: "float32", "float16" or "bfloat16" for all weights; by default each keeps its own.
         max_shard_size: bytes, or text like "2GB"; None writes one file whatever its size.
         head: a key of `HEADS`, to keep the encoder and give it this head, fresh where the source has no such head.
