@@ -121,6 +121,8 @@ def open_checkpoint(path: str | os.PathLike[str], *, format: str | None = None) 
         contents = found.read(main)
     directory = main.parent.parent if main.parent.name == "variables" else main.parent
     config = read_config(directory, contents.tensors)
+    if config is None and contents.config is not None:
+        config = RemBertConfig.from_dict(contents.config)
     return Checkpoint(path, directory, found.name, files, config, contents)
 
 

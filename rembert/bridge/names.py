@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from rembert.common.parameters import Kind, Parameter
+from rembert.common.parameters import BASE_PREFIX, Kind, Parameter, file_name
 
 # ---------------------------------------------------------------------- TensorFlow, by path
 
@@ -58,3 +58,49 @@ def from_h5_path(path: str) -> tuple[str, bool] | None:
     inner = re.sub(r"(^|/)layer_\._(\d+)/", r"\1layer/\2/", "/".join([*parts[start + 1 : -1], ""]))
     name = ".".join([_ROOTS[parts[start]], *inner.split("/")[:-1], _CANONICAL_LEAVES[parts[-1]]])
     return name, parts[-1] == "kernel"
+
+
+# ---------------------------------------------------------------------- Keras 3, by attribute
+
+# Keras names a variable by the attributes that lead to it and its number within its layer. It looks at a model's
+# attributes in alphabetical order and meets its list `layers` on the way: what comes later in the alphabet is called
+# by its class in that list. `output` is taken in Keras; our layers call that part `out`.
+_KERAS_NUMBERS = {Kind.EMBEDDING: 0, Kind.KERNEL: 0, Kind.BIAS: 1, Kind.SCALE: 0, Kind.SHIFT: 1}
+_KERAS_PARTS = (
+    ("rembert", "layers/tf_rem_bert_model"),
+    ("pooler", "layers/tf_rem_bert_pooler"),
+    ("qa_outputs", "layers/dense"),
+    ("output", "out"),
+)
+_KERAS_LAYER = "tf_rem_bert_layer"
+
+
+def keras_path(parameter: Parameter, head: str) -> tuple[str, bool]:
+    """Where Keras keeps a parameter of our model class, and whether it stands there transposed.
+
+    `rembert.encoder.layer.2.output.dense.weight` is
+    `layers/tf_rem_bert_model/encoder/layer/tf_rem_bert_layer_2/out/dense/vars/0`, transposed.
+    """
+    parts = file_name(parameter.name, head).split(".")[:-1]
+    path = "/".join(dict(_KERAS_PARTS).get(part, part) for part in parts)
+    path = re.sub(r"/layer/(\d+)/", lambda m: f"/layer/{_KERAS_LAYER}{'_' + m[1] if int(m[1]) else ''}/", path)
+    return f"{path}/vars/{_KERAS_NUMBERS[parameter.kind]}", parameter.kind is Kind.KERNEL
+
+
+def from_keras_path(path: str, dimensions: int) -> tuple[str, bool] | None:
+    """The canonical name of a Keras variable with so many dimensions, and whether it stands there transposed.
+
+    None where it is no parameter.
+    """
+    found = re.fullmatch(r"(.+)/vars/([01])", path)
+    if not found:
+        return None
+    layers = f"{found[1]}/"
+    for canonical, keras in _KERAS_PARTS:
+        layers = re.sub(rf"(^|/){keras}/", rf"\1{canonical}/", layers)
+    layers = re.sub(rf"/layer/{_KERAS_LAYER}(?:_(\d+))?/", lambda m: f"/layer/{m[1] or 0}/", layers)
+    name = layers.replace("/", ".") + ("bias" if found[2] == "1" else "weight")
+    if name.startswith(("embeddings.", "encoder.", "pooler.")):
+        name = f"{BASE_PREFIX}{name}"
+    is_table = name.startswith(f"{BASE_PREFIX}embeddings.")
+    return name, dimensions == 2 and not is_table

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rembert.bridge.formats import h5, pickle, safetensors, tf1
+from rembert.bridge.formats import h5, keras3, pickle, safetensors, tf1
 from rembert.bridge.tensors import Contents
 from rembert.common.errors import CheckpointError
 
@@ -41,6 +41,19 @@ def _named(file: str) -> Callable[[Path], Path | None]:
     )
 
 
+def _keras(directory: Path) -> Path | None:
+    """The Keras 3 weights of a directory: by their usual name, or the only ones there."""
+    found = [directory / name for name in ("model.weights.h5", "model.keras") if (directory / name).is_file()]
+    found = found[:1] or sorted(path for end in ("*.weights.h5", "*.keras") for path in directory.glob(end))
+    if len(found) > 1:
+        raise CheckpointError(f"{directory} holds several Keras files: {_listed(found)}. Give the path of one.")
+    return found[0] if found else None
+
+
+def _listed(paths: list[Path]) -> str:
+    return ", ".join(path.name for path in paths)
+
+
 def _saved_model(directory: Path) -> Path | None:
     index = directory / "variables" / "variables.index"
     return index if index.is_file() else None
@@ -69,7 +82,10 @@ FORMATS: dict[str, Format] = {
     for format in (
         Format("safetensors", "model.safetensors", _named("model.safetensors"), r".*\.safetensors", safetensors.read),
         Format("pickle", "pytorch_model.bin", _named("pytorch_model.bin"), r".*\.(bin|pt|pth)", pickle.read),
-        Format("h5", "tf_model.h5", _named("tf_model.h5"), r".*\.(h5|hdf5)", h5.read, h5.tensor_name),
+        Format(
+            "h5", "tf_model.h5", _named("tf_model.h5"), r"(?!.*\.weights\.h5$).*\.(h5|hdf5)", h5.read, h5.tensor_name
+        ),
+        Format("keras", "model.weights.h5, model.keras", _keras, r".*(\.weights\.h5|\.keras)", keras3.read),
         Format("tf1", "NAME.ckpt.index", _tf1, r"(?!variables\.).*\.index", tf1.read),
         Format("savedmodel", "variables/variables.index", _saved_model, r"variables\.index", tf1.read),
     )

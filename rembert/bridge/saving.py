@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from rembert.bridge.blocks import Progress, silent
-from rembert.bridge.formats import h5, pickle, safetensors
+from rembert.bridge.formats import h5, keras3, pickle, safetensors
 from rembert.bridge.index import index_content, is_shard, parse_size, plan_shards
 from rembert.bridge.tensors import TensorSource
 from rembert.common.config import CONFIG_NAME, RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.files import atomic_path, write_json
-from rembert.common.parameters import HEADS, HEADS_BY_ARCHITECTURE, file_name, parameters
+from rembert.common.parameters import HEADS, HEADS_BY_ARCHITECTURE, Parameter, file_name, parameters
 
 DEFAULT_SHARD_SIZE = "5GB"
-TARGETS = ("pt", "tf", "torch-bin")
+TARGETS = ("pt", "tf", "keras", "torch-bin")
 
 
 def save_safetensors(
@@ -54,7 +54,7 @@ def save_safetensors(
         safetensors.write(path, {name: tensors[name] for name in names}, notes, progress)
 
     ordered = {name: tensors[name] for name in sorted(tensors)}
-    return _save(Path(directory), "model.safetensors", ordered, max_shard_size, write, lambda name: name)
+    return _save(Path(directory), "model.safetensors", ordered, max_shard_size, write, str)
 
 
 def save_h5(
@@ -77,14 +77,7 @@ def save_h5(
     Raises:
         CheckpointError: a tensor that is no parameter of this head, or a dtype that H5 lacks (bfloat16).
     """
-    table = parameters(config, head, pooler=True)
-    for name, tensor in tensors.items():
-        if name not in table:
-            raise CheckpointError(f"`{name}` is no parameter of a {head} model; H5 files hold nothing else.")
-        if tensor.dtype.kind != "f":
-            raise CheckpointError(
-                f"H5 files have no dtype for tensor `{name}`. Received: {tensor.dtype}. Choose float32 or float16."
-            )
+    table = _h5_table(tensors, config, head)
 
     def write(path: Path, names: list[str], sharded: bool) -> None:
         h5.write(path, {name: tensors[name] for name in names}, table, head, shard=sharded, progress=progress)
@@ -94,6 +87,26 @@ def save_h5(
 
     ordered = {name: tensors[name] for name in table if name in tensors}
     return _save(Path(directory), "tf_model.h5", ordered, max_shard_size, write, listed)
+
+
+def save_keras(
+    directory: str | os.PathLike[str],
+    tensors: Mapping[str, TensorSource],
+    config: RemBertConfig,
+    head: str,
+    *,
+    progress: Progress = silent,
+) -> list[Path]:
+    """Write `model.weights.h5`, which `TFRemBert….load_weights` takes.
+
+    Arguments and errors are those of `save_h5`; there are no shards.
+    """
+    table = _h5_table(tensors, config, head)
+
+    def write(path: Path, names: list[str], sharded: bool) -> None:
+        keras3.write(path, tensors, table, head, progress)
+
+    return _save(Path(directory), "model.weights.h5", tensors, None, write, str)
 
 
 def save_pickle(
@@ -114,7 +127,7 @@ def save_pickle(
     def write(path: Path, names: list[str], sharded: bool) -> None:
         pickle.write(path, {name: tensors[name] for name in names}, progress)
 
-    return _save(Path(directory), "pytorch_model.bin", tensors, max_shard_size, write, lambda name: name)
+    return _save(Path(directory), "pytorch_model.bin", tensors, max_shard_size, write, str)
 
 
 def save_checkpoint(
@@ -154,7 +167,11 @@ def save_checkpoint(
         name: tensor if isinstance(tensor, TensorSource) else TensorSource(tensor.shape, tensor.dtype, tensor.view)
         for name, tensor in tensors.items()
     }
-    if to == "tf":
+    if to == "keras" and max_shard_size is not None:
+        raise InputError(f"Keras weights are one file. Received: `max_shard_size={max_shard_size!r}`.")
+    if to == "keras":
+        files = save_keras(directory, sources, config, head, progress=progress)
+    elif to == "tf":
         files = save_h5(directory, sources, config, head, max_shard_size=max_shard_size, progress=progress)
     else:
         save = save_pickle if to == "torch-bin" else save_safetensors
@@ -162,6 +179,19 @@ def save_checkpoint(
         files = save(directory, own_names, max_shard_size=max_shard_size, progress=progress)
     config.save_pretrained(directory)
     return [*files, Path(directory) / CONFIG_NAME]
+
+
+def _h5_table(tensors: Mapping[str, TensorSource], config: RemBertConfig, head: str) -> dict[str, Parameter]:
+    """The parameters a model may have, after a look at what is to be written."""
+    table = parameters(config, head, pooler=True)
+    for name, tensor in tensors.items():
+        if name not in table:
+            raise CheckpointError(f"`{name}` is no parameter of a {head} model; H5 files hold nothing else.")
+        if tensor.dtype.kind != "f":
+            raise CheckpointError(
+                f"H5 files have no dtype for tensor `{name}`. Received: {tensor.dtype}. Choose float32 or float16."
+            )
+    return table
 
 
 def _save(

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -58,10 +59,12 @@ class TensorSource(TensorInfo):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a reader found in one file: the tensors, and the names it left out because they are no weights."""
+    """What a reader found in one file: the tensors, the names it left out because they are no weights, and the keys of
+    the model's configuration where the file holds these too."""
 
     tensors: dict[str, TensorSource]
     left_out: list[str] = field(default_factory=list)
+    config: dict[str, Any] | None = None
 
 
 def is_float(dtype: np.dtype) -> bool:

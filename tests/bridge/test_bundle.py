@@ -211,9 +211,10 @@ def make_index(path, entries):
     body, first = block(entries)
     handle = put_varint(0) + put_varint(len(body))
     top, second = block([(b"\xff", handle)])
-    footer = put_varint(len(first)) + put_varint(len(top)) + put_varint(len(first)) + put_varint(len(top))
-    footer = footer.ljust(40, b"\0") + 0xDB4775248B80FB57.to_bytes(8, "little")
-    path.write_bytes(first + second + footer)
+    empty, third = block([])
+    places = (len(first) + len(second), len(empty), len(first), len(top))
+    footer = b"".join(map(put_varint, places)).ljust(40, b"\0")
+    path.write_bytes(first + second + third + footer + (0xDB4775248B80FB57).to_bytes(8, "little"))
 
 
 HEADER = b"\x08\x01"  # one data file

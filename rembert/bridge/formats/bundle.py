@@ -142,6 +142,10 @@ def _table(path: Path) -> Iterator[tuple[bytes, bytes]]:
     for _ in range(4):  # offset and size of the metaindex block, then of the index block
         number, position = _varint(footer, position)
         handles.append(number)
+    if footer[position:-8].strip(b"\0"):
+        raise _Damage("its footer holds more than it should")
+    for _ in _block(content, handles[0], handles[1]):  # the metaindex: empty, but its checksum is checked
+        raise _Damage("it has a metaindex, which TensorFlow does not write")
     previous, read = None, 0
     for _, handle in _block(content, handles[2], handles[3]):
         offset, position = _varint(handle, 0)

@@ -7,8 +7,10 @@ refused. `h5py` is imported when such a file is touched, not before.
 
 from __future__ import annotations
 
+import io
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,24 +113,63 @@ def _meaning(path: str) -> tuple[str, bool]:
 # ---------------------------------------------------------------------- datasets, whatever their names mean
 
 
-def read_datasets(path: Path) -> dict[str, TensorSource]:
+class Window(io.RawIOBase):
+    """The part of a file that is an H5 file itself: all of it, or a member of an archive. Opened when it is used."""
+
+    def __init__(self, path: Path, start: int = 0, size: int | None = None) -> None:
+        self.path = path
+        self.start = start
+        self.length = path.stat().st_size if size is None else size
+        self._file = path.open("rb", buffering=0)
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.length}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)[: max(0, self.length - self._position)]
+        self._file.seek(self.start + self._position)
+        count = self._file.readinto(view) or 0
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def read_datasets(path: Path, start: int = 0, size: int | None = None) -> dict[str, TensorSource]:
     """Every dataset of an H5 file by its path, as it stands there.
+
+    Args:
+        path: the file.
+        start, size: the part of it that is the H5 file, for a member of an archive.
 
     Raises:
         CheckpointError: the file is damaged, a link leaves it, or a dataset claims more than it holds.
     """
     import h5py
 
-    size = path.stat().st_size
     tensors: dict[str, TensorSource] = {}
     spans: dict[str, tuple[int, int]] = {}
-    mapped = map_file(path)
+    size = path.stat().st_size if size is None else size
+    part = map_file(path)[start : start + size]
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with Window(path, start, size) as window, h5py.File(window, "r") as file:
             if file.userblock_size:
                 raise CheckpointError(f"{path}: the file has a user block of {file.userblock_size} bytes, expected 0.")
             for name, dataset in _walk(path, file):
-                tensors[name], span = _source(path, mapped, size, name, dataset)
+                tensors[name], span = _source(path, part, partial(Window, path, start, size), name, dataset)
                 if span is not None:
                     spans[name] = span
     except CheckpointError:
@@ -172,7 +213,7 @@ def _walk(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _source(
-    path: Path, mapped: np.ndarray, size: int, name: str, dataset: Any
+    path: Path, part: np.ndarray, window: Callable[[], Window], name: str, dataset: Any
 ) -> tuple[TensorSource, tuple[int, int] | None]:
     """One dataset as a source, with its place in the file where it has one."""
     import h5py
@@ -182,10 +223,10 @@ def _source(
 
     if dataset.external or dataset.is_virtual:
         raise refuse("its values lie in other files, which are not followed.")
-    shape, dtype = dataset.shape, dataset.dtype
+    size, shape, dtype = len(part), dataset.shape, dataset.dtype
     if shape is None or dtype.kind not in "fiub":
         raise refuse(f"it must hold numbers. Received: shape {shape} of {dtype}.")
-    source = TensorSource(shape, dtype.newbyteorder("="), partial(_read_chunks, path, name))
+    source = TensorSource(shape, dtype.newbyteorder("="), partial(_read_chunks, window, name))
     contiguous = dataset.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
     if contiguous and source.size:
         offset = dataset.id.get_offset()
@@ -195,7 +236,7 @@ def _source(
         if span[1] > size:
             raise refuse(f"it claims bytes {span[0]} to {span[1]} of a file of {size}. The file is truncated.")
         if dtype.isnative:
-            source = TensorSource(shape, dtype, partial(view, mapped, offset, shape, dtype))
+            source = TensorSource(shape, dtype, partial(view, part, offset, shape, dtype))
         return source, span
     stored = dataset.id.get_storage_size()
     if stored > size or source.nbytes > MAX_EXPANSION * max(stored, 1):
@@ -203,16 +244,17 @@ def _source(
     return source, None
 
 
-def _read_chunks(path: Path, name: str) -> np.ndarray:
+def _read_chunks(window: Callable[[], Window], name: str) -> np.ndarray:
     """The values of a dataset that cannot be mapped (chunked, compressed, foreign byte order), by libhdf5."""
     import h5py
 
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            values: np.ndarray = file[name][()]
-            return np.asarray(values, values.dtype.newbyteorder("="))
-    except (OSError, RuntimeError, ValueError, KeyError) as problem:
-        raise CheckpointError(f"{path}: dataset `{name}` cannot be read: {problem}") from problem
+    with window() as opened:
+        try:
+            with h5py.File(opened, "r") as file:
+                values: np.ndarray = file[name][()]
+                return np.asarray(values, values.dtype.newbyteorder("="))
+        except (OSError, RuntimeError, ValueError, KeyError) as problem:
+            raise CheckpointError(f"{opened.path}: dataset `{name}` cannot be read: {problem}") from problem
 
 
 # ---------------------------------------------------------------------- writing: structure first, then values

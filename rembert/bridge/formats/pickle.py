@@ -9,19 +9,18 @@ from __future__ import annotations
 import re
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rembert.bridge.archive import Archive
 from rembert.bridge.blocks import Progress, silent, write_values
-from rembert.bridge.tensors import BFLOAT16, Contents, TensorSource, map_descriptor, map_file, view
+from rembert.bridge.tensors import BFLOAT16, Contents, TensorSource, map_descriptor, view
 from rembert.common.errors import CheckpointError, MissingDependencyError
 
 MAX_PICKLE = 64 * 2**20  # bytes of the pickle itself, which holds names, shapes and offsets, no values
-MAX_MEMBERS = 200_000
 
 
 def read(path: Path) -> Contents:
@@ -32,7 +31,7 @@ def read(path: Path) -> Contents:
         CheckpointError: the archive is damaged, or holds anything but tensors by name.
     """
     torch = _torch("Reading a PyTorch pickle")
-    check = _checked_archive(path)
+    archive = _archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as problem:  # torch raises whatever its unpickler met
@@ -41,7 +40,7 @@ def read(path: Path) -> Contents:
         ) from problem
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: the pickle must hold tensors by name. Received: {type(content).__name__}.")
-    return Contents({name: _source(path, torch, name, value, check) for name, value in content.items()})
+    return Contents({name: _source(path, torch, name, value, archive) for name, value in content.items()})
 
 
 def write(path: Path, tensors: Mapping[str, TensorSource], progress: Progress = silent) -> None:
@@ -76,6 +75,23 @@ def write(path: Path, tensors: Mapping[str, TensorSource], progress: Progress = 
     progress(sum(tensor.nbytes for tensor in tensors.values()))
 
 
+def _archive(path: Path) -> Archive:
+    """The archive, as torch has written it since version 1.6."""
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path}: this is no ZIP archive as torch has written since version 1.6, or it is cut off. An older file "
+            "can be loaded and saved once with torch itself."
+        )
+    archive = Archive(path)
+    pickles = [member.size for name, member in archive.members.items() if name.endswith("/data.pkl")]
+    if len(pickles) != 1 or pickles[0] > MAX_PICKLE:
+        raise CheckpointError(
+            f"{path}: the archive must hold one pickle of at most {MAX_PICKLE} bytes. Received: pickles of {pickles} "
+            "bytes."
+        )
+    return archive
+
+
 def _torch(needed_for: str) -> Any:
     try:
         import torch
@@ -99,8 +115,8 @@ def _as_torch(torch: Any, values: np.ndarray) -> Any:
     return torch.from_numpy(values)
 
 
-def _source(path: Path, torch: Any, name: Any, value: Any, check: Any) -> TensorSource:
-    """One entry of the pickle as a source; `check` verifies the archive's checksums, once."""
+def _source(path: Path, torch: Any, name: Any, value: Any, archive: Archive) -> TensorSource:
+    """One entry of the pickle as a source."""
     if not isinstance(name, str) or not isinstance(value, torch.Tensor):
         raise CheckpointError(
             f"{path}: the pickle must hold tensors by name and nothing else. Received: {type(value).__name__} under "
@@ -118,64 +134,7 @@ def _source(path: Path, torch: Any, name: Any, value: Any, check: Any) -> Tensor
         raise CheckpointError(f"{path}: tensor `{name:.200}` of {tensor.dtype} cannot be used: {problem}") from None
 
     def values_checked() -> np.ndarray:
-        check()
+        archive.verify()
         return values
 
     return TensorSource(tuple(tensor.shape), values.dtype, values_checked)
-
-
-# ---------------------------------------------------------------------- the archive
-
-
-def _checked_archive(path: Path) -> Any:
-    """Check the archive's structure; returns a function that verifies its checksums at the first call."""
-
-    def refuse(reason: str) -> CheckpointError:
-        return CheckpointError(f"{path}: {reason}")
-
-    size = path.stat().st_size
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            starts = {member.filename: _data_start(archive, member) for member in members}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError) as problem:
-        raise refuse(
-            f"this is no ZIP archive as torch has written since version 1.6 ({problem}). An older file can be loaded "
-            "and saved once with torch itself."
-        ) from None
-    if len(members) > MAX_MEMBERS or len({member.filename for member in members}) != len(members):
-        raise refuse(f"the archive has a member twice, or more than {MAX_MEMBERS}.")
-    for member in members:
-        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            raise refuse(f"member `{member.filename}` is compressed or encrypted, which torch does not write.")
-        if member.file_size != member.compress_size or starts[member.filename] + member.file_size > size:
-            raise refuse(f"member `{member.filename}` claims {member.file_size} bytes, more than the file holds.")
-        if member.filename.endswith("/data.pkl") and member.file_size > MAX_PICKLE:
-            raise refuse(f"the pickle must have at most {MAX_PICKLE} bytes. Received: {member.file_size}.")
-    if sum(member.filename.endswith("/data.pkl") for member in members) != 1:
-        raise refuse("the archive must hold one pickle (`data.pkl`).")
-    pending = list(members)
-
-    def verify() -> None:
-        mapped = map_file(path) if pending else None
-        while pending and mapped is not None:
-            member = pending[-1]
-            start = starts[member.filename]
-            if zlib.crc32(mapped[start : start + member.file_size].data) != member.CRC:
-                raise refuse(f"member `{member.filename}` does not match its checksum. The file is damaged.")
-            pending.pop()
-
-    return verify
-
-
-def _data_start(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
-    """Where a member's bytes start: behind its own header, whose length the directory does not tell."""
-    file = archive.fp
-    assert file is not None
-    file.seek(member.header_offset)
-    header = file.read(30)
-    if len(header) < 30 or header[:4] != b"PK\x03\x04":
-        raise zipfile.BadZipFile(f"member `{member.filename}` has no header")
-    return (
-        member.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    )

@@ -153,8 +153,8 @@ def _warn_of_normalizer(model: SentencePieceModel, described: TokenizerJson, fol
         if there
     ]
     warnings.warn(
-        f"{described.source} {' and '.join(steps) or 'normalises text differently'}, {model.source} does not. The SentencePiece "
-        "model is followed. Pass `do_lower_case=True, keep_accents=False` for a model trained so, or save "
-        "this tokenizer again to have both files agree.",
+        f"{described.source} {' and '.join(steps) or 'normalises text differently'}, {model.source} does not. "
+        "The SentencePiece model is followed. Pass `do_lower_case=True, keep_accents=False` for a model trained "
+        "so, or save this tokenizer again to have both files agree.",
         stacklevel=5,
     )

@@ -94,6 +94,10 @@ class SentencePieceModel:
         """The piece with an id in [0, size)."""
         return self._processor.IdToPiece(index)
 
+    def pieces_of(self, indices: list[int]) -> list[str]:
+        """The pieces of several ids in [0, size)."""
+        return self._processor.IdToPiece(indices)
+
     def find(self, piece: str) -> int | None:
         """The id of a piece, or None where the model has no such piece."""
         try:
@@ -105,7 +109,7 @@ class SentencePieceModel:
     @property
     def pieces(self) -> list[str]:
         """All pieces in the order of their ids, read anew at each use."""
-        return self._processor.IdToPiece(list(range(self.size)))
+        return self.pieces_of(list(range(self.size)))
 
     @property
     def scores(self) -> list[float]:

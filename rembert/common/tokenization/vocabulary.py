@@ -30,6 +30,9 @@ class Vocabulary:
     cls_token: str | None
     mask_token: str | None
     pad_token_id: int | None
+    cls_token_id: int | None
+    sep_token_id: int | None
+    mask_token_id: int | None
 
     def __init__(self, model: SentencePieceModel, folding: Folding) -> None:
         self._model = model
@@ -39,6 +42,11 @@ class Vocabulary:
         self._roles: dict[str, str | None] = dict.fromkeys(ROLES)
         self._extra: list[str] = []
         self.clean_up_tokenization_spaces = False
+
+    @property
+    def sentencepiece_model(self) -> SentencePieceModel:
+        """The SentencePiece model that cuts text into pieces."""
+        return self._model
 
     # Adding tokens
 
@@ -234,8 +242,12 @@ class Vocabulary:
         ids = _plain(ids)
         if isinstance(ids, int):
             return self._token(ids)
-        skipped = self._special_ids if skip_special_tokens else ()
-        return [self._token(index) for index in ids if index not in skipped]
+        if skip_special_tokens:
+            skipped = self._special_ids
+            ids = [index for index in ids if index not in skipped]
+        if set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) < self._model.size:
+            return self._model.pieces_of(ids)  # one call for all of them
+        return [self._token(index) for index in ids]
 
     @property
     def _special_ids(self) -> set[int]:

@@ -1,0 +1,105 @@
+"""Keras 3: `.weights.h5` as `TFRemBert….save_weights` writes it, and the `.keras` archive around one.
+
+The archive's own `config.json` holds the model's configuration; it is read from there when none lies beside the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rembert.bridge import strict_json
+from rembert.bridge.archive import Archive
+from rembert.bridge.blocks import Progress, silent
+from rembert.bridge.formats.h5 import fill, h5_file, read_datasets, reserve
+from rembert.bridge.names import from_keras_path, keras_path
+from rembert.bridge.tensors import Contents, TensorSource, is_float, turned
+from rembert.common.errors import CheckpointError
+from rembert.common.parameters import Parameter
+
+MAX_CONFIG = 16 * 2**20  # bytes
+_WEIGHTS = "model.weights.h5"
+
+
+def read(path: Path) -> Contents:
+    """The tensors of one file by canonical name, in PyTorch's orientation; a foreign variable keeps its path.
+
+    Raises:
+        CheckpointError: the file is damaged; names the file, the variable and the reason.
+    """
+    if path.suffix == ".keras":
+        return _read_archive(path)
+    return _contents(path, read_datasets(path))
+
+
+def write(
+    path: Path,
+    tensors: Mapping[str, TensorSource],
+    table: Mapping[str, Parameter],
+    head: str,
+    progress: Progress = silent,
+) -> None:
+    """Write the weights file that `TFRemBert….load_weights` takes.
+
+    Args:
+        path: the file.
+        tensors: what to write, by canonical name.
+        table: the parameters of `head`, which give every tensor's kind.
+        head: a key of `HEADS`: the layout starts at the model's own attributes.
+        progress: called with the bytes just written.
+    """
+    values: dict[int, TensorSource] = {}
+    with h5_file(path) as file:
+        for name, parameter in table.items():
+            if name in tensors:
+                place, transposed = keras_path(parameter, head)
+                source = turned(tensors[name]) if transposed else tensors[name]
+                values[reserve(file, place, source)] = source
+    fill(path, values, progress)
+
+
+def _read_archive(path: Path) -> Contents:
+    archive = Archive(path)
+    weights = archive.members.get(_WEIGHTS)
+    if weights is None:
+        raise CheckpointError(
+            f"{path}: the archive holds no `{_WEIGHTS}`. Received: {', '.join(archive.members)[:200]}."
+        )
+    datasets = read_datasets(path, weights.start, weights.size)
+    verified = {name: _verified(archive, source) for name, source in datasets.items()}
+    return _contents(path, verified, _model_config(archive))
+
+
+def _verified(archive: Archive, source: TensorSource) -> TensorSource:
+    """A source that looks at the archive's checksums before it reads."""
+
+    def read() -> Any:
+        archive.verify()
+        return source.read()
+
+    return TensorSource(source.shape, source.dtype, read)
+
+
+def _contents(path: Path, datasets: Mapping[str, TensorSource], config: dict[str, Any] | None = None) -> Contents:
+    contents = Contents({}, config=config)
+    for dataset, source in datasets.items():
+        if dataset.startswith("optimizer/") or not is_float(source.dtype) or source.shape == ():
+            contents.left_out.append(dataset)  # the optimizer's state, counters, the seeds of dropout
+            continue
+        name, transposed = from_keras_path(dataset, len(source.shape)) or (dataset, False)
+        if name in contents.tensors:
+            raise CheckpointError(f"{path}: `{name}` stands there twice, once as `{dataset}`.")
+        contents.tensors[name] = turned(source) if transposed else source
+    return contents
+
+
+def _model_config(archive: Archive) -> dict[str, Any] | None:
+    """The configuration of the model that an archive holds; None where it is no model class of ours."""
+    try:
+        content = strict_json.loads(archive.read("config.json", MAX_CONFIG))
+    except ValueError as problem:
+        raise CheckpointError(f"{archive.path}: `config.json` in the archive is not JSON: {problem}") from None
+    inner = content.get("config") if isinstance(content, dict) else None
+    keys = inner.get("config") if isinstance(inner, dict) else None
+    return keys if isinstance(keys, dict) and keys.get("model_type") == "rembert" else None
