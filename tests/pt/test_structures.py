@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from torch.nn.parallel.scatter_gather import gather  # noqa: E402
 from torch.utils import _pytree as pytree  # noqa: E402
 
+import rembert.pt  # noqa: E402, F401  # registers the outputs
 from rembert.common.outputs import OUTPUT_TYPES, ModelOutput  # noqa: E402
 from tests.frameworks import PT  # noqa: E402
 from tests.parity.cases import CASES, Case, build, by_case  # noqa: E402
