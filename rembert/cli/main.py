@@ -12,7 +12,7 @@ from rembert import __version__
 from rembert.common.errors import InputError, RemBertError
 
 # Each is a module here with `add_parser(subparsers)`. It imports no framework until it runs.
-COMMANDS = ("demo", "convert", "inspect", "verify", "trim")
+COMMANDS = ("demo", "convert", "inspect", "verify", "trim", "tokenize")
 
 DONE, WRONG_DATA, WRONG_CALL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
