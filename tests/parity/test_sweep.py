@@ -34,8 +34,9 @@ def examples(draw: st.DrawFn) -> Example:
     case = draw(st.sampled_from(CASES))
     vocabulary, heads = draw(st.integers(2, 40)), draw(st.integers(1, 3))
     widths = heads * draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 9))
-    # LayerNorm of one or two numbers may divide a rounded zero by the root of epsilon: 1e-12 would show the rounding.
-    epsilon = 1e-12 if min(widths) > 2 else 1e-5
+    # LayerNorm of a few numbers that are nearly equal divides rounding by the root of epsilon, its gradient by the
+    # root's third power, so a small one would show rounding and nothing else. The fixed cases have 1e-12.
+    epsilon = draw(st.sampled_from([1e-3, 1e-2]))
     config = case.config(
         vocab_size=vocabulary,
         num_attention_heads=heads,
