@@ -1,8 +1,8 @@
 """HDF5 files as structure and values: libhdf5 handles the structure, values are mapped or written by our own code.
 
 Reading walks the file's own hard links and maps datasets where they lie; only the rare dataset that is stored in
-chunks is read by libhdf5. Links to other places and storage in other files are refused. Writing lays the file out in memory
-first, so that a full disk is met by our own writes, which can say so. `h5py` is imported when a file is touched.
+chunks is read by libhdf5. Links to other places and storage in other files are refused. Writing lays the file out in
+memory first, so that a full disk is met by our own writes, which can say so. `h5py` is imported when a file is touched.
 """
 
 from __future__ import annotations
