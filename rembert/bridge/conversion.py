@@ -108,9 +108,9 @@ def convert(
     started = time.perf_counter()
     source, target = Path(source), Path(target)
     _check_arguments(source, target, to, dtype)
-    replacement = new_directory(target, force=force, replaceable=_is_checkpoint)
+    replacement = new_directory(target, force=force, replaceable=is_checkpoint)
     with open_checkpoint(source) as checkpoint:
-        config = _config(checkpoint)
+        config = source_config(checkpoint)
         found = fit(checkpoint, config)
         require(checkpoint, found)
         chosen = select(checkpoint, found, config, head)
@@ -169,7 +169,7 @@ def _check_arguments(source: Path, target: Path, to: str, dtype: str | None) -> 
         raise InputError(f"The target must not be or hold the source. Received: source {source} and target {target}.")
 
 
-def _config(checkpoint: Checkpoint) -> RemBertConfig:
+def source_config(checkpoint: Checkpoint) -> RemBertConfig:
     if checkpoint.config is None:
         raise CheckpointError(
             f"{checkpoint.directory} holds no config.json (nor Google's rembert_config.json or bert_config.json), "
@@ -224,7 +224,7 @@ def _watched(
     return TensorSource(tensor.shape, stored, read)
 
 
-def _is_checkpoint(directory: Path) -> bool:
+def is_checkpoint(directory: Path) -> bool:
     """Whether a directory is a checkpoint of any kind, which `force` may replace."""
     if (directory / CONFIG_NAME).is_file():
         return True

@@ -13,7 +13,7 @@ from rembert import __version__
 from rembert.common.errors import InputError, RemBertError
 
 # Each is a module here with `add_parser(subparsers)`. It imports no framework until it runs.
-COMMANDS = ("demo", "convert", "inspect", "diff", "verify")
+COMMANDS = ("demo", "convert", "inspect", "diff", "verify", "trim", "tokenize")
 
 DONE, WRONG_DATA, WRONG_CALL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 

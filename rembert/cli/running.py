@@ -101,13 +101,13 @@ def with_labels(inputs: Arrays, config: RemBertConfig, head: str, draw: np.rando
     if head == "multiple-choice":
         # Two choices: the texts themselves, and the same texts in the other order.
         choices = {name: np.stack([array, array[::-1]], axis=1) for name, array in inputs.items()}
-        return {**choices, "labels": draw.integers(0, 2, batch)}
+        return {**choices, "labels": draw.integers(0, 2, (batch,))}
     if head == "sequence-classification":
         if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
             return {**inputs, "labels": draw.normal(size=(batch, config.num_labels)).astype(np.float32)}
         if config.problem_type == "multi_label_classification":
             return {**inputs, "labels": draw.integers(0, 2, (batch, config.num_labels)).astype(np.float32)}
-        return {**inputs, "labels": draw.integers(0, config.num_labels, batch)}
+        return {**inputs, "labels": draw.integers(0, config.num_labels, (batch,))}
     return inputs
 
 

@@ -66,7 +66,7 @@ def verify(args: argparse.Namespace) -> int:
     for path, framework in zip(args.paths, frameworks, strict=True):
         # One model at a time: two of the released size need not fit side by side.
         outputs.append(run(framework, load(framework, head, path, **options), inputs))
-    found = differences(*outputs, inputs)
+    found = differences(outputs[0], outputs[1], inputs)
     if not found:
         raise CheckpointError("The checkpoints have no output in common.")
 

@@ -328,9 +328,12 @@ class RemBertConfig:
         merged = dict(content)
         if "embedding_size" in merged and "input_embedding_size" not in merged:
             merged["input_embedding_size"] = merged.pop("embedding_size")
-        if "num_labels" in overrides and "id2label" not in overrides:
-            merged.pop("id2label", None)
-            merged.pop("label2id", None)
+        labels_change = {"id2label", "label2id"} & overrides.keys() or (
+            "num_labels" in overrides and len(merged.get("id2label") or ()) != overrides["num_labels"]
+        )
+        if labels_change:
+            for key in ("num_labels", "id2label", "label2id"):
+                merged.pop(key, None)
         if "torch_dtype" in overrides:
             merged.pop("dtype", None)
         merged.update(overrides)
@@ -411,7 +414,10 @@ def _labels(
         raise ConfigError(
             f"`num_labels` and the label map disagree. Received: `num_labels={count}` and {len(by_id)} labels."
         )
-    by_label = {label: index for index, label in by_id.items()} if label2id is None else dict(label2id)
+    by_label = {label: index for index, label in by_id.items()}
+    if label2id is not None:
+        # An id in quotes, as some files have it, is the same id.
+        by_label = {label: int(index) if isinstance(index, str) else index for label, index in label2id.items()}
     if label2id is not None and any(by_id.get(index) != label for label, index in by_label.items()):
         raise ConfigError(
             "`id2label` and `label2id` disagree. Received: "

@@ -1,7 +1,7 @@
 """What the models return: ordered mappings with attributes, the same classes for both frameworks.
 
-A field that was not asked for is left out, so `dict(outputs)` holds tensors only, while reading it as an attribute
-gives None. Indexing by position counts the fields that are present: `outputs[0]`, `outputs[:2]`.
+A field that was not asked for, or is set to None, is left out, so `dict(outputs)` holds tensors only, while reading it
+as an attribute gives None. Indexing by position counts the fields that are present: `outputs[0]`, `outputs[:2]`.
 """
 
 from __future__ import annotations
@@ -54,15 +54,19 @@ class ModelOutput(dict[str, Any]):
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self.fields:
             raise AttributeError(f"{type(self).__name__} has no field {name!r}.")
-        if value is None:
-            self.pop(name, None)
-        else:
-            self[name] = value
+        self[name] = value
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self.fields:
             raise KeyError(f"{type(self).__name__} has no field {name!r}; its fields are {', '.join(self.fields)}.")
-        super().__setitem__(name, value)
+        if value is None:
+            self.pop(name, None)
+        elif name in self:
+            super().__setitem__(name, value)
+        else:  # a field set late stands in its place all the same: behind it come those declared after it
+            later = [(other, self.pop(other)) for other in self.fields[self.fields.index(name) :] if other in self]
+            for field, content in [(name, value), *later]:
+                super().__setitem__(field, content)
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from rembert.common.config import RemBertConfig
 from rembert.pt.encoder import RemBertModel
 from rembert.pt.heads import (
-    RemBertForCausalLM,
-    RemBertForMaskedLM,
     RemBertForMultipleChoice,
     RemBertForQuestionAnswering,
     RemBertForSequenceClassification,
     RemBertForTokenClassification,
 )
+from rembert.pt.language_models import RemBertForCausalLM, RemBertForMaskedLM
 from rembert.pt.pretrained import RemBertPreTrainedModel
 from rembert.pt.structures import register_outputs
 

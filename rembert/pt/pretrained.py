@@ -197,9 +197,8 @@ class RemBertPreTrainedModel(nn.Module):
                 continue
             loaded = {name: getattr(module, name) for full, name in own.items() if full not in names}
             for name in own.values():
-                setattr(
-                    module, name, nn.Parameter(torch.empty_like(getattr(module, name), dtype=dtype, device=device))
-                )
+                memory = torch.empty_like(getattr(module, name), dtype=dtype, device="cpu")
+                setattr(module, name, nn.Parameter(memory))
             initialize(module, self.config.initializer_range)
             for name, parameter in loaded.items():
                 setattr(module, name, parameter)

@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Any
 from rembert.common.config import RemBertConfig
 from rembert.tf.encoder import TFRemBertModel
 from rembert.tf.heads import (
-    TFRemBertForCausalLM,
-    TFRemBertForMaskedLM,
     TFRemBertForMultipleChoice,
     TFRemBertForQuestionAnswering,
     TFRemBertForSequenceClassification,
     TFRemBertForTokenClassification,
 )
+from rembert.tf.language_models import TFRemBertForCausalLM, TFRemBertForMaskedLM
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 from rembert.tf.structures import register_outputs
 

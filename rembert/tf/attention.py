@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from rembert.common.config import RemBertConfig
@@ -84,7 +85,8 @@ class TFRemBertSelfAttention(RemBertLayerBase):
         if bias is not None:
             scores = scores + bias
         statistics = keras.backend.result_type(scores.dtype, "float32")
-        probabilities = ops.cast(ops.softmax(ops.cast(scores, statistics), axis=-1), value.dtype)
+        # TensorFlow's own softmax: Keras' warns of a single key, which is what the first step of decoding has.
+        probabilities = ops.cast(tf.nn.softmax(ops.cast(scores, statistics), axis=-1), value.dtype)
         return ops.matmul(self.dropout(probabilities, training=training), value), probabilities
 
 

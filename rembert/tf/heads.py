@@ -1,8 +1,7 @@
-"""The six heads: what each adds to the base model, its loss, and its output."""
+"""The heads that classify: what each adds to the base model, its loss, and its output."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import keras
@@ -11,15 +10,11 @@ from keras import ops
 from rembert.common.checks import check_label_shape, infer_problem_type
 from rembert.common.config import RemBertConfig
 from rembert.common.outputs import (
-    CausalLMOutputWithCrossAttentions,
-    MaskedLMOutput,
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from rembert.tf.activations import ACTIVATIONS
-from rembert.tf.cache import Cache
 from rembert.tf.encoder import TFRemBertModel
 from rembert.tf.inputs import (
     accepts_structures,
@@ -29,192 +24,11 @@ from rembert.tf.inputs import (
     check_token_labels,
     is_integer,
 )
-from rembert.tf.layers import RemBertLayerBase, dense, norm
-from rembert.tf.losses import causal_lm_loss, cross_entropy, sequence_loss, span_loss, token_loss
+from rembert.tf.layers import dense
+from rembert.tf.losses import cross_entropy, sequence_loss, span_loss, token_loss
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 
 Tensor = Any
-
-
-@keras.saving.register_keras_serializable("rembert")
-class TFRemBertLMPredictionHead(RemBertLayerBase):
-    """Hidden states to vocabulary logits through the wide output embeddings; Chung et al. (ICLR 2021), section 4."""
-
-    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
-        super().__init__(config, **kwargs)
-        self.dense = dense(config, config.output_embedding_size, "dense", self.dtype_policy)
-        self.activation = ACTIVATIONS[config.hidden_act]
-        self.LayerNorm = norm(config, self.dtype_policy)
-        self.decoder = dense(config, config.vocab_size, "decoder", self.dtype_policy)
-
-    def build(self, input_shape: Any = None) -> None:
-        width = self.config.output_embedding_size
-        self.build_parts(dense=self.config.hidden_size, LayerNorm=width, decoder=width)
-
-    def call(self, hidden_states: Tensor) -> Tensor:
-        """[..., e] to [..., v]."""
-        return self.decoder(self.LayerNorm(self.activation(self.dense(hidden_states))))
-
-
-@keras.saving.register_keras_serializable("rembert")
-class TFRemBertOnlyMLMHead(RemBertLayerBase):
-    """Holds the prediction head under the name that checkpoints have for it."""
-
-    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
-        super().__init__(config, **kwargs)
-        self.predictions = TFRemBertLMPredictionHead(config, name="predictions", dtype=self.dtype_policy)
-
-    def build(self, input_shape: Any = None) -> None:
-        self.build_parts(predictions=None)
-
-    def call(self, hidden_states: Tensor) -> Tensor:
-        """[..., e] to [..., v]."""
-        return self.predictions(hidden_states)
-
-
-@keras.saving.register_keras_serializable("rembert")
-class TFRemBertForMaskedLM(TFRemBertPreTrainedModel):
-    """Predicts the pieces under `[MASK]`."""
-
-    head = "masked-lm"
-
-    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
-        super().__init__(config, **kwargs)
-        if config.is_decoder:
-            warnings.warn(
-                "A masked language model looks both ways; this `config` says `is_decoder=True`.", stacklevel=2
-            )
-        self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
-        self.cls = TFRemBertOnlyMLMHead(config, name="cls", dtype=self.dtype_policy)
-        self.post_init()
-
-    def build(self, input_shape: Any = None) -> None:
-        self.build_parts(rembert=None, cls=None)
-
-    def get_output_embeddings(self) -> keras.layers.Dense:
-        return self.cls.predictions.decoder
-
-    @accepts_structures
-    def call(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        training: bool | None = None,
-    ) -> MaskedLMOutput | tuple[Any, ...]:
-        """Logits [b, s, v], and the mean loss of `labels` [b, s] (piece ids; -100 and padding are ignored).
-
-        The other arguments are those of `TFRemBertModel`.
-
-        Raises:
-            InputError: arguments that do not go together, or labels outside the vocabulary.
-        """
-        if labels is not None:
-            check_token_labels(labels, self.config.vocab_size, "pieces", input_ids, inputs_embeds)
-        outputs = self.rembert(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            encoder_hidden_states,
-            encoder_attention_mask,
-            use_cache=False,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-            training=training,
-        )
-        logits = self.cls(outputs.last_hidden_state)
-        result = MaskedLMOutput(
-            loss=None if labels is None else token_loss(logits, labels, attention_mask),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-        return self.finish(result, return_dict)
-
-
-@keras.saving.register_keras_serializable("rembert")
-class TFRemBertForCausalLM(TFRemBertPreTrainedModel):
-    """Predicts the next piece. A model of its own needs `is_decoder=True`."""
-
-    head = "causal-lm"
-
-    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
-        super().__init__(config, **kwargs)
-        if not config.is_decoder:
-            warnings.warn("A causal language model needs `is_decoder=True`: this one looks ahead.", stacklevel=2)
-        self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
-        self.cls = TFRemBertOnlyMLMHead(config, name="cls", dtype=self.dtype_policy)
-        self.post_init()
-
-    def build(self, input_shape: Any = None) -> None:
-        self.build_parts(rembert=None, cls=None)
-
-    def get_output_embeddings(self) -> keras.layers.Dense:
-        return self.cls.predictions.decoder
-
-    @accepts_structures
-    def call(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        training: bool | None = None,
-    ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
-        """Logits [b, s, v], and the mean loss of `labels` [b, s], where logits at i predict the label at i + 1.
-
-        Labels of -100 and on padding are ignored. The other arguments are those of `TFRemBertModel`.
-
-        Raises:
-            InputError: arguments that do not go together, or labels outside the vocabulary.
-        """
-        if labels is not None:
-            check_token_labels(labels, self.config.vocab_size, "pieces", input_ids, inputs_embeds)
-        outputs = self.rembert(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            encoder_hidden_states,
-            encoder_attention_mask,
-            past_key_values,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-            training=training,
-        )
-        logits = self.cls(outputs.last_hidden_state)
-        result = CausalLMOutputWithCrossAttentions(
-            loss=None if labels is None else causal_lm_loss(logits, labels, attention_mask),
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            cross_attentions=outputs.cross_attentions,
-        )
-        return self.finish(result, return_dict)
 
 
 @keras.saving.register_keras_serializable("rembert")
@@ -368,7 +182,7 @@ class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
-    """Classifies every token."""
+    """Classifies every token, as for named entities or parts of speech."""
 
     head = "token-classification"
 

@@ -104,7 +104,7 @@ class AddedTokenSplitter:
         return any(content in joined for content in self._contents)
 
     def split(self, text: str) -> list[Part]:
-        """The parts of a text in order; text that an added token's `lstrip` or `rstrip` takes is in that token's part."""
+        """The parts of a text in order; white space that an added token takes is in that token's part."""
         parts: list[Part] = []
         for start, end, token in _with_gaps(self._exact.find(text), len(text)):
             if token is not None:
@@ -147,7 +147,7 @@ class _Matcher:
             if start < position:
                 continue
             token, index = self._tokens[found.group()]
-            # The white space is taken here and not by the pattern, whose `\s*` would look at long runs again and again.
+            # White space is taken here and not by the pattern, whose `\s*` would look at long runs again and again.
             if token.lstrip:
                 start = position + len(text[position:start].rstrip())
             if token.rstrip:

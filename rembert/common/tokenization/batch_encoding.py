@@ -12,7 +12,7 @@ from rembert.common.tokenization.pieces import EncodedSamples
 
 
 class RowAlignment(NamedTuple):
-    """For each token of a row: which text it is from, its word, its characters. None for special tokens and padding."""
+    """For each token of a row its text, its word, its characters; None for special tokens and padding."""
 
     sequences: list[int | None]
     words: list[int | None]
@@ -53,11 +53,12 @@ class Alignment:
         return self._rows[index]
 
     def _make(self, index: int) -> RowAlignment:
-        sample, *stretches = self._windows[index] if self._windows else (index, slice(None), slice(None))
+        whole = slice(None)
+        sample, *stretches = self._windows[index] if self._windows else Window(index, whole, whole)
         edge: list[Any] = [None] if self._specials else []
         sequences, words, spans = list(edge), list(edge), list(edge)
         for number, (samples, stretch) in enumerate(zip(self._samples, stretches, strict=True)):
-            if samples is not None:
+            if samples is not None and stretch is not None:
                 kept = samples.spans(sample)[stretch]
                 sequences += [number] * len(kept) + edge
                 words += samples.words(sample)[stretch] + edge

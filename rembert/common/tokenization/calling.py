@@ -92,7 +92,7 @@ class CallableTokenizer(Vocabulary):
         check_side("truncation_side", self.truncation_side)
         _check_counts(max_length, stride)
         firsts, seconds, batched = sort_inputs(text, text_pair, is_split_into_words)
-        if pad is not Padding.NONE and self.pad_token_id is None:  # type: ignore[attr-defined]
+        if pad is not Padding.NONE and self.pad_token_id is None:
             pad_columns({}, 0, None, side)
         specials = special_count(seconds is not None, add_special_tokens)
         if return_overflowing_tokens and cut is not Truncation.NONE and limit is not None:
@@ -120,7 +120,7 @@ class CallableTokenizer(Vocabulary):
                 columns["length"] = lengths
             width = padded_length(max(lengths, default=0), pad, limit, pad_to_multiple_of)
             if width is not None:
-                pad_columns(columns, width, self.pad_token_id, side)  # type: ignore[attr-defined]
+                pad_columns(columns, width, self.pad_token_id, side)
         if return_tensors is not None:
             columns = to_tensors(columns, return_tensors)
         elif not batched and not return_overflowing_tokens:
@@ -177,7 +177,7 @@ class CallableTokenizer(Vocabulary):
     ) -> dict[str, Any]:  # fmt: skip
         """The columns of the result, one list per row, before padding."""
         a = _stretches(first.ids, rows, 0)
-        b = None if second is None else _stretches(second.ids, rows, 1)  # type: ignore[arg-type]
+        b = None if second is None else _stretches(second.ids, rows, 1)
         opening, closing = ([self._edge("cls_token")], [self._edge("sep_token")]) if specials else ([], [])
         columns: dict[str, Any] = {"input_ids": _framed(a, b, opening, closing)}
         edges = len(closing)
@@ -315,7 +315,7 @@ class CallableTokenizer(Vocabulary):
         longest = max(map(len, ids), default=0)
         width = padded_length(longest, strategy, self._limit(max_length), pad_to_multiple_of)
         if width is not None:
-            pad_columns(columns, width, self.pad_token_id, side)  # type: ignore[attr-defined]
+            pad_columns(columns, width, self.pad_token_id, side)
         if single:
             columns = {name: rows[0] for name, rows in columns.items()}
         return BatchEncoding(columns if return_tensors is None else to_tensors(columns, return_tensors))

@@ -1,18 +1,18 @@
 """Where the ids of one or two sequences go: special tokens around them, truncation, windows, padded length.
 
-A row is `[CLS] first [SEP]` or `[CLS] first [SEP] second [SEP]`, with token type 0 up to the first `[SEP]` and 1 after.
+A row is `[CLS] first [SEP]` or `[CLS] first [SEP] second [SEP]`; token types are 0 up to the first `[SEP]`, 1 after.
 """
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from itertools import product
 from typing import NamedTuple
 
 from rembert.common.errors import InputError
 
 
-class Truncation(str, Enum):
+class Truncation(StrEnum):
     """Which sequence is cut when a row is too long."""
 
     NONE = "do_not_truncate"
@@ -21,7 +21,7 @@ class Truncation(str, Enum):
     ONLY_SECOND = "only_second"
 
 
-class Padding(str, Enum):
+class Padding(StrEnum):
     """To which length rows are padded."""
 
     NONE = "do_not_pad"
@@ -65,14 +65,17 @@ def windows(
     if excess <= 0:
         return [Window(sample, slice(0, first), None if second is None else slice(0, second))]
     keep_first, keep_second = _kept(first, second, excess, max_length, specials, strategy)
-    if not overflow:
-        cut = [_cut(first, keep_first, side)], [None if second is None else _cut(second, keep_second, side)]
+    if overflow:
+        firsts = _slide(first, keep_first, stride, side, max_length)
+        seconds = [] if second is None else _slide(second, keep_second, stride, side, max_length)
     else:
-        cut = (
-            _slide(first, keep_first, stride, side, max_length),
-            [None] if second is None else _slide(second, keep_second, stride, side, max_length),  # type: ignore[list-item]
-        )
-    return [Window(sample, a, b) for a, b in product(*cut)]
+        firsts = [_cut(first, keep_first, side)]
+        seconds = [] if second is None else [_cut(second, keep_second, side)]
+    if second is None:
+        return [Window(sample, stretch, None) for stretch in firsts]
+    # The order is that of transformers: the other windows of the first text come before those of the second.
+    pairs = [(firsts[0], seconds[0]), *product(firsts[1:], seconds), *product(firsts[:1], seconds[1:])]
+    return [Window(sample, a, b) for a, b in pairs]
 
 
 def _kept(
@@ -101,8 +104,8 @@ def _kept(
     if length <= excess:
         raise InputError(
             f"`truncation='{strategy.value}'` cannot make the row short enough. Received: texts of {first} and "
-            f"{second or 0} tokens with {specials} special tokens for `max_length={max_length}`, which is {excess} too "
-            f"many. Use `truncation='longest_first'`, or a larger `max_length`."
+            f"{second or 0} tokens with {specials} special tokens for `max_length={max_length}`, {excess} too many. "
+            f"Use `truncation='longest_first'`, or a larger `max_length`."
         )
     return (first - excess, second or 0) if strategy is Truncation.ONLY_FIRST else (first, length - excess)
 

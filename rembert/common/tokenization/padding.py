@@ -141,8 +141,8 @@ def _array(name: str, values: Any) -> np.ndarray:
     except ValueError as problem:
         lengths = sorted({len(row) for row in values})
         raise InputError(
-            f"The rows of `{name}` must have one length to be a tensor. Received: rows of {lengths[0]} to {lengths[-1]}"
-            f" items. Pass `padding=True`, and `truncation=True` with `max_length` where rows are too long."
+            f"The rows of `{name}` must have one length to be a tensor. Received: {lengths[0]} to {lengths[-1]} items."
+            f" Pass `padding=True`, and `truncation=True` with `max_length` where rows are too long."
         ) from problem
 
 

@@ -33,10 +33,7 @@ class EncodedSamples:
                 parts = splitter.split(text)
                 if len(parts) != 1 or parts[0].token is not None or parts[0].text != text:
                     self._parts[number] = parts
-        if self._parts:
-            pieces = self._encode_parts()
-        else:
-            pieces = model.encode(texts)
+        pieces = self._encode_parts() if self._parts else model.encode(texts)
         self._pieces = pieces  # ids of each text
         if words:
             self._bounds = [0, *accumulate(map(len, samples))]

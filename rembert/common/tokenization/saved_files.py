@@ -90,7 +90,7 @@ def _merge(
         described.check_against(model)
         if described.folding and OWN_KEY not in config:
             folding = {}  # transformers writes them, and that normaliser, even for a cased model
-        wanted = folding | overrides
+        wanted = {**folding, **overrides}
         _warn_of_normalizer(model, described, Folding(
             bool(wanted.get("do_lower_case", False)), not wanted.get("keep_accents", True)
         ))  # fmt: skip
@@ -133,7 +133,7 @@ def _special_contents(special: dict[str, Any]) -> set[str]:
 
 
 def _is_transformers_default(model: SentencePieceModel, content: Any, config: dict[str, Any]) -> bool:
-    """A `[PAD]` or `[UNK]` beyond the vocabulary that nobody asked for: transformers' slow class adds them by default."""
+    """A `[PAD]` or `[UNK]` beyond the vocabulary: transformers' slow class adds them unasked."""
     return content in _ADDED_BY_TRANSFORMERS and OWN_KEY not in config and model.find(content) is None
 
 
@@ -153,8 +153,8 @@ def _warn_of_normalizer(model: SentencePieceModel, described: TokenizerJson, fol
         if there
     ]
     warnings.warn(
-        f"{described.source} {' and '.join(steps) or 'normalises text differently'}, {model.source} does not. The "
-        "SentencePiece model is followed. Pass `do_lower_case=True, keep_accents=False` for a model that was trained so, "
-        "or save this tokenizer again to have both files agree.",
+        f"{described.source} {' and '.join(steps) or 'normalises text differently'}, {model.source} does not. "
+        "The SentencePiece model is followed. Pass `do_lower_case=True, keep_accents=False` for a model trained "
+        "so, or save this tokenizer again to have both files agree.",
         stacklevel=5,
     )

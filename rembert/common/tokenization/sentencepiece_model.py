@@ -1,14 +1,13 @@
 """A SentencePiece Unigram model: its pieces, its normaliser, and text to ids.
 
-The file is a protocol buffer (`ModelProto` in SentencePiece's `sentencepiece_model.proto`): first all pieces (field 1),
-then the trainer's settings (field 2) and the normaliser's (field 3). What one call needs for all pieces comes from
+The file is a protocol buffer (`ModelProto` in SentencePiece's `sentencepiece_model.proto`): first all pieces (field
+1), then the trainer's settings (field 2) and the normaliser's (field 3). What one call needs for all pieces comes from
 SentencePiece in one call; no table of pieces is made when a model is loaded.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +24,8 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # ModelProto.SentencePiece.
 _UNIGRAM = 1  # TrainerSpec.ModelType
 _MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "word", 4: "character"}
 
-# A batch call of SentencePiece starts threads (0.23 ms here, however small the batch) and then uses all cores; one call
-# per text costs 0.09 µs a character and starts none. On two cores they cost the same at about this many characters.
+# A batch call of SentencePiece starts threads, which takes 0.23 ms for any batch, and then uses all cores;
+# calls for single texts take 0.09 µs a character on one. On two cores both take as long for this many characters.
 _THREADS_FROM_CHARACTERS = 5000
 
 
@@ -95,6 +94,10 @@ class SentencePieceModel:
         """The piece with an id in [0, size)."""
         return self._processor.IdToPiece(index)
 
+    def pieces_of(self, indices: list[int]) -> list[str]:
+        """The pieces of several ids in [0, size)."""
+        return self._processor.IdToPiece(indices)
+
     def find(self, piece: str) -> int | None:
         """The id of a piece, or None where the model has no such piece."""
         try:
@@ -106,7 +109,7 @@ class SentencePieceModel:
     @property
     def pieces(self) -> list[str]:
         """All pieces in the order of their ids, read anew at each use."""
-        return self._processor.IdToPiece(list(range(self.size)))
+        return self.pieces_of(list(range(self.size)))
 
     @property
     def scores(self) -> list[float]:
@@ -236,8 +239,9 @@ def _refuse_surrogates(texts: list[str]) -> None:
             text.encode()
         except UnicodeEncodeError as problem:
             raise InputError(
-                f"`text` must not hold lone surrogates, which are not characters. Received: U+{ord(text[problem.start]):04X}"
-                f" at position {problem.start} of text {number} ({text[max(0, problem.start - 10) : problem.end + 10]!a}). "
+                f"`text` must not hold lone surrogates, which are not characters. Received: "
+                f"U+{ord(text[problem.start]):04X} at position {problem.start} of text {number} "
+                f"({text[max(0, problem.start - 10) : problem.end + 10]!a}). "
                 'Read it with the right encoding, or replace them: text.encode("utf-16", "surrogatepass")'
                 '.decode("utf-16", "replace").'
             ) from None
@@ -259,7 +263,6 @@ def _specs_of(content: bytes, source: str) -> Any:
                 if byte < 0x80:
                     break
         position += length
-    # SentencePiece's own module gives the message, and says so once if it is made for an older protobuf.
     proto = _model_pb2().ModelProto()
     try:
         proto.ParseFromString(content[position:] if position <= end else b"\xff")
@@ -273,7 +276,6 @@ def _specs_of(content: bytes, source: str) -> Any:
 
 
 def _model_pb2() -> Any:
-    module = sys.modules.get("sentencepiece.sentencepiece_model_pb2")
-    if module is None:
-        from sentencepiece import sentencepiece_model_pb2 as module  # protobuf takes 40 ms to import
-    return module
+    from sentencepiece import sentencepiece_model_pb2  # protobuf takes 40 ms to import
+
+    return sentencepiece_model_pb2

@@ -23,7 +23,7 @@ from rembert.common.tokenization.saved_files import (
     read_saved,
 )
 from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
-from rembert.common.tokenization.tokenizer_json import make_tokenizer_json, read_tokenizer_json
+from rembert.common.tokenization.tokenizer_json import TokenizerJson, make_tokenizer_json, read_tokenizer_json
 from rembert.common.tokenization.vocabulary import ROLES
 
 Self = TypeVar("Self", bound="RemBertTokenizer")
@@ -50,9 +50,9 @@ class RemBertTokenizer(CallableTokenizer):
         vocab_file: str | os.PathLike[str] | None = None,
         *,
         tokenizer_file: str | os.PathLike[str] | None = None,
-        do_lower_case: bool = False,
+        do_lower_case: bool | None = None,
         remove_space: bool = True,
-        keep_accents: bool = True,
+        keep_accents: bool | None = None,
         bos_token: str | AddedToken | None = _CLS,
         eos_token: str | AddedToken | None = _SEP,
         unk_token: str | AddedToken | None = _FROM_MODEL,
@@ -74,9 +74,10 @@ class RemBertTokenizer(CallableTokenizer):
             vocab_file: a SentencePiece model (`sentencepiece.model`, BLEURT's `sent_piece.model`).
             tokenizer_file: a `tokenizer.json`, from which the model is rebuilt; instead of `vocab_file`, or beside
                 it, when both must agree and the SentencePiece model counts.
-            do_lower_case: lower-case the text first.
+            do_lower_case: lower-case the text first; by default False, as the released model was trained.
             remove_space: kept and written back, without effect: the model's normaliser removes spaces.
-            keep_accents: False strips accents first.
+            keep_accents: False strips accents first; by default True.
+                Where `tokenizer_file` is all there is, it says what these two are by default.
             bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token: the tokens with these roles;
                 None for none. By default the model's own pieces; one that the model has not is added beyond it.
                 `mask_token`, as a string, takes the space before it.
@@ -95,10 +96,16 @@ class RemBertTokenizer(CallableTokenizer):
         if model is None:
             if vocab_file is None and tokenizer_file is None:
                 raise InputError("A tokenizer needs a file. Received: neither `vocab_file` nor `tokenizer_file`.")
-            model, added_tokens = _load(vocab_file, tokenizer_file, added_tokens)
-        folding = Folding(lower_case=bool(do_lower_case), strip_accents=not keep_accents)
-        super().__init__(model, folding)
-        self.do_lower_case, self.remove_space, self.keep_accents = do_lower_case, remove_space, keep_accents
+            model, described = _load(vocab_file, tokenizer_file)
+            if described is not None and added_tokens is None:
+                added_tokens = described.added_tokens
+            if described is not None and vocab_file is None:
+                do_lower_case = described.folding.lower_case if do_lower_case is None else do_lower_case
+                keep_accents = not described.folding.strip_accents if keep_accents is None else keep_accents
+        self.do_lower_case = bool(do_lower_case)
+        self.keep_accents = keep_accents is None or bool(keep_accents)
+        self.remove_space = remove_space
+        super().__init__(model, Folding(lower_case=self.do_lower_case, strip_accents=not self.keep_accents))
         self.model_max_length = UNLIMITED if model_max_length is None else model_max_length
         self.padding_side = check_side("padding_side", padding_side)
         self.truncation_side = check_side("truncation_side", truncation_side)
@@ -106,8 +113,8 @@ class RemBertTokenizer(CallableTokenizer):
         for index, token in sorted((added_tokens or {}).items()):
             self._register(token, index)
         given = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
-        for name, token in zip(ROLES, given, strict=True):
-            self._set_role(name, self._resolve(name, token), add=True)
+        for name, role in zip(ROLES, given, strict=True):
+            self._set_role(name, self._resolve(name, role), add=True)
         if additional_special_tokens:
             self.add_special_tokens({"additional_special_tokens": additional_special_tokens})
 
@@ -178,24 +185,21 @@ class RemBertTokenizer(CallableTokenizer):
         return (str(target),)
 
     def _tokenizer_json(self) -> dict[str, Any]:
-        if self.cls_token is None or self.sep_token is None:  # type: ignore[attr-defined]
+        if self.cls_token is None or self.sep_token is None:
             raise InputError("A tokenizer is saved with its `cls_token` and `sep_token`. Received: one without.")
         return make_tokenizer_json(
             self._model,
             self._added,
             self._folding,
             self.cls_token,
-            self.sep_token,  # type: ignore[attr-defined]
+            self.sep_token,
         )
 
     def _config(self) -> dict[str, Any]:
         from rembert import __version__
 
         return {
-            "added_tokens_decoder": {
-                str(index): {name: value for name, value in token.as_json().items()}
-                for index, token in sorted(self._added.items())
-            },
+            "added_tokens_decoder": {str(index): token.as_json() for index, token in sorted(self._added.items())},
             "additional_special_tokens": list(self._extra),
             **self._roles,
             "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
@@ -205,7 +209,9 @@ class RemBertTokenizer(CallableTokenizer):
             "padding_side": self.padding_side,
             "remove_space": self.remove_space,
             OWN_KEY: __version__,
-            "tokenizer_class": "RemBertTokenizer",
+            # With this class transformers reads tokenizer.json as it stands. Version 5's RemBertTokenizer has a
+            # normaliser of its own, which keeps spaces at the end of a text.
+            "tokenizer_class": "PreTrainedTokenizerFast",
             "truncation_side": self.truncation_side,
         }
 
@@ -243,16 +249,12 @@ class RemBertTokenizerFast(RemBertTokenizer):
         return tokenizers.Tokenizer.from_str(json.dumps(self._tokenizer_json()))
 
 
-def _load(
-    vocab_file: Any, tokenizer_file: Any, added_tokens: Mapping[int, AddedToken] | None
-) -> tuple[SentencePieceModel, Mapping[int, AddedToken] | None]:
+def _load(vocab_file: Any, tokenizer_file: Any) -> tuple[SentencePieceModel, TokenizerJson | None]:
     model = None if vocab_file is None else SentencePieceModel.from_file(vocab_file)
-    if tokenizer_file is None:
-        assert model is not None
-        return model, added_tokens
-    described = read_tokenizer_json(tokenizer_file)
+    described = None if tokenizer_file is None else read_tokenizer_json(tokenizer_file)
     if model is None:
-        model = described.build_model()
-    else:
+        assert described is not None
+        return described.build_model(), described
+    if described is not None:
         described.check_against(model)
-    return model, described.added_tokens if added_tokens is None else added_tokens
+    return model, described

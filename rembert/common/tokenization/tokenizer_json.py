@@ -45,13 +45,14 @@ class TokenizerJson:
 
     def build_model(self) -> SentencePieceModel:
         """The SentencePiece model of these pieces and this normaliser."""
+        scored = enumerate(zip(self.pieces, self.scores, strict=True))
         return build_model(
-            [(piece, score, self._kind(index, score)) for index, (piece, score) in enumerate(zip(self.pieces, self.scores, strict=True))],
+            [(piece, score, self._kind(index, score)) for index, (piece, score) in scored],
             charsmap=self.charsmap,
             dummy_prefix=self.dummy_prefix,
             collapse_spaces=self.collapse_spaces,
             source=self.source,
-        )  # fmt: skip
+        )
 
     def _kind(self, index: int, score: float) -> int:
         if index == self.unk_id:
@@ -77,7 +78,8 @@ class TokenizerJson:
         if self.pieces != pieces:
             index = next(i for i, (ours, theirs) in enumerate(zip(self.pieces, pieces, strict=True)) if ours != theirs)
             raise TokenizerError(
-                f"{both} Received: piece {index} is {self.pieces[index]!r} and {pieces[index]!r}. Remove the wrong file."
+                f"{both} Received: piece {index} is {self.pieces[index]!r} and {pieces[index]!r}. Remove "
+                "the wrong file."
             )
         different = np.abs(np.array(self.scores, np.float64) - np.array(model.scores, np.float64)) > _SCORE_TOLERANCE
         if different.any():
@@ -165,7 +167,7 @@ def make_tokenizer_json(
     spec = model.normalizer_spec
     scores, pieces = model.scores, model.pieces
     ids = {token.content: index for index, token in added_tokens.items()}
-    ids = {token: ids.get(token, model.find(token)) for token in (cls_token, sep_token)}
+    ids = {token: ids[token] for token in (cls_token, sep_token)}
     return {
         "version": "1.0",
         "truncation": None,

@@ -22,6 +22,18 @@ _CLEAN_UP = re.compile(r" (?=[.?!,]|n't|'m|'s|'ve|'re)")
 class Vocabulary:
     """Tokens to ids and back. Ids up to the model's size are its pieces; added tokens that are no piece come after."""
 
+    bos_token: str | None
+    eos_token: str | None
+    unk_token: str | None
+    sep_token: str | None
+    pad_token: str | None
+    cls_token: str | None
+    mask_token: str | None
+    pad_token_id: int | None
+    cls_token_id: int | None
+    sep_token_id: int | None
+    mask_token_id: int | None
+
     def __init__(self, model: SentencePieceModel, folding: Folding) -> None:
         self._model = model
         self._folding = folding
@@ -30,6 +42,11 @@ class Vocabulary:
         self._roles: dict[str, str | None] = dict.fromkeys(ROLES)
         self._extra: list[str] = []
         self.clean_up_tokenization_spaces = False
+
+    @property
+    def sentencepiece_model(self) -> SentencePieceModel:
+        """The SentencePiece model that cuts text into pieces."""
+        return self._model
 
     # Adding tokens
 
@@ -93,8 +110,8 @@ class Vocabulary:
         found = self._model.find(token.content) if known is None else known
         if index is not None and found is not None and index != found:
             raise TokenizerError(
-                f"The token {token.content!r} has the id {found} in {self._model.source}. Received: the id {index} in a "
-                f"file beside it."
+                f"The token {token.content!r} has the id {found} in {self._model.source}. Received: the id {index} "
+                f"in a file beside it."
             )
         if found is None:
             found = len(self) if index is None else index
@@ -225,8 +242,12 @@ class Vocabulary:
         ids = _plain(ids)
         if isinstance(ids, int):
             return self._token(ids)
-        skipped = self._special_ids if skip_special_tokens else ()
-        return [self._token(index) for index in ids if index not in skipped]
+        if skip_special_tokens:
+            skipped = self._special_ids
+            ids = [index for index in ids if index not in skipped]
+        if set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) < self._model.size:
+            return self._model.pieces_of(ids)  # one call for all of them
+        return [self._token(index) for index in ids]
 
     @property
     def _special_ids(self) -> set[int]:
@@ -304,7 +325,7 @@ def _plain(ids: Any) -> Any:
         return ids.tolist()
     if hasattr(ids, "numpy"):  # TensorFlow
         return ids.numpy().tolist()
-    if isinstance(ids, str | bytes) or not (isinstance(ids, int) or isinstance(ids, Iterable)):
+    if isinstance(ids, str | bytes) or not isinstance(ids, int | Iterable):
         raise InputError(f"Ids must be integers. Received: {ids!r}.")
     return ids if isinstance(ids, int) else [_plain(item) if hasattr(item, "tolist") else item for item in ids]
 

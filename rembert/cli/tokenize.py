@@ -1,0 +1,111 @@
+"""`rembert tokenize`: text to pieces, ids or JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from typing import IO
+
+from rembert.common.errors import InputError
+from rembert.common.tokenization import RemBertTokenizer
+
+# Lines are encoded in batches of about this many characters: enough for all cores, and a bound on the memory.
+_BATCH_CHARACTERS = 1 << 20
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand and its arguments."""
+    parser = subparsers.add_parser(
+        "tokenize",
+        help="show the pieces or ids of text",
+        description="Encode text, one line of output per line of text. Memory is bounded by the longest line.",
+    )
+    parser.add_argument("tokenizer", help="a directory with a tokenizer, a sentencepiece.model or a tokenizer.json")
+    parser.add_argument("text", nargs="*", help="texts; without any, lines of --file or of the standard input")
+    parser.add_argument("--file", metavar="PATH", help="a UTF-8 text file; - is the standard input")
+    parser.add_argument(
+        "--to",
+        choices=("pieces", "ids", "jsonl"),
+        default="pieces",
+        help="pieces or ids separated by spaces, or JSON objects with ids, pieces and offsets (default: %(default)s)",
+    )
+    parser.add_argument("--no-special-tokens", action="store_true", help="leave out [CLS] and [SEP]")
+    parser.add_argument("--max-length", type=int, metavar="N", help="cut lines to N tokens, [CLS] and [SEP] included")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the result; 0 when all is done. Wrong data raises `RemBertError`."""
+    if args.text and args.file is not None:
+        args.parser.error("give texts or --file, not both")
+    if args.max_length is not None and args.max_length < 1:
+        args.parser.error(f"--max-length must be at least 1, not {args.max_length}")
+    tokenizer = RemBertTokenizer.from_pretrained(args.tokenizer)
+    try:
+        for batch in _batches(args.text or _lines(args.file)):
+            for line in _encoded(tokenizer, batch, args):
+                sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        sys.stderr.close()
+    return 0
+
+
+def _encoded(tokenizer: RemBertTokenizer, batch: list[str], args: argparse.Namespace) -> Iterator[str]:
+    rows = tokenizer(
+        batch,
+        add_special_tokens=not args.no_special_tokens,
+        truncation=args.max_length is not None,
+        max_length=args.max_length,
+        return_offsets_mapping=args.to == "jsonl",
+        return_token_type_ids=False,
+        return_attention_mask=False,
+    )
+    for number, ids in enumerate(rows["input_ids"]):
+        if args.to == "ids":
+            yield " ".join(map(str, ids))
+            continue
+        pieces = tokenizer.convert_ids_to_tokens(ids)
+        if args.to == "pieces":
+            yield " ".join(pieces)
+        else:
+            offsets = rows["offset_mapping"][number]
+            yield json.dumps({"input_ids": ids, "pieces": pieces, "offsets": offsets}, ensure_ascii=False)
+
+
+def _lines(path: str | None) -> Iterator[str]:
+    """The lines of a file or of the standard input, read as they are needed."""
+    name = "the standard input" if path in (None, "-") else path
+    try:
+        with _opened(path) as stream:
+            for number, line in enumerate(stream, 1):
+                try:
+                    yield line.decode("utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as problem:
+                    raise InputError(
+                        f"Text must be UTF-8. Received: byte 0x{line[problem.start]:02x} in line {number} of {name}."
+                    ) from None
+    except OSError as problem:
+        if isinstance(problem, BrokenPipeError):
+            raise
+        raise InputError(f"{name} cannot be read: {problem.strerror or problem}.") from problem
+
+
+def _opened(path: str | None) -> IO[bytes] | nullcontext[IO[bytes]]:
+    return nullcontext(sys.stdin.buffer) if path is None or path == "-" else open(path, "rb")
+
+
+def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for line in lines:
+        batch.append(line)
+        size += len(line) + 64  # an empty line costs memory too
+        if size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,81 @@
+"""`rembert trim SRC DST --corpus FILE …`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rembert.bridge.saving import TARGETS
+from rembert.bridge.trimming import Changed, Trimming, trim
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command's arguments."""
+    parser = subparsers.add_parser(
+        "trim",
+        help="keep the pieces that some text needs",
+        description="Write the checkpoint SRC as a new directory DST whose tokenizer and tables hold only the pieces "
+        "that a corpus or a list needs, and special and added tokens and single characters.",
+    )
+    parser.add_argument("source", metavar="SRC", type=Path, help="a checkpoint directory with its tokenizer")
+    parser.add_argument("target", metavar="DST", type=Path, help="the directory to make")
+    parser.add_argument(
+        "--corpus", metavar="FILE", type=Path, nargs="+", default=[], help="text files (also .gz), a text in each line"
+    )
+    parser.add_argument("--keep-pieces", metavar="FILE", type=Path, help="a file with a piece to keep in each line")
+    parser.add_argument("--min-count", metavar="N", type=int, default=1, help="drop pieces rarer than N (default: 1)")
+    parser.add_argument("--max-pieces", metavar="N", type=int, help="keep at most N pieces, the most frequent ones")
+    parser.add_argument(
+        "--other", metavar="FILE", type=Path, nargs="+", default=[], help="text files to report on: what would change"
+    )
+    parser.add_argument("--to", choices=TARGETS, default="pt", help="the format (default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace a checkpoint that stands at DST")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trim and say what was done."""
+    done = trim(
+        args.source,
+        args.target,
+        corpus=args.corpus,
+        keep_pieces=args.keep_pieces,
+        min_count=args.min_count,
+        max_pieces=args.max_pieces,
+        other=args.other,
+        to=args.to,
+        force=args.force,
+    )
+    if args.json:
+        print(json.dumps(asdict(done), default=str, indent=2))
+    elif not args.quiet:
+        print("\n".join(_lines(done)))
+    return 0
+
+
+def _lines(done: Trimming) -> list[str]:
+    lines = [
+        f"{done.source} -> {done.target} in {done.seconds:.1f} s",
+        f"pieces      {done.pieces_before:,} -> {done.pieces_after:,}",
+        f"parameters  {done.parameters_before:,} -> {done.parameters_after:,} "
+        f"({1 - done.parameters_after / done.parameters_before:.0%} fewer)",
+    ]
+    for changed, what in (
+        (done.corpus, "the corpus"),
+        (done.held_out, "other text of its kind (estimated on each tenth line)"),
+        (done.other, "the other text"),
+    ):
+        if changed is not None:
+            lines.append(f"{_described(changed)} of {what}")
+    return lines
+
+
+def _described(changed: Changed) -> str:
+    share = changed.changed / max(changed.lines, 1)
+    more = changed.pieces_after / max(changed.pieces_before, 1) - 1
+    return f"changed     {changed.changed:,} of {changed.lines:,} lines ({share:.2%}; {more:+.2%} pieces)"

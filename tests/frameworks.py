@@ -1,0 +1,251 @@
+"""PyTorch and TensorFlow behind one small interface, so that a test is written once and run on both.
+
+Inputs go in as numpy arrays, outputs and gradients come back as numpy arrays, under the canonical names and in the
+orientation of the parameter table.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rembert.common.config import RemBertConfig
+from rembert.common.parameters import HEADS, Kind, Parameter, parameters
+
+GOLDEN = Path(__file__).parent / "fixtures" / "golden"
+
+Arrays = dict[str, np.ndarray]
+
+
+class PyTorch:
+    """Runs a test on `rembert.pt`."""
+
+    name = "pt"
+
+    @staticmethod
+    def model_class(head: str) -> Any:
+        import rembert.pt
+
+        return getattr(rembert.pt, HEADS[head].architecture)
+
+    def build(self, config: RemBertConfig, head: str, dtype: str = "float32", **own: Any) -> Any:
+        import torch
+
+        return self.model_class(head)(config, **own).to(getattr(torch, dtype)).eval()
+
+    def load(self, path: Path, head: str, **settings: Any) -> Any:
+        return self.model_class(head).from_pretrained(path, **settings)
+
+    def seed(self, number: int) -> None:
+        import torch
+
+        torch.manual_seed(number)
+
+    def tensor(self, value: Any) -> Any:
+        """Arrays, in any structure of tuples, as tensors; anything else as it is."""
+        import torch
+
+        if isinstance(value, tuple):
+            return tuple(map(self.tensor, value))
+        if isinstance(value, np.ndarray) and value.dtype.name == "bfloat16":  # which torch takes from nobody
+            return torch.from_numpy(value.astype(np.float32)).bfloat16()
+        return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+
+    def array(self, value: Any) -> Any:
+        """Tensors, in any structure of tuples, as arrays."""
+        import torch
+
+        if isinstance(value, tuple):
+            return tuple(map(self.array, value))
+        value = value.detach()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+    def call(self, model: Any, **arguments: Any) -> Any:
+        """The model's own output, without a gradient."""
+        import torch
+
+        with torch.no_grad():
+            return model(**{name: self.tensor(value) for name, value in arguments.items()})
+
+    def gradients(self, model: Any, **arguments: Any) -> Arrays:
+        """The gradient of the loss in every parameter."""
+        model.zero_grad()
+        model(**{name: self.tensor(value) for name, value in arguments.items()}).loss.backward()
+        own = dict(model.named_parameters())
+        result = {}
+        for name in model.parameter_table():
+            gradient = own[model._own_name(name)].grad
+            result[name] = np.zeros(()) if gradient is None else gradient.numpy().copy()
+        return result
+
+    def weights(self, model: Any) -> Arrays:
+        """Every parameter by canonical name."""
+        state = model.state_dict()
+        return {name: self.array(state[model._own_name(name)]) for name in model.parameter_table()}
+
+    def set_weights(self, model: Any, weights: Mapping[str, np.ndarray]) -> None:
+        import torch
+
+        state = {model._own_name(name): torch.from_numpy(weights[name]) for name in model.parameter_table()}
+        model.load_state_dict(state)
+
+
+class TensorFlow:
+    """Runs a test on `rembert.tf`."""
+
+    name = "tf"
+
+    @staticmethod
+    def model_class(head: str) -> Any:
+        import rembert.tf
+
+        return getattr(rembert.tf, f"TF{HEADS[head].architecture}")
+
+    def build(self, config: RemBertConfig, head: str, dtype: str = "float32", **own: Any) -> Any:
+        return self.model_class(head)(config, dtype=dtype, **own)
+
+    def load(self, path: Path, head: str, **settings: Any) -> Any:
+        return self.model_class(head).from_pretrained(path, **settings)
+
+    def seed(self, number: int) -> None:
+        import keras
+
+        keras.utils.set_random_seed(number)
+
+    def tensor(self, value: Any) -> Any:
+        """Arrays, in any structure of tuples, as tensors; anything else as it is."""
+        import tensorflow as tf
+
+        if isinstance(value, tuple):
+            return tuple(map(self.tensor, value))
+        return tf.constant(value) if isinstance(value, np.ndarray) else value
+
+    def array(self, value: Any) -> Any:
+        """Tensors, in any structure of tuples, as arrays."""
+        if isinstance(value, tuple):
+            return tuple(map(self.array, value))
+        array = np.asarray(value)
+        return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+    def call(self, model: Any, **arguments: Any) -> Any:
+        """The model's own output, without a gradient."""
+        return model(**{name: self.tensor(value) for name, value in arguments.items()})
+
+    def gradients(self, model: Any, **arguments: Any) -> Arrays:
+        """The gradient of the loss in every parameter."""
+        import tensorflow as tf
+
+        table = model.parameter_table()
+        variables = [model.variable(parameter).value for parameter in table.values()]
+        with tf.GradientTape() as tape:
+            loss = model(**{name: self.tensor(value) for name, value in arguments.items()}).loss
+        result = {}
+        for parameter, gradient in zip(table.values(), tape.gradient(loss, variables), strict=True):
+            array = np.zeros(()) if gradient is None else tf.convert_to_tensor(gradient).numpy()
+            result[parameter.name] = _turned(array, parameter)
+        return result
+
+    def weights(self, model: Any) -> Arrays:
+        """Every parameter by canonical name."""
+        table = model.parameter_table()
+        return {name: _turned(self.array(model.variable(table[name]).value), table[name]) for name in table}
+
+    def set_weights(self, model: Any, weights: Mapping[str, np.ndarray]) -> None:
+        for name, parameter in model.parameter_table().items():
+            model.variable(parameter).assign(_turned(weights[name], parameter))
+
+
+PT, TF = PyTorch(), TensorFlow()
+Framework = PyTorch | TensorFlow
+
+
+def _has(*packages: str) -> bool:
+    return all(importlib.util.find_spec(package) for package in packages)
+
+
+needs_pt = pytest.mark.skipif(not _has("torch"), reason="PyTorch is not installed")
+needs_tf = pytest.mark.skipif(not _has("tensorflow", "keras"), reason="TensorFlow is not installed")
+# A test with an argument `framework` runs on each.
+on_both = pytest.mark.parametrize(
+    "framework", [pytest.param(PT, id="pt", marks=needs_pt), pytest.param(TF, id="tf", marks=needs_tf)]
+)
+
+
+def small_config(**changes: Any) -> RemBertConfig:
+    """A configuration of a model that runs in milliseconds; no two of its sizes are the same."""
+    sizes = {
+        "vocab_size": 61,
+        "hidden_size": 12,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "input_embedding_size": 10,
+        "output_embedding_size": 14,
+        "intermediate_size": 22,
+        "max_position_embeddings": 18,
+        "type_vocab_size": 2,
+        "num_labels": 5,
+    }
+    if "id2label" in changes:
+        del sizes["num_labels"]
+    return RemBertConfig(**{**sizes, **changes})
+
+
+def random_weights(config: RemBertConfig, head: str, seed: int = 0, dtype: str = "float64", **own: Any) -> Arrays:
+    """Weights for every parameter, biases and norms too: a fresh model's zeros and ones would hide them."""
+    numbers = np.random.default_rng(seed)
+    pooler = own.get("add_pooling_layer")
+    weights = {}
+    for name, parameter in parameters(config, head, pooler=pooler).items():
+        values = numbers.standard_normal(parameter.shape)
+        width = parameter.shape[-1]
+        scale = {Kind.KERNEL: width**-0.5, Kind.SCALE: 0.2}.get(parameter.kind, 0.4)
+        weights[name] = (values * scale + (parameter.kind is Kind.SCALE)).astype(dtype)
+    return weights
+
+
+def flat(framework: Framework, outputs: Mapping[str, Any]) -> Arrays:
+    """A model's output as arrays; what is a tuple gets a number: `hidden_states.0`, `past_key_values.1.0`."""
+    result: Arrays = {}
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, tuple):
+            for index, part in enumerate(value):
+                add(f"{name}.{index}", part)
+        else:
+            result[name] = framework.array(value)
+
+    for name, value in outputs.items():
+        add(name, value)
+    return result
+
+
+def difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference as a part of the largest expected number."""
+    assert actual.shape == expected.shape
+    assert np.isfinite(actual).all()
+    largest = np.abs(expected).max(initial=0.0)
+    return float(np.abs(actual - expected).max(initial=0.0) / (largest or 1.0))
+
+
+def scale_of_gradient(name: str, head: str, layers: int) -> str:
+    """The parameter whose gradient's largest number is the scale for this one's: itself, nearly always.
+
+    Some biases shift all that one softmax takes by the same amount, and softmax takes that away again, so that their
+    gradients are zero but for rounding: a key's bias, a classifier's of choices, and, where all positions compete, the
+    last two of a question answering model. The weight beside the bias is rounded alike.
+    """
+    shifts = {
+        "multiple-choice": ("classifier.bias",),
+        "question-answering": ("qa_outputs.bias", f"rembert.encoder.layer.{layers - 1}.output.LayerNorm.bias"),
+    }
+    is_zero = name.endswith("self.key.bias") or name in shifts.get(head, ())
+    return name.removesuffix("bias") + "weight" if is_zero else name
+
+
+def _turned(array: np.ndarray, parameter: Parameter) -> np.ndarray:
+    return array.T if parameter.kind is Kind.KERNEL else array

@@ -1,0 +1,277 @@
+"""What must hold in each framework by itself: masks, padding, causality, the cache, embeddings as input."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.frameworks import Arrays, Framework, difference, flat, on_both, random_weights
+from tests.parity.cases import CASES, DECODERS, WITH_LOSS, Case, as_dtype, build, by_case
+
+# float64; the same numbers are added in another order.
+TOLERANCE = 1e-12
+few = settings(max_examples=5)
+
+
+@cache
+def _model(framework: Framework, case: Case) -> Any:
+    return build(framework, case, case.config())
+
+
+def _call(framework: Framework, case: Case, inputs: Arrays, **flags: Any) -> Arrays:
+    return flat(framework, framework.call(_model(framework, case), **inputs, **flags))
+
+
+def _widened(case: Case, inputs: Arrays, columns: int, at_start: bool = False) -> Arrays:
+    """The same inputs with `columns` of padding: any tokens, and labels that must not count."""
+    numbers = np.random.default_rng(columns)
+    result = dict(inputs)
+    for name in ("input_ids", "attention_mask", "token_type_ids"):
+        array = inputs[name]
+        shape = (*array.shape[:-1], columns)
+        extra = np.zeros(shape, np.int64) if name != "input_ids" else numbers.integers(0, 61, shape)
+        result[name] = np.concatenate([extra, array] if at_start else [array, extra], axis=-1)
+    if inputs.get("labels", np.zeros(0)).shape == inputs["input_ids"].shape and case.head != "multiple-choice":
+        extra = numbers.integers(0, 5, (len(inputs["labels"]), columns))
+        result["labels"] = np.concatenate([extra, inputs["labels"]] if at_start else [inputs["labels"], extra], axis=1)
+    return result
+
+
+@on_both
+@by_case()
+def test_padding_never_changes_a_real_token(framework: Framework, case: Case) -> None:
+    inputs = case.inputs(case.config(), length=6)
+    for name in ("start_positions", "end_positions"):
+        if name in inputs:
+            del inputs[name]  # whether a position lies outside depends on the length
+    short = _call(framework, case, inputs)
+    long = _call(framework, case, _widened(case, inputs, 4))
+    real = inputs["attention_mask"].reshape(-1, 6) != 0
+    for name, array in short.items():
+        longer = long[name]
+        if name.startswith("past_key_values") and array.shape[2] == 6:
+            array, longer = (each.transpose(0, 2, 1, 3)[:, :6][real] for each in (array, longer))
+        elif array.shape[:2] == real.shape:
+            array, longer = array[real], longer[:, :6][real]
+        assert difference(longer, array) <= TOLERANCE, name
+
+
+@on_both
+@by_case([case for case in CASES if case.head not in ("multiple-choice", "question-answering")])
+def test_padding_on_the_left(framework: Framework, case: Case) -> None:
+    inputs = case.inputs(case.config(), batch=1, length=6)
+    short = _call(framework, case, inputs)
+    places = np.arange(9)[None] - 3
+    long = _call(framework, case, {**_widened(case, inputs, 3, at_start=True), "position_ids": places.clip(0)})
+    for name in ("last_hidden_state", "logits"):
+        # The pooler and what stands on it look at the first column, whatever it holds.
+        if name in short and short[name].ndim == 3:
+            assert difference(long[name][:, 3:], short[name]) <= TOLERANCE, name
+
+
+@on_both
+@by_case()
+def test_rows_of_a_batch_do_not_see_each_other(framework: Framework, case: Case) -> None:
+    inputs = case.inputs(case.config())
+    together = _call(framework, case, inputs)
+    alone = _call(framework, case, {name: array[1:2] for name, array in inputs.items()})
+    for name in ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits"):
+        if name in together:
+            assert difference(alone[name], together[name][1:2]) <= TOLERANCE, name
+
+
+@on_both
+@by_case([case for case in CASES if case.head != "multiple-choice"])
+def test_a_mask_of_pairs_can_say_what_a_mask_of_tokens_says(framework: Framework, case: Case) -> None:
+    inputs = case.inputs(case.config())
+    inputs.pop("labels", None)  # a mask of pairs does not say which labels stand on padding
+    tokens = inputs["attention_mask"]
+    length = tokens.shape[1]
+    pairs = np.broadcast_to(tokens[:, None], (len(tokens), length, length)).copy()
+    if case.config().is_decoder:
+        pairs *= np.tri(length, dtype=np.int64)  # taken as it is, so causality stands in it
+    ours = _call(framework, case, {**inputs, "attention_mask": pairs})
+    for name, array in _call(framework, case, inputs).items():
+        assert difference(ours[name], array) <= TOLERANCE, name
+
+
+@on_both
+@by_case()
+def test_what_left_out_arguments_mean(framework: Framework, case: Case) -> None:
+    inputs = case.inputs(case.config())
+    shape = inputs["input_ids"].shape
+    inputs = {name: array for name, array in inputs.items() if name not in ("attention_mask", "token_type_ids")}
+    spelled = {
+        "attention_mask": np.ones(shape, np.int64),
+        "token_type_ids": np.zeros(shape, np.int64),
+        "position_ids": np.broadcast_to(np.arange(shape[-1]), shape).copy(),
+    }
+    short, long = _call(framework, case, inputs), _call(framework, case, {**inputs, **spelled})
+    for name, array in short.items():
+        assert difference(long[name], array) <= TOLERANCE, name
+
+
+@on_both
+@by_case()
+def test_embeddings_as_input(framework: Framework, case: Case) -> None:
+    inputs = case.inputs(case.config())
+    table = framework.weights(_model(framework, case))["rembert.embeddings.word_embeddings.weight"]
+    by_id = _call(framework, case, inputs)
+    looked_up = table[inputs.pop("input_ids")]
+    by_vector = _call(framework, case, {**inputs, "inputs_embeds": looked_up})
+    for name, array in by_id.items():
+        assert difference(by_vector[name], array) <= TOLERANCE, name
+
+
+# ------------------------------------------------------------------ decoders
+
+
+@on_both
+@by_case(DECODERS)
+def test_a_decoder_does_not_look_ahead(framework: Framework, case: Case) -> None:
+    inputs = case.inputs(case.config())
+    inputs.pop("labels", None)
+    del inputs["attention_mask"]
+    changed = inputs["input_ids"].copy()
+    changed[:, 4:] = (changed[:, 4:] + 1) % 61
+    name = "last_hidden_state" if case.head == "model" else "logits"
+    before = _call(framework, case, inputs)[name]
+    after = _call(framework, case, {**inputs, "input_ids": changed})[name]
+    assert difference(after[:, :4], before[:, :4]) <= TOLERANCE
+    assert difference(after[:, 4:], before[:, 4:]) > 1e-3
+
+
+@on_both
+@by_case(DECODERS)
+@few
+@given(cuts=st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True).map(sorted), padded=st.booleans())
+def test_the_cache_changes_nothing(framework: Framework, case: Case, cuts: list[int], padded: bool) -> None:
+    """The sequence cut in pieces, each given the cache of those before it, with and without padding."""
+    inputs = case.inputs(case.config(), length=7)
+    inputs.pop("labels", None)
+    if not padded:
+        del inputs["attention_mask"]
+    whole = _call(framework, case, inputs, output_attentions=True)
+    cache, parts, seen = None, [], 0
+    for cut in [*cuts, 7]:
+        piece = {name: inputs[name][:, seen:cut] for name in ("input_ids", "token_type_ids")}
+        if padded:
+            piece["attention_mask"] = inputs["attention_mask"][:, :cut]
+        if cache is None:
+            piece["encoder_hidden_states"] = inputs.get("encoder_hidden_states")  # later read from the cache
+        piece["encoder_attention_mask"] = inputs.get("encoder_attention_mask")
+        if "encoder_hidden_states" not in inputs:
+            piece = {name: array for name, array in piece.items() if not name.startswith("encoder_")}
+        outputs = framework.call(_model(framework, case), **piece, past_key_values=cache, use_cache=True)
+        cache, seen = outputs.past_key_values, cut
+        parts.append(flat(framework, outputs))
+    name = "last_hidden_state" if case.head == "model" else "logits"
+    assert difference(np.concatenate([part[name] for part in parts], axis=1), whole[name]) <= TOLERANCE
+    for name, array in parts[-1].items():
+        if name.startswith("past_key_values"):
+            assert difference(array, whole[name]) <= TOLERANCE, name
+
+
+@on_both
+def test_a_cache_is_returned_where_it_is_asked_for(framework: Framework) -> None:
+    case = next(case for case in DECODERS if case.name == "causal_lm_cross")
+    inputs = case.inputs(case.config())
+    model = _model(framework, case)
+    cache = framework.call(model, **inputs).past_key_values
+    assert [len(layer) for layer in cache] == [4, 4]
+    assert {tuple(part.shape) for layer in cache for part in layer} == {(3, 3, 7, 4), (3, 3, 4, 4)}
+    assert "past_key_values" not in framework.call(model, **inputs, use_cache=False)
+    model.config.use_cache = False
+    try:
+        assert "past_key_values" not in framework.call(model, **inputs)
+        assert "past_key_values" in framework.call(model, **inputs, use_cache=True)
+    finally:
+        model.config.use_cache = True
+
+
+@on_both
+def test_a_cache_is_not_changed_by_the_call_that_takes_it(framework: Framework) -> None:
+    case = next(case for case in DECODERS if case.name == "causal_lm")
+    ids, model = case.inputs(case.config())["input_ids"], _model(framework, case)
+    cache = framework.call(model, input_ids=ids[:, :3]).past_key_values
+    before = framework.array(cache)
+    framework.call(model, input_ids=ids[:, 3:], past_key_values=cache)
+    after = framework.array(cache)
+    assert all((a == b).all() for one, two in zip(before, after, strict=True) for a, b in zip(one, two, strict=True))
+
+
+@on_both
+def test_an_encoder_returns_no_cache(framework: Framework) -> None:
+    case = CASES[0]
+    outputs = framework.call(_model(framework, case), **case.inputs(case.config()), use_cache=True)
+    assert "past_key_values" not in outputs
+
+
+@on_both
+def test_one_token_raises_no_warning(framework: Framework) -> None:
+    case = next(case for case in DECODERS if case.name == "causal_lm")
+    model = _model(framework, case)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        framework.call(model, input_ids=np.array([[5]]))
+
+
+# ------------------------------------------------------------------ rows without anything to look at, and labels
+
+
+@on_both
+@by_case()
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_all_padding_is_finite(framework: Framework, case: Case, dtype: str) -> None:
+    config = case.config()
+    model = framework.build(config, case.head, dtype=dtype)
+    framework.set_weights(model, random_weights(config, case.head, dtype="float32"))
+    inputs = as_dtype(case.inputs(config), np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype))
+    for name in inputs:
+        if name.endswith("attention_mask"):
+            inputs[name][:] = 0
+    for flags in ({}, {"output_attentions": True}):
+        outputs = framework.call(model, **inputs, **flags)
+        assert all(np.isfinite(array).all() for array in flat(framework, outputs).values())
+
+
+@on_both
+@by_case([case for case in WITH_LOSS if case.head in ("masked-lm", "causal-lm", "token-classification")])
+def test_a_label_on_padding_does_not_count(framework: Framework, case: Case) -> None:
+    inputs = case.inputs(case.config())
+    spelled = np.where(inputs["attention_mask"] == 0, -100, inputs["labels"])
+    loss = _call(framework, case, inputs)["loss"]
+    assert loss == _call(framework, case, {**inputs, "labels": spelled})["loss"]
+    unmasked = {name: array for name, array in inputs.items() if name != "attention_mask"}
+    assert loss != _call(framework, case, unmasked)["loss"]
+
+
+@on_both
+@by_case([case for case in WITH_LOSS if case.inputs(case.config()).get("labels", np.zeros(0)).dtype == np.int64])
+def test_no_label_that_counts_is_a_loss_of_zero(framework: Framework, case: Case) -> None:
+    inputs = case.inputs(case.config())
+    inputs["labels"][:] = -100
+    assert _call(framework, case, inputs)["loss"] == 0
+    gradients = framework.gradients(_model(framework, case), **inputs)
+    assert all((gradient == 0).all() for gradient in gradients.values())
+
+
+@on_both
+def test_answers_outside_the_sequence(framework: Framework) -> None:
+    case = next(case for case in CASES if case.head == "question-answering")
+    inputs = case.inputs(case.config())
+
+    def loss(starts: list[int], ends: list[int]) -> float:
+        places = {"start_positions": np.array(starts), "end_positions": np.array(ends)}
+        return float(_call(framework, case, {**inputs, **places})["loss"])
+
+    assert loss([7, 8, 900], [7, 7, 2**40]) == 0  # s and more are ignored
+    assert loss([-1, 2, 3], [-9, 4, 5]) == loss([0, 2, 3], [0, 4, 5])  # negative ones count as 0
+    assert loss([1, 7, 3], [2, 7, 5]) != loss([1, 0, 3], [2, 0, 5])

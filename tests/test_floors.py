@@ -1,0 +1,133 @@
+"""Floors: an import goes down, never up and never sideways, and each framework stays optional."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.frameworks import needs_pt, needs_tf
+
+PACKAGE = Path(__file__).parent.parent / "rembert"
+# What a part of the package may import beside itself and what lies outside.
+BELOW = {
+    "common": set(),
+    "bridge": {"common"},
+    "pt": {"common", "bridge"},
+    "tf": {"common", "bridge"},
+    "tasks": {"common", "bridge", "pt", "tf"},
+    "cli": {"common", "bridge", "pt", "tf", "tasks"},
+}
+PYTORCH, TENSORFLOW = {"torch"}, {"tensorflow", "keras"}
+FOREIGN = {"common": PYTORCH | TENSORFLOW, "bridge": PYTORCH | TENSORFLOW, "pt": TENSORFLOW, "tf": PYTORCH}
+
+
+def _imports(path: Path, in_functions: bool = True) -> set[str]:
+    """Every module that a file names in an import, inside functions too."""
+    names = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not in_functions:
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full"
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+FILES = sorted(PACKAGE.glob("*/**/*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_what_lies_below_it(path: Path) -> None:
+    floor = path.relative_to(PACKAGE).parts[0]
+    names = _imports(path)
+    ours = {name.split(".")[1] for name in names if name.startswith("rembert.")}
+    assert ours & set(BELOW) <= BELOW[floor] | {floor}
+    # Below the frameworks, a function may use the one that its caller has: to make tensors, or to read a pickle.
+    foreign = _imports(path, in_functions=floor in ("pt", "tf"))
+    assert not {name.split(".")[0] for name in foreign} & FOREIGN.get(floor, set())
+
+
+def _run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _loaded(*modules: str) -> set[str]:
+    """Which of the frameworks' packages are loaded after these imports, in a process of its own."""
+    lines = "\n".join(f"import {module}" for module in modules)
+    names = ("torch", "tensorflow", "keras", "transformers")
+    return set(_run(f"{lines}\nimport sys\nprint(*[name for name in {names} if name in sys.modules])").split())
+
+
+def test_the_ground_floors_load_no_framework() -> None:
+    # Every module of them, not only what their first file imports.
+    modules = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for path in FILES
+        if path.relative_to(PACKAGE).parts[0] in ("common", "bridge")
+    ]
+    assert _loaded("rembert") == set()
+    assert _loaded("rembert", *modules) == set()
+
+
+@needs_pt
+def test_pytorch_models_load_no_tensorflow() -> None:
+    assert _loaded("rembert.pt") == PYTORCH
+
+
+@needs_tf
+def test_tensorflow_models_load_no_pytorch() -> None:
+    assert _loaded("rembert.tf") == TENSORFLOW
+
+
+@pytest.mark.parametrize(("module", "package", "extra"), [("pt", "torch", "pt"), ("tf", "tensorflow", "tf")])
+def test_a_missing_framework_names_the_extra_to_install(module: str, package: str, extra: str) -> None:
+    said = _run(
+        f"import sys\nsys.modules[{package!r}] = None\n"
+        f"try:\n    import rembert.{module}\n"
+        "except ImportError as problem:\n    print(type(problem).__name__, problem)"
+    )
+    assert said.startswith("MissingDependencyError")
+    assert f"`{package}`" in said
+    assert f"pip install 'rembert[{extra}]'" in said
+
+
+@needs_tf
+def test_another_backend_of_keras_is_refused() -> None:
+    said = _run(
+        "import keras\nkeras.backend.backend = lambda: 'jax'\n"
+        "try:\n    import rembert.tf\nexcept ImportError as problem:\n    print(problem)"
+    )
+    assert "KERAS_BACKEND=tensorflow" in said
+
+
+@needs_pt
+@needs_tf
+def test_one_import_line_serves() -> None:
+    import rembert
+    import rembert.pt
+    import rembert.tf
+
+    for name in ("RemBertConfig", "RemBertTokenizer", "RemBertTokenizerFast"):
+        assert getattr(rembert, name) is getattr(rembert.pt, name) is getattr(rembert.tf, name)
+
+
+def test_each_framework_reads_in_about_a_thousand_lines() -> None:
+    for framework in ("pt", "tf"):
+        files = ("embeddings", "attention", "layer", "encoder", "language_models", "heads")
+        lines = sum(len((PACKAGE / framework / f"{name}.py").read_text().splitlines()) for name in files)
+        assert lines <= 1050, framework
+
+
+def test_the_twins_have_the_same_files() -> None:
+    # `tf/layers.py` holds what `torch.nn` has ready made.
+    pt, tf = ({path.name for path in (PACKAGE / each).glob("*.py")} for each in ("pt", "tf"))
+    assert tf - {"layers.py"} == pt
