@@ -2,7 +2,7 @@
 
 Reading walks the file's own hard links and maps datasets where they lie; only the rare dataset that is stored in
 chunks is read by libhdf5. Links to other places and storage in other files are refused. Writing lays the file out in
-memory first, so that a full disk is met by our own writes, which can say so. `h5py` is imported when a file is touched.
+memory first, so that a full disk is met by our own writes, which can say so. `h5py` is imported on first use.
 """
 
 from __future__ import annotations

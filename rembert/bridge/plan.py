@@ -24,6 +24,7 @@ from rembert.common.parameters import (
     parameters,
 )
 
+MAX_LAYERS = 1000  # a config that claims more than this must have a tensor for each
 _POOLER = "rembert.pooler."
 
 
@@ -41,16 +42,22 @@ class Fit:
         return [*self.match.unexpected, *self.match.unused]
 
 
+def named_head(config: RemBertConfig) -> str | None:
+    """The head that a config's `architectures` names; None where it names none of ours."""
+    listed = config.architectures if isinstance(config.architectures, list) else []
+    heads = (HEADS_BY_ARCHITECTURE.get(str(architecture).removeprefix("TF")) for architecture in listed)
+    return next((head.name for head in heads if head is not None), None)
+
+
 def recognise_head(config: RemBertConfig, tensors: Mapping[str, TensorInfo]) -> str:
     """The head that a checkpoint holds: what its config says, or else what its tensors are.
 
     A classifier alone does not tell sequence from token classification: it is the former with a pooler, the latter
     without one.
     """
-    for architecture in config.architectures or []:
-        head = HEADS_BY_ARCHITECTURE.get(str(architecture).removeprefix("TF"))
-        if head is not None:
-            return head.name
+    said = named_head(config)
+    if said is not None:
+        return said
     names = [name for name in map(canonical_name, tensors) if name is not None]
     if any(name.startswith("cls.predictions.") for name in names):
         return "causal-lm" if config.is_decoder else "masked-lm"
@@ -65,7 +72,15 @@ def fit(checkpoint: Checkpoint, config: RemBertConfig) -> Fit:
     """Match a checkpoint's tensors with the parameters of the head it holds.
 
     A pooler is kept where there is one, also beside a head that has none; a bare encoder may lack it.
+
+    Raises:
+        CheckpointError: the config claims more layers than a table of them could be made for.
     """
+    if config.num_hidden_layers > max(MAX_LAYERS, len(checkpoint.tensors)):
+        raise CheckpointError(
+            f"{checkpoint.path}: the config says {config.num_hidden_layers} layers, while there are only "
+            f"{len(checkpoint.tensors)} tensors."
+        )
     head = recognise_head(config, checkpoint.tensors)
     shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
     pooler = True if _has_pooler(shapes) else False if head == "model" else None
