@@ -43,6 +43,24 @@ def test_convert_passes_every_option_on(tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "tf_model.h5"]
 
 
+@pytest.mark.parametrize("name", ["masked_lm", "bleurt_savedmodel"])
+def test_convert_verifies_by_running_both_sides(tmp_path, capsys, name):
+    pytest.importorskip("torch")
+    pytest.importorskip("tensorflow")
+    call = ["convert", str(GOLDEN / name), str(tmp_path / "tf"), "--to", "tf", "--verify"]
+    assert main(call) == 0
+    out = capsys.readouterr().out
+    assert "logits" in out
+    assert "run in pt" in out
+    assert "run in tf" in out
+    # Another activation gives other outputs, and that is said.
+    other = {"masked_lm": "tanh", "bleurt_savedmodel": "relu"}[name]
+    assert main([*call[:2], str(tmp_path / "pt"), "--to", "pt", "--verify", "--quiet", "--hidden-act", other]) == 1
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert "differ" in streams.err
+
+
 def test_convert_refuses_and_allows_nonfinite(tmp_path, capsys):
     tensors = load_file(GOLDEN / "model" / "model.safetensors")
     tensors["pooler.dense.bias"][:] = np.nan
