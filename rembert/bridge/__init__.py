@@ -1,6 +1,7 @@
 """Checkpoints as data: readers and writers of every format, conversion, inspection. No framework is imported."""
 
 from rembert.bridge.checkpoint import FORMATS, Checkpoint, open_checkpoint
+from rembert.bridge.comparison import Difference, TensorDifference, diff
 from rembert.bridge.conversion import Conversion, convert
 from rembert.bridge.inspection import Inspection, inspect
 from rembert.bridge.saving import TARGETS, save_checkpoint, save_h5, save_pickle, save_safetensors
@@ -11,10 +12,13 @@ __all__ = [
     "TARGETS",
     "Checkpoint",
     "Conversion",
+    "Difference",
     "Inspection",
+    "TensorDifference",
     "TensorInfo",
     "TensorSource",
     "convert",
+    "diff",
     "inspect",
     "open_checkpoint",
     "save_checkpoint",

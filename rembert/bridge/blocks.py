@@ -50,7 +50,7 @@ def pieces(array: np.ndarray, dtype: np.dtype, size: int = PIECE) -> Iterator[np
 
 def copy_tiled(target: np.ndarray, source: np.ndarray) -> None:
     """Copy one matrix [m, n] into another of any memory order and dtype, tile by tile and on threads."""
-    if source.ndim != 2 or source.size < TILE * TILE:
+    if source.ndim != 2 or len(source) <= TILE:
         target[...] = source
         return
 
@@ -75,6 +75,8 @@ def all_finite(array: np.ndarray, dtype: np.dtype) -> bool:
         return not ((bits & mask) == mask).any()
 
     mask = _exponent_bits(dtype)
+    if flat.size <= _CHECKED:  # a pool of threads would cost more than the work
+        return check(0)
     with ThreadPoolExecutor(THREADS) as pool:
         return all(pool.map(check, range(0, flat.size, _CHECKED)))
 

@@ -10,12 +10,15 @@ from types import TracebackType
 
 import numpy as np
 
+from rembert.bridge.heads import recognise_head
 from rembert.bridge.index import read_index
 from rembert.bridge.registry import FORMATS, find
 from rembert.bridge.tensors import Contents, TensorInfo, TensorSource
 from rembert.common.config import CONFIG_NAME, GOOGLE_CONFIG_NAMES, RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError, InputError
 from rembert.common.files import read_json
+from rembert.common.hub import locate
+from rembert.common.parameters import HEADS
 
 MAX_CONFIG = 16 * 2**20  # bytes
 _ERF = b"\x12\x03Erf"  # a node of a saved graph that computes the error function: field 2, three letters
@@ -99,16 +102,18 @@ def open_checkpoint(path: str | os.PathLike[str], *, format: str | None = None) 
     Only structure is read here; values are read as they are asked for.
 
     Args:
-        path: what to open. A directory with several formats is read in the order of `FORMATS`.
+        path: what to open; a name like "google/rembert" that is no path is looked up on the Hugging Face Hub. A
+            directory with several formats is read in the order of `FORMATS`.
         format: a key of `FORMATS`, to read that one and no other.
 
     Raises:
         InputError: `format` is unknown.
+        MissingDependencyError: a package that the format or the Hub needs is not installed.
         CheckpointError: nothing is found, or what is found is damaged; names file, tensor and reason.
     """
-    path = Path(path)
     if format is not None and format not in FORMATS:
         raise InputError(f"`format` must be one of {', '.join(FORMATS)}. Received: `format={format!r}`.")
+    path = locate(path)
     found, main = find(path, format)
     files = [main]
     if main.name.endswith(".index.json"):
@@ -129,7 +134,7 @@ def open_checkpoint(path: str | os.PathLike[str], *, format: str | None = None) 
 def read_config(directory: Path, tensors: Mapping[str, TensorInfo]) -> RemBertConfig | None:
     """The configuration in a checkpoint's directory; None where there is none.
 
-    Google's files say nothing about labels, so their number is taken from the classifier among `tensors`. BLEURT's
+    Google's files say nothing about heads and labels: these are recognised by the tensors. BLEURT's
     `gelu` is the tanh form (see `RemBertConfig.from_pretrained`), except where its graph computes the error function.
 
     Raises:
@@ -146,6 +151,7 @@ def read_config(directory: Path, tensors: Mapping[str, TensorInfo]) -> RemBertCo
     classifier = tensors.get("classifier.weight")
     if classifier is not None and len(classifier.shape) == 2:
         config.num_labels = classifier.shape[0]
+    config.architectures = [HEADS[recognise_head(config, tensors)].architecture]
     said = read_json(present[0], ConfigError).get("hidden_act")
     if said == "gelu" and config.hidden_act == "gelu_new" and _computes_erf(directory / "saved_model.pb"):
         config.hidden_act = "gelu"

@@ -11,6 +11,7 @@ from rembert.bridge import strict_json
 from rembert.bridge.tensors import TensorInfo
 from rembert.common.errors import CheckpointError, InputError
 
+MAX_NAME = 255  # bytes; file systems allow no more
 MAX_INDEX = 16 * 2**20  # bytes; the released model's would have 100 KB
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -24,7 +25,7 @@ def read_index(path: Path) -> dict[Path, list[str]]:
     weight_map = _weight_map(path)
     shards: dict[Path, list[str]] = {}
     for tensor, name in weight_map.items():
-        if name in ("", ".", "..") or any(character in name for character in "/\\:\0"):
+        if not _is_file_name(name):
             raise CheckpointError(f"{path}: a shard must be a file beside the index. Received: {name!r:.200}.")
         shards.setdefault(path.parent / name, []).append(tensor)
     for shard in shards:
@@ -46,6 +47,15 @@ def _weight_map(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
         raise CheckpointError(f"{path}: `weight_map` must map tensor names to files. Received: {weight_map!r:.80}.")
     return weight_map
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a name is that of a file beside the index, and one that a file system can have."""
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return False
+    return name not in (".", "..") and 0 < length <= MAX_NAME and not any(part in name for part in "/\\:\0")
 
 
 def _linked_like(shard: Path, index: Path) -> bool:

@@ -1,4 +1,4 @@
-"""How a checkpoint's tensors become a model's: which head it holds, and which tensor is which parameter."""
+"""How a checkpoint's tensors become a model's: which tensor is which parameter, and what another head keeps."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from functools import partial
 import numpy as np
 
 from rembert.bridge.checkpoint import Checkpoint
-from rembert.bridge.tensors import TensorInfo, TensorSource
+from rembert.bridge.heads import has_pooler_in, recognise_head
+from rembert.bridge.tensors import TensorSource
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.parameters import (
     HEADS,
-    HEADS_BY_ARCHITECTURE,
     Kind,
     Match,
     Parameter,
-    canonical_name,
     match,
     parameters,
 )
 
-_POOLER = "rembert.pooler."
+MAX_LAYERS = 1000  # a config that claims more than this must have a tensor for each
 
 
 @dataclass(frozen=True)
@@ -41,34 +40,22 @@ class Fit:
         return [*self.match.unexpected, *self.match.unused]
 
 
-def recognise_head(config: RemBertConfig, tensors: Mapping[str, TensorInfo]) -> str:
-    """The head that a checkpoint holds: what its config says, or else what its tensors are.
-
-    A classifier alone does not tell sequence from token classification: it is the former with a pooler, the latter
-    without one.
-    """
-    for architecture in config.architectures or []:
-        head = HEADS_BY_ARCHITECTURE.get(str(architecture).removeprefix("TF"))
-        if head is not None:
-            return head.name
-    names = [name for name in map(canonical_name, tensors) if name is not None]
-    if any(name.startswith("cls.predictions.") for name in names):
-        return "causal-lm" if config.is_decoder else "masked-lm"
-    if any(name.startswith("qa_outputs.") for name in names):
-        return "question-answering"
-    if any(name.startswith("classifier.") for name in names):
-        return "sequence-classification" if _has_pooler(tensors) else "token-classification"
-    return "model"
-
-
 def fit(checkpoint: Checkpoint, config: RemBertConfig) -> Fit:
     """Match a checkpoint's tensors with the parameters of the head it holds.
 
     A pooler is kept where there is one, also beside a head that has none; a bare encoder may lack it.
+
+    Raises:
+        CheckpointError: the config claims more layers than a table of them could be made for.
     """
+    if config.num_hidden_layers > max(MAX_LAYERS, len(checkpoint.tensors)):
+        raise CheckpointError(
+            f"{checkpoint.path}: the config says {config.num_hidden_layers} layers, while there are only "
+            f"{len(checkpoint.tensors)} tensors."
+        )
     head = recognise_head(config, checkpoint.tensors)
     shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
-    pooler = True if _has_pooler(shapes) else False if head == "model" else None
+    pooler = True if has_pooler_in(shapes) else False if head == "model" else None
     table = parameters(config, head, pooler=pooler)
     return Fit(head, table, match(table, shapes))
 
@@ -122,7 +109,7 @@ def select(checkpoint: Checkpoint, found: Fit, config: RemBertConfig, head: str 
     if head is None or head == found.head:
         kept = {name: checkpoint.source(found.match.found[name]) for name in found.table}
         return Selection(found.head, kept, [], [])
-    has_pooler = any(name.startswith(_POOLER) for name in found.table) or HEADS[head].has_pooler
+    has_pooler = has_pooler_in(found.table) or HEADS[head].has_pooler
     table = parameters(config, head, pooler=has_pooler)
     keep = {name for name in found.table if name in table and not name.startswith("classifier.")}
     tensors = {
@@ -154,10 +141,6 @@ def _initial_values(parameter: Parameter, deviation: float) -> np.ndarray:
         values[outside] = random.standard_normal(int(outside.sum()), np.float32)
     values *= deviation
     return values
-
-
-def _has_pooler(names: Mapping[str, object]) -> bool:
-    return any((canonical_name(name) or "").startswith(_POOLER) for name in names)
 
 
 def _some(names: list[str]) -> str:

@@ -12,12 +12,13 @@ import numpy as np
 
 from rembert.bridge.blocks import Progress, silent
 from rembert.bridge.formats import h5, keras3, pickle, safetensors
+from rembert.bridge.heads import named_head
 from rembert.bridge.index import index_content, is_shard, parse_size, plan_shards
 from rembert.bridge.tensors import TensorSource
 from rembert.common.config import CONFIG_NAME, RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.files import atomic_path, write_json
-from rembert.common.parameters import HEADS, HEADS_BY_ARCHITECTURE, Parameter, file_name, parameters
+from rembert.common.parameters import HEADS, Parameter, file_name, parameters
 
 DEFAULT_SHARD_SIZE = "5GB"
 TARGETS = ("pt", "tf", "keras", "torch-bin")
@@ -158,9 +159,7 @@ def save_checkpoint(
     """
     if to not in TARGETS:
         raise InputError(f"`to` must be one of {', '.join(TARGETS)}. Received: `to={to!r}`.")
-    if head is None:
-        named = [HEADS_BY_ARCHITECTURE.get(architecture) for architecture in config.architectures or []]
-        head = next((found.name for found in named if found is not None), None)
+    head = named_head(config) if head is None else head
     if head not in HEADS:
         raise InputError(f"`head` must be one of {', '.join(HEADS)}. Received: `head={head!r}`.")
     sources = {

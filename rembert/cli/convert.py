@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 from rembert.bridge import TARGETS, Conversion, convert
 from rembert.cli.progress import Progress
 from rembert.cli.text import byte_size, shortened
+from rembert.cli.verify import verify
 from rembert.common.config import ACTIVATIONS
 from rembert.common.parameters import HEADS
 
@@ -20,6 +24,8 @@ _FILES = {
     "keras": "model.weights.h5",
     "torch-bin": "pytorch_model.bin",
 }
+# Relative differences that rounding the weights explains: some tens of steps of these dtypes' precision.
+_TOLERANCES = {"float16": 5e-2, "bfloat16": 3e-1}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -44,6 +50,9 @@ def add_parser(subparsers: Any) -> None:
         help="write this activation into the config, such as gelu_new for the tanh form of gelu",
     )
     parser.add_argument("--allow-nonfinite", action="store_true", help="write NaN and infinite weights too")
+    parser.add_argument(
+        "--verify", action="store_true", help="then run SRC and DST on the same inputs and compare their outputs"
+    )
     parser.add_argument("--force", action="store_true", help="replace a checkpoint that stands at DST")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -69,7 +78,18 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(done), default=str, indent=2))
     elif not args.quiet:
         print("\n".join(_lines(done)))
-    return 0
+    return _verify(args) if args.verify else 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    """Run both sides; 1 where their outputs differ by more than the dtype explains. A report stays alone on stdout."""
+    tolerance = _TOLERANCES.get(args.dtype, 1e-4)
+    call = argparse.Namespace(paths=[args.source, args.target], frameworks=None, tolerance=tolerance, seed=0)
+    with redirect_stdout(sys.stderr if args.json else io.StringIO() if args.quiet else sys.stdout):
+        code = verify(call)
+    if code:
+        print(f"rembert: the outputs of {args.source} and {args.target} differ", file=sys.stderr)
+    return code
 
 
 def _lines(done: Conversion) -> list[str]:

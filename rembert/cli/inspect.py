@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rembert.bridge import Inspection, inspect
-from rembert.cli.text import byte_size, shortened
+from rembert.cli.text import byte_size, shortened, table
+
+# What a changed value would be noticed by.
+_NONE = "none in this format: a changed value cannot be seen"
+_CHECKSUMS = {
+    "safetensors": _NONE,
+    "pickle": "ZIP members, compared when values are read",
+    "h5": _NONE,
+    "keras": "in a .keras archive, compared when values are read; none in .weights.h5",
+    "tf1": "CRC-32C of every variable, compared when values are read",
+    "savedmodel": "CRC-32C of every variable, compared when values are read",
+}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -18,14 +31,18 @@ def add_parser(subparsers: Any) -> None:
         description="Say what a checkpoint is: format, head, parameters, dtypes, and what is missing or unknown.",
     )
     parser.add_argument("path", metavar="PATH", type=Path, help="a checkpoint directory, file or index")
+    parser.add_argument("--tensors", action="store_true", help="list every tensor: name, shape, dtype, size")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; 1 where the checkpoint does not fit its config."""
     found = inspect(args.path)
-    for line in _lines(found):
-        print(line)
+    if args.json:
+        print(json.dumps(_as_json(found, args.tensors), indent=2))
+    else:
+        print("\n".join(_lines(found) + (_tensor_lines(found) if args.tensors else [])))
     return 0 if found.fits or found.head is None else 1
 
 
@@ -48,6 +65,29 @@ def _lines(found: Inspection) -> list[str]:
         f"mis-shaped  {wrong.name}: {list(wrong.in_checkpoint)}, the config says {list(wrong.in_model)}"
         for wrong in found.mismatched
     ]
+    lines.append(f"checksums   {_CHECKSUMS[found.format]}")
     if found.fits:
         lines.append("complete    every parameter is there, in the shape the config gives it")
     return lines
+
+
+def _tensor_lines(found: Inspection) -> list[str]:
+    rows = [
+        (name, "x".join(map(str, info.shape)) or "scalar", info.dtype.name, byte_size(info.nbytes))
+        for name, info in found.tensors.items()
+    ]
+    return ["", *table([("tensor", "shape", "dtype", "size"), *rows], right=(3,)).split("\n")]
+
+
+def _as_json(found: Inspection, tensors: bool) -> dict[str, Any]:
+    content = {name: value for name, value in vars(found).items() if name not in ("tensors", "mismatched")}
+    content["path"] = str(found.path)
+    content["fits"] = found.fits
+    content["checksums"] = _CHECKSUMS[found.format]
+    content["mismatched"] = [asdict(wrong) for wrong in found.mismatched]
+    if tensors:
+        content["tensors"] = {
+            name: {"shape": list(info.shape), "dtype": info.dtype.name, "bytes": info.nbytes}
+            for name, info in found.tensors.items()
+        }
+    return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from rembert import __version__
 from rembert.common.errors import InputError, RemBertError
 
 # Each is a module here with `add_parser(subparsers)`. It imports no framework until it runs.
-COMMANDS = ("demo", "convert", "inspect", "verify", "trim")
+COMMANDS = ("demo", "convert", "inspect", "diff", "verify", "trim", "tokenize")
 
 DONE, WRONG_DATA, WRONG_CALL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -23,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit code: 0 done, 1 the data is wrong, 2 the call is wrong.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a damaged file may hold names that no terminal can show
     try:
         args = _parser().parse_args(argv)
         code: int = args.run(args)

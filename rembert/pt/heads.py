@@ -155,7 +155,7 @@ class RemBertForMultipleChoice(RemBertPreTrainedModel):
 
 
 class RemBertForTokenClassification(RemBertPreTrainedModel):
-    """Classifies every token."""
+    """Classifies every token, as for named entities or parts of speech."""
 
     head = "token-classification"
 

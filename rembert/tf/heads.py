@@ -182,7 +182,7 @@ class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
-    """Classifies every token."""
+    """Classifies every token, as for named entities or parts of speech."""
 
     head = "token-classification"
 

@@ -13,7 +13,7 @@ import safetensors.numpy
 from rembert.bridge import convert, inspect, open_checkpoint
 from rembert.bridge.crc32c import crc32c, masked
 from rembert.common.errors import CheckpointError
-from tests.bridge.support import GOLDEN
+from tests.bridge.support import GOLDEN, make_index, put_varint
 
 TF1 = GOLDEN / "tf1_pretraining"
 BLEURT = GOLDEN / "bleurt_savedmodel"
@@ -189,32 +189,6 @@ def test_a_changed_byte_of_the_index_is_seen(tmp_path, place):
     index.write_bytes(content)
     with pytest.raises(CheckpointError, match=re.escape(str(index))):
         open_checkpoint(source)
-
-
-def put_varint(value):
-    out = b""
-    while value >= 0x80:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def make_index(path, entries):
-    """A table with one block, every checksum right, from key-value pairs."""
-
-    def block(pairs):
-        body = b"".join(
-            b"\0" + put_varint(len(key)) + put_varint(len(value)) + key + value for key, value in pairs
-        ) + (0).to_bytes(4, "little") + (1).to_bytes(4, "little")  # fmt: skip
-        return body, body + b"\0" + masked(crc32c(np.frombuffer(body + b"\0", np.uint8))).to_bytes(4, "little")
-
-    body, first = block(entries)
-    handle = put_varint(0) + put_varint(len(body))
-    top, second = block([(b"\xff", handle)])
-    empty, third = block([])
-    places = (len(first) + len(second), len(empty), len(first), len(top))
-    footer = b"".join(map(put_varint, places)).ljust(40, b"\0")
-    path.write_bytes(first + second + third + footer + (0xDB4775248B80FB57).to_bytes(8, "little"))
 
 
 HEADER = b"\x08\x01"  # one data file

@@ -8,6 +8,7 @@ import pytest
 
 from rembert.bridge import convert, inspect, open_checkpoint
 from rembert.common.errors import CheckpointError, ConfigError, InputError
+from rembert.common.parameters import canonical_name
 from tests.bridge.support import GOLDEN, MODELS
 
 
@@ -149,3 +150,215 @@ def test_old_buffers_are_left_out(tmp_path):
     done = convert(source, tmp_path / "out", "pt")
     assert done.left_out == ["embeddings.position_ids"]
     assert weights(tmp_path / "out") == weights(GOLDEN / "model")
+
+
+# ---------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_dtype_is_what_torch_makes_of_it(tmp_path, dtype):
+    import torch
+    from safetensors.torch import load_file
+
+    convert(GOLDEN / "model", tmp_path / "out", "pt", dtype=dtype)
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    for name, values in load_file(GOLDEN / "model" / "model.safetensors").items():
+        assert torch.equal(written[name], values.to(getattr(torch, dtype))), name
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == dtype
+
+
+@pytest.mark.parametrize("to", ["tf", "keras"])
+def test_half_precision_survives_hdf5(tmp_path, to):
+    convert(GOLDEN / "model", tmp_path / "half", "pt", dtype="float16")
+    convert(tmp_path / "half", tmp_path / to, to)
+    convert(tmp_path / to, tmp_path / "back", "pt")
+    assert weights(tmp_path / "back") == weights(tmp_path / "half")
+
+
+@pytest.mark.parametrize("to", ["pt", "tf", "torch-bin"])
+def test_shards_convert_back_to_one_file(tmp_path, to):
+    done = convert(GOLDEN / "masked_lm", tmp_path / "shards", to, max_shard_size="40KB")
+    assert sum("-of-" in file for file in done.files) >= 3
+    assert any(file.endswith(".index.json") for file in done.files)
+    convert(tmp_path / "shards", tmp_path / "one", "pt")
+    assert weights(tmp_path / "one") == weights(GOLDEN / "masked_lm")
+
+
+FORMATS_WRITTEN = ("pt", "tf", "keras", "torch-bin")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_path_between_formats_is_bit_exact(tmp_path, name):
+    """Each format into each other, so that none relies on coming from safetensors."""
+    with open_checkpoint(GOLDEN / name) as golden:
+        expected = {canonical_name(tensor): golden.read(tensor) for tensor in golden.tensors}
+    for first in FORMATS_WRITTEN:
+        convert(GOLDEN / name, tmp_path / first, first)
+        for second in FORMATS_WRITTEN:
+            convert(tmp_path / first, tmp_path / f"{first}-{second}", second)
+            with open_checkpoint(tmp_path / f"{first}-{second}") as written:
+                found = {canonical_name(tensor): written.read(tensor) for tensor in written.tensors}
+            assert found.keys() == expected.keys()
+            for tensor, values in expected.items():
+                np.testing.assert_array_equal(found[tensor], values, strict=True, err_msg=f"{first} {second}")
+
+
+def test_the_encoder_alone(tmp_path):
+    done = convert(GOLDEN / "sequence_classification", tmp_path / "out", "pt", head="model")
+    assert done.head == "model"
+    assert done.fresh == []
+    assert sorted(done.dropped) == ["classifier.bias", "classifier.weight"]
+    found = inspect(tmp_path / "out")
+    assert found.fits
+    assert "embeddings.word_embeddings.weight" in found.tensors
+    with (
+        open_checkpoint(tmp_path / "out") as ours,
+        open_checkpoint(GOLDEN / "sequence_classification") as theirs,
+    ):
+        for name in ours.tensors:
+            np.testing.assert_array_equal(ours.read(name), theirs.read(f"rembert.{name}"))
+
+
+def test_a_fresh_head(tmp_path):
+    done = convert(GOLDEN / "masked_lm", tmp_path / "out", "pt", head="sequence-classification")
+    assert inspect(tmp_path / "out").fits
+    assert sorted(done.fresh) == [
+        *("classifier.bias", "classifier.weight"),
+        *("rembert.pooler.dense.bias", "rembert.pooler.dense.weight"),
+    ]
+    assert len(done.dropped) == 6
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == [
+        "RemBertForSequenceClassification"
+    ]
+    with open_checkpoint(tmp_path / "out") as checkpoint:
+        kernel = checkpoint.read("rembert.pooler.dense.weight")
+        deviation = checkpoint.config.initializer_range
+        assert not checkpoint.read("classifier.bias").any()
+        assert 0 < np.abs(kernel).max() <= 2 * deviation
+        # A normal cut off at two deviations has 0.88 of its deviation.
+        assert abs(kernel.std() / deviation - 0.88) < 0.05
+    convert(GOLDEN / "masked_lm", tmp_path / "again", "pt", head="sequence-classification")
+    assert weights(tmp_path / "again") == weights(tmp_path / "out")
+
+
+def test_a_classifier_is_not_taken_for_another(tmp_path):
+    done = convert(GOLDEN / "token_classification", tmp_path / "out", "pt", head="sequence-classification")
+    assert "classifier.weight" in done.fresh
+
+
+def test_a_language_model_keeps_its_head_as_a_decoder(tmp_path):
+    done = convert(GOLDEN / "masked_lm", tmp_path / "out", "pt", head="causal-lm")
+    assert done.fresh == done.dropped == []
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["is_decoder"] is True
+
+
+def test_refuses_an_unknown_head(tmp_path):
+    with pytest.raises(InputError, match="`head` must be one of"):
+        convert(GOLDEN / "model", tmp_path / "out", "pt", head="next-sentence")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite(tmp_path, value):
+    from safetensors.numpy import load_file, save_file
+
+    source = copy_with(tmp_path)
+    tensors = load_file(source / "model.safetensors")
+    tensors["pooler.dense.weight"][3, 4] = value
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    for to in FORMATS_WRITTEN:
+        with pytest.raises(CheckpointError, match=r"pooler\.dense\.weight.*NaN or infinite"):
+            convert(source, tmp_path / to, to)
+        assert not (tmp_path / to).exists()
+        done = convert(source, tmp_path / to, to, allow_nonfinite=True)
+        assert done.nonfinite == ["rembert.pooler.dense.weight"]
+        convert(tmp_path / to, tmp_path / f"{to}-back", "pt", allow_nonfinite=True)
+        assert weights(tmp_path / f"{to}-back") == weights(source)
+
+
+def test_a_dtype_too_narrow_for_a_value_is_refused(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    source = copy_with(tmp_path)
+    tensors = load_file(source / "model.safetensors")
+    tensors["pooler.dense.weight"][0, 0] = 1e5
+    save_file(tensors, source / "model.safetensors")
+    with pytest.raises(CheckpointError, match="infinite as float16"):
+        convert(source, tmp_path / "out", "pt", dtype="float16")
+    convert(source, tmp_path / "out", "pt", dtype="bfloat16")
+
+
+def test_force_replaces_a_checkpoint_and_nothing_else(tmp_path):
+    convert(GOLDEN / "model", tmp_path / "out", "tf")
+    convert(GOLDEN / "masked_lm", tmp_path / "out", "pt", force=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+    assert weights(tmp_path / "out") == weights(GOLDEN / "masked_lm")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("kept")
+    with pytest.raises(InputError, match="does not look like a checkpoint"):
+        convert(GOLDEN / "model", mine, "pt", force=True)
+    assert (mine / "thesis.txt").read_text() == "kept"
+    with pytest.raises(InputError, match="which is a file"):
+        convert(GOLDEN / "model", mine / "thesis.txt", "pt", force=True)
+
+
+def test_the_source_is_never_replaced(tmp_path):
+    source = copy_with(tmp_path)
+    for target in (source, source / "model.safetensors", tmp_path):
+        with pytest.raises(InputError):
+            convert(source, target, "tf", force=True)
+    assert weights(source) == weights(GOLDEN / "model")
+
+
+def test_writing_is_the_same_on_every_run(tmp_path):
+    for to in FORMATS_WRITTEN:
+        files = []
+        for run in "ab":
+            convert(GOLDEN / "masked_lm", tmp_path / run / to, to)
+            files.append({path.name: path.read_bytes() for path in (tmp_path / run / to).iterdir()})
+        assert files[0] == files[1], to
+
+
+def test_an_index_is_not_trusted(tmp_path):
+    convert(GOLDEN / "model", tmp_path / "good", "pt", max_shard_size="40KB")
+    index = tmp_path / "good" / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    shards = sorted(set(content["weight_map"].values()))
+
+    def refused(change, reason):
+        index.write_text(change if isinstance(change, str) else json.dumps(change))
+        with pytest.raises(CheckpointError, match=reason):
+            open_checkpoint(tmp_path / "good")
+
+    def renamed(name):
+        return {"weight_map": dict.fromkeys(content["weight_map"], name)}
+
+    shutil.copyfile(tmp_path / "good" / shards[0], tmp_path / shards[0])
+    for name in (f"../{shards[0]}", str(tmp_path / shards[0]), "..", "", "a\0b", f".\\{shards[0]}"):
+        refused(renamed(name), "must be a file beside the index")
+    refused(renamed("missing.safetensors"), "`missing.safetensors` is missing")
+    refused({}, "`weight_map` must map")
+    refused({"weight_map": []}, "`weight_map` must map")
+    refused({"weight_map": {"a": 3}}, "`weight_map` must map")
+    refused("{", "not JSON")
+    refused("[" * 100_000, "not JSON")
+    refused('{"weight_map": {"a": "x", "a": "y"}}', "`a` stands twice")
+    swapped = {key: shards[0] if name == shards[1] else name for key, name in content["weight_map"].items()}
+    refused({"weight_map": swapped}, "lacks tensor")
+    without = dict(list(content["weight_map"].items())[1:])
+    refused({"weight_map": without}, "does not place tensor")
+    index.write_text(json.dumps(content))
+    (tmp_path / "good" / shards[0]).unlink()
+    (tmp_path / "good" / shards[0]).symlink_to(tmp_path / shards[0])
+    with pytest.raises(CheckpointError, match="link that leads out"):
+        open_checkpoint(tmp_path / "good")
+
+
+def test_a_download_cache_of_links_is_read(tmp_path):
+    """As huggingface_hub lays it out: every name a link into one folder of blobs."""
+    convert(GOLDEN / "model", tmp_path / "blobs", "pt", max_shard_size="40KB")
+    snapshot = tmp_path / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    for path in (tmp_path / "blobs").iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    assert inspect(snapshot).fits

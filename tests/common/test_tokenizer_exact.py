@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rembert import RemBertTokenizer, RemBertTokenizerFast
@@ -34,6 +34,7 @@ def test_random_unicode_has_the_ids_of_sentencepiece(tokenizer, seed):
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_one_text_alone_and_in_a_batch_are_sentencepieces(text):
     tokenizer = _shared()
+    assume(not any(token in text for token in tokenizer.all_special_tokens))
     expected = processor().encode(text)
     assert tokenizer.encode(text, add_special_tokens=False) == expected
     assert ids_of(tokenizer, [text] * 3) == [expected] * 3

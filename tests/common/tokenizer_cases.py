@@ -65,7 +65,33 @@ def random_texts(count: int, seed: int = 0) -> list[str]:
 
 def train(model_type: str = "unigram", **options: object) -> bytes:
     """A small SentencePiece model, from a few sentences."""
-    words = "the of and a to in is you that it he was for on are as with his they be at one have this from".split()
+    words = [
+        "the",
+        "of",
+        "and",
+        "a",
+        "to",
+        "in",
+        "is",
+        "you",
+        "that",
+        "it",
+        "he",
+        "was",
+        "for",
+        "on",
+        "are",
+        "as",
+        "with",
+        "his",
+        "they",
+        "be",
+        "at",
+        "one",
+        "have",
+        "this",
+        "from",
+    ]
     rng = random.Random(1)
     lines = [" ".join(rng.choices(words, k=8)) for _ in range(300)]
     target = io.BytesIO()

@@ -12,7 +12,7 @@ from typing import Any
 from rembert.bridge import strict_json
 from rembert.bridge.archive import Archive
 from rembert.bridge.blocks import Progress, silent
-from rembert.bridge.formats.h5 import fill, h5_file, read_datasets, reserve
+from rembert.bridge.hdf5 import new_file, read_datasets
 from rembert.bridge.names import from_keras_path, keras_path
 from rembert.bridge.tensors import Contents, TensorSource, is_float, turned
 from rembert.common.errors import CheckpointError
@@ -49,14 +49,12 @@ def write(
         head: a key of `HEADS`: the layout starts at the model's own attributes.
         progress: called with the bytes just written.
     """
-    values: dict[int, TensorSource] = {}
-    with h5_file(path) as file:
+    with new_file(path, progress) as (_, reserve):
         for name, parameter in table.items():
             if name in tensors:
                 place, transposed = keras_path(parameter, head)
                 source = turned(tensors[name]) if transposed else tensors[name]
-                values[reserve(file, place, source)] = source
-    fill(path, values, progress)
+                reserve(place, source)
 
 
 def _read_archive(path: Path) -> Contents:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,9 +76,11 @@ def write(path: Path, tensors: Mapping[str, TensorSource], progress: Progress = 
 
 def _archive(path: Path) -> Archive:
     """The archive, as torch has written it since version 1.6."""
-    if not zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        is_archive = file.read(4) == b"PK\x03\x04"
+    if not is_archive:
         raise CheckpointError(
-            f"{path}: this is no ZIP archive as torch has written since version 1.6, or it is cut off. An older file "
+            f"{path}: this is no ZIP archive as torch has written since version 1.6. An older file "
             "can be loaded and saved once with torch itself."
         )
     archive = Archive(path)

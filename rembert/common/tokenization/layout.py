@@ -73,7 +73,9 @@ def windows(
         seconds = [] if second is None else [_cut(second, keep_second, side)]
     if second is None:
         return [Window(sample, stretch, None) for stretch in firsts]
-    return [Window(sample, a, b) for a, b in product(firsts, seconds)]
+    # The order is that of transformers: the other windows of the first text come before those of the second.
+    pairs = [(firsts[0], seconds[0]), *product(firsts[1:], seconds), *product(firsts[:1], seconds[1:])]
+    return [Window(sample, a, b) for a, b in pairs]
 
 
 def _kept(

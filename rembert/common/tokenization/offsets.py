@@ -8,7 +8,7 @@ nothing else has an empty range, before the next character.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
 
 import numpy as np
@@ -123,8 +123,8 @@ def word_numbers(model: SentencePieceModel, text: str, ids: list[int]) -> list[i
 def _shared_spans(starts: np.ndarray, ends: np.ndarray) -> list[Span]:
     lengths = ends - starts
     spans = _table().take(starts * _LENGTHS + lengths, mode="clip")
-    for index in np.flatnonzero((starts >= _STARTS) | (lengths >= _LENGTHS)).tolist():
-        spans[index] = (int(starts[index]), int(ends[index]))
+    others = np.flatnonzero((starts >= _STARTS) | (lengths >= _LENGTHS))
+    spans[others] = _tuples(zip(starts[others].tolist(), ends[others].tolist(), strict=True), len(others))
     return spans.tolist()
 
 
@@ -134,7 +134,13 @@ _shared: np.ndarray | None = None
 def _table() -> np.ndarray:
     global _shared
     if _shared is None:
-        table = np.empty(_STARTS * _LENGTHS, object)
-        table[:] = [(start, start + length) for start in range(_STARTS) for length in range(_LENGTHS)]
-        _shared = table
+        pairs = ((start, start + length) for start in range(_STARTS) for length in range(_LENGTHS))
+        _shared = _tuples(pairs, _STARTS * _LENGTHS)
     return _shared
+
+
+def _tuples(pairs: Iterable[Span], count: int) -> np.ndarray:
+    """An array of shape [count] that holds tuples; NumPy would make two dimensions of a list of them."""
+    result = np.empty(count, object)
+    result[:] = list(pairs)
+    return result

@@ -209,8 +209,8 @@ class RemBertTokenizer(CallableTokenizer):
             "padding_side": self.padding_side,
             "remove_space": self.remove_space,
             OWN_KEY: __version__,
-            # With this class, transformers 4 and 5 read tokenizer.json as it stands. Version 5's RemBertTokenizer takes
-            # a normaliser of its own, which keeps spaces at the end of a text.
+            # With this class transformers reads tokenizer.json as it stands. Version 5's RemBertTokenizer has a
+            # normaliser of its own, which keeps spaces at the end of a text.
             "tokenizer_class": "PreTrainedTokenizerFast",
             "truncation_side": self.truncation_side,
         }

@@ -1,0 +1,92 @@
+"""Compare two checkpoints tensor by tensor, whatever their formats."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from rembert.bridge.blocks import PIECE
+from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
+from rembert.bridge.tensors import TensorInfo
+from rembert.common.parameters import canonical_name
+
+
+@dataclass(frozen=True)
+class TensorDifference:
+    """How one tensor differs between two checkpoints.
+
+    Attributes:
+        name: its canonical name.
+        a, b: shape and dtype in each.
+        largest, mean: the largest and the mean absolute difference of the values; infinite where a number stands
+            against NaN or infinity, None where the shapes differ.
+    """
+
+    name: str
+    a: TensorInfo
+    b: TensorInfo
+    largest: float | None
+    mean: float | None
+
+    @property
+    def same(self) -> bool:
+        """Whether shape, dtype and all values agree."""
+        return self.a == self.b and self.largest == 0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What `diff` found: tensors that only one checkpoint has, and every one that both have."""
+
+    only_in_a: list[str]
+    only_in_b: list[str]
+    tensors: list[TensorDifference]
+
+    @property
+    def same(self) -> bool:
+        """Whether both hold the same tensors with the same values."""
+        return not (self.only_in_a or self.only_in_b) and all(tensor.same for tensor in self.tensors)
+
+
+def diff(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Difference:
+    """Compare two checkpoints by canonical names, in PyTorch's orientation.
+
+    Args:
+        a, b: anything `open_checkpoint` opens.
+
+    Raises:
+        CheckpointError: one of them is damaged.
+    """
+    with open_checkpoint(a) as first, open_checkpoint(b) as second:
+        names, others = _names(first), _names(second)
+        return Difference(
+            only_in_a=[name for name in names if name not in others],
+            only_in_b=[name for name in others if name not in names],
+            tensors=[_compare(name, first, names[name], second, others[name]) for name in names if name in others],
+        )
+
+
+def _names(checkpoint: Checkpoint) -> dict[str, str]:
+    """A checkpoint's own names by canonical name; what is no parameter keeps its own."""
+    return {canonical_name(name) or name: name for name in checkpoint.tensors}
+
+
+def _compare(name: str, a: Checkpoint, name_in_a: str, b: Checkpoint, name_in_b: str) -> TensorDifference:
+    of_a, of_b = (TensorInfo(info.shape, info.dtype) for info in (a.tensors[name_in_a], b.tensors[name_in_b]))
+    if of_a.shape != of_b.shape:
+        return TensorDifference(name, of_a, of_b, largest=None, mean=None)
+    largest = total = 0.0
+    values = [np.atleast_1d(a.read(name_in_a)), np.atleast_1d(b.read(name_in_b))]
+    rows = max(1, PIECE // max(1, 8 * math.prod(values[0].shape[1:])))
+    for start in range(0, len(values[0]), rows):
+        left, right = (array[start : start + rows].astype(np.float64) for array in values)
+        with np.errstate(invalid="ignore"):
+            distance = np.abs(left - right)
+        distance[(left == right) | (np.isnan(left) & np.isnan(right))] = 0
+        distance[np.isnan(distance)] = np.inf
+        largest = max(largest, float(distance.max(initial=0)))
+        total += float(distance.sum())
+    return TensorDifference(name, of_a, of_b, largest=largest, mean=total / max(1, of_a.size))

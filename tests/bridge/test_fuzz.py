@@ -1,0 +1,54 @@
+"""Damaged checkpoints of every format, in child processes under limits of time and memory."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+OURS = ("safetensors", "index", "config", "bundle")
+PARSED_BY_C = ("h5", "keras", "pickle")
+INPUTS = 2000
+
+
+def run(format, first, count):
+    """Outcomes by input number. An input that ends the program gets that as its outcome, and the rest goes on."""
+    outcomes = {}
+    while len(outcomes) < count:
+        start = first + len(outcomes)
+        command = [sys.executable, "-m", "tests.bridge.fuzzing", format, str(start), str(first + count - start)]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        found = re.findall(r"^(\d+) (.*)$", result.stdout, re.MULTILINE)
+        assert found, result.stderr
+        outcomes.update({int(number): outcome for number, outcome in found})
+        if result.returncode != 0:
+            outcomes[max(outcomes)] = f"died: {result.returncode}"
+    return outcomes
+
+
+def check(format, outcomes):
+    """No outcome but the good ones; where a C library parses, its crashes are counted and reported."""
+    wrong = {number: outcome for number, outcome in outcomes.items() if outcome not in ("ok", "refused")}
+    crashes = {number: outcome for number, outcome in wrong.items() if outcome.startswith("died")}
+    counts = {kind: list(outcomes.values()).count(kind) for kind in ("ok", "refused")}
+    print(f"{format}: {len(outcomes)} inputs, {counts}, {len(crashes)} crashes: {crashes}")
+    if format in PARSED_BY_C:
+        # A crash inside libhdf5 or torch is theirs; a signal other than a crash (a hang: SIGALRM) is not accepted.
+        assert not [outcome for outcome in crashes.values() if outcome == "died: -14"]
+        wrong = {number: outcome for number, outcome in wrong.items() if number not in crashes}
+        assert len(crashes) <= len(outcomes) // 100
+    assert not wrong
+    assert counts["refused"] > len(outcomes) // 10, "the damage is seen at all"
+
+
+@pytest.mark.parametrize("format", list(OURS))
+def test_a_few_damaged_files(format):
+    check(format, run(format, 0, 60))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", [*OURS, *PARSED_BY_C])
+def test_many_damaged_files(format):
+    check(format, run(format, 0, INPUTS))

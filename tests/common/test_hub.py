@@ -1,0 +1,117 @@
+"""Names of the Hugging Face Hub, against huggingface_hub itself where it needs no network."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rembert.bridge import open_checkpoint
+from rembert.common.errors import CheckpointError, MissingDependencyError
+from rembert.common.hub import locate
+
+GOLDEN = Path(__file__).parent.parent / "fixtures" / "golden"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The hub's client with its two calls replaced: a list of files, and what was asked for."""
+    client = pytest.importorskip("huggingface_hub")
+    asked = {}
+    client.files = ["config.json"]
+
+    class Api:
+        def list_repo_files(self, name, revision=None):
+            return client.files
+
+    def snapshot_download(name, **options):
+        asked.update(name=name, **options)
+        return str(GOLDEN / "model")
+
+    monkeypatch.setattr(client, "HfApi", Api)
+    monkeypatch.setattr(client, "snapshot_download", snapshot_download)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    return client, asked
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen", "left"),
+    [
+        (["model.safetensors", "pytorch_model.bin", "tf_model.h5"], "model.safetensors", "pytorch_model.bin"),
+        (["pytorch_model.bin", "tf_model.h5", "rust_model.ot"], "pytorch_model.bin", "tf_model.h5"),
+        (["tf_model-00001-of-00002.h5", "tf_model.h5.index.json"], "tf_model-*-of-*.h5", "model.safetensors"),
+    ],
+)
+def test_only_one_format_is_downloaded(hub, files, chosen, left):
+    client, asked = hub
+    client.files = [*files, "config.json", "sentencepiece.model"]
+    with open_checkpoint("google/rembert") as checkpoint:
+        assert checkpoint.config is not None
+        assert checkpoint.path == GOLDEN / "model"
+    assert asked["name"] == "google/rembert"
+    assert chosen in asked["allow_patterns"]
+    assert left not in asked["allow_patterns"]
+    assert {"*.json", "sentencepiece.model"} <= set(asked["allow_patterns"])
+
+
+def test_what_exists_is_never_looked_up(tmp_path, monkeypatch, hub):
+    _, asked = hub
+    (tmp_path / "google" / "rembert").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert locate("google/rembert") == Path("google/rembert")
+    for path in ("/no/such", "rembert", "./google/other", "../a/b", "a/b/c", "a/../b"):
+        assert locate(path) == Path(path)
+    assert not asked
+
+
+def test_without_the_client_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingDependencyError, match=r"google/rembert.*pip install 'huggingface_hub'"):
+        open_checkpoint("google/rembert")
+
+
+def in_offline_process(cache, name):
+    program = "import sys; from rembert.bridge import open_checkpoint; print(open_checkpoint(sys.argv[1]).path)"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
+    command = [sys.executable, "-c", program, name]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=GOLDEN.parent.parent.parent)
+
+
+def test_offline_the_cache_is_used(tmp_path):
+    """A cache as the client itself lays it out, read by the real client."""
+    pytest.importorskip("huggingface_hub")
+    repository = tmp_path / "models--google--rembert"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    (repository / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    for name in ("config.json", "model.safetensors"):
+        (repository / "blobs" / name).write_bytes((GOLDEN / "model" / name).read_bytes())
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+    result = in_offline_process(tmp_path, "google/rembert")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == str(snapshot)
+
+
+def test_offline_and_not_in_the_cache(tmp_path):
+    pytest.importorskip("huggingface_hub")
+    result = in_offline_process(tmp_path, "google/rembert")
+    assert "CheckpointError: `google/rembert` is no path here, not in the cache" in result.stderr
+
+
+def test_a_repository_that_does_not_exist(hub, monkeypatch):
+    client, _ = hub
+
+    class Missing(client.errors.RepositoryNotFoundError):
+        def __init__(self):  # the real one wants a response of the network
+            Exception.__init__(self, "404: not found")
+
+    class Api:
+        def list_repo_files(self, name, revision=None):
+            raise Missing
+
+    monkeypatch.setattr(client, "HfApi", Api)
+    with pytest.raises(CheckpointError, match="`google/nothing` is neither a path here nor a repository"):
+        open_checkpoint("google/nothing")

@@ -1,0 +1,265 @@
+"""Padding, truncation, windows, tensors and the parts of a call."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from rembert import RemBertTokenizer
+from rembert.common.errors import InputError, MissingDependencyError
+from rembert.common.tokenization import BatchEncoding
+from tests.common.tokenizer_cases import MODEL
+
+NUMBERS = "one two three four five six seven eight nine ten"  # 20 pieces
+
+
+def test_values_are_plain_lists_of_int(tokenizer):
+    result = tokenizer(["a b", "c"], return_special_tokens_mask=True)
+    assert list(result) == ["input_ids", "token_type_ids", "attention_mask", "special_tokens_mask"]
+    for rows in result.values():
+        assert type(rows) is list
+        assert {type(value) for row in rows for value in row} == {int}
+    assert result["attention_mask"][0] is not result["attention_mask"][1]
+
+
+def test_batches_of_pairs_have_two_forms(tokenizer):
+    expected = tokenizer(["a", "b"], ["c", "d e"])
+    assert tokenizer([("a", "c"), ["b", "d e"]]) == expected
+    assert tokenizer.batch_encode_plus([("a", "c"), ("b", "d e")]) == expected
+    assert tokenizer([["a", "x y"], ["b", "c"]], is_split_into_words=True)["input_ids"][0] == tokenizer.encode("a x y")
+
+
+def test_single_pair_of_word_lists(tokenizer):
+    result = tokenizer(["a", "b"], ["c"], is_split_into_words=True)
+    assert result["input_ids"] == tokenizer("a b", "c")["input_ids"]
+    assert result.word_ids() == [None, 0, 1, None, 0, None]
+
+
+def test_empty_batch(tokenizer):
+    assert tokenizer([]) == {"input_ids": [], "token_type_ids": [], "attention_mask": []}
+    assert tokenizer([], return_overflowing_tokens=True)["overflow_to_sample_mapping"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "lengths"),
+    [
+        ({}, [3, 8]),
+        ({"padding": True}, [8, 8]),
+        ({"padding": "longest"}, [8, 8]),
+        ({"padding": "do_not_pad"}, [3, 8]),
+        ({"padding": "max_length", "max_length": 10}, [10, 10]),
+        ({"padding": "max_length", "max_length": 5}, [5, 8]),
+        ({"padding": "max_length", "max_length": 5, "truncation": True}, [5, 5]),
+        ({"padding": True, "max_length": 20}, [8, 8]),
+        ({"padding": True, "pad_to_multiple_of": 5}, [10, 10]),
+        ({"padding": "max_length", "max_length": 9, "pad_to_multiple_of": 4}, [12, 12]),
+        ({"pad_to_multiple_of": 16}, [3, 8]),
+        ({"max_length": 6}, [3, 6]),  # truncation follows from `max_length` alone
+        ({"max_length": 6, "truncation": False}, [3, 8]),
+    ],
+)
+def test_lengths(tokenizer, options, lengths):
+    result = tokenizer(["a", "a b c d e f"], **options)
+    for name in ("input_ids", "token_type_ids", "attention_mask"):
+        assert list(map(len, result[name])) == lengths, name
+    assert [sum(mask) for mask in result["attention_mask"]] == [min(3, lengths[0]), min(8, lengths[1])]
+
+
+def test_padding_on_the_left(tokenizer):
+    result = tokenizer(["a", "a b"], padding=True, padding_side="left", return_special_tokens_mask=True,
+                       return_offsets_mapping=True, return_length=True)  # fmt: skip
+    assert result["input_ids"][0] == [0, 3, 13, 4]
+    assert result["attention_mask"][0] == [0, 1, 1, 1]
+    assert result["special_tokens_mask"][0] == [1, 1, 0, 1]
+    assert result["offset_mapping"][0] == [(0, 0), (0, 0), (0, 1), (0, 0)]
+    assert result["length"] == [3, 4]
+    assert result.word_ids(0) == [None, None, 0, None]
+
+
+def test_truncation_on_the_left(tokenizer_class):
+    tokenizer = tokenizer_class(MODEL, truncation_side="left")
+    ids = tokenizer.encode(NUMBERS, add_special_tokens=False)
+    assert tokenizer.encode(NUMBERS, truncation=True, max_length=7) == [3, *ids[-5:], 4]
+    windows = tokenizer(NUMBERS, truncation=True, max_length=12, stride=3, return_overflowing_tokens=True)
+    assert windows["input_ids"] == [[3, *ids[-10:], 4], [3, *ids[-17:-7], 4], [3, *ids[:-14], 4]]
+
+
+@pytest.mark.parametrize("stride", [0, 1, 5])
+def test_windows_hold_everything_once_but_the_stride(tokenizer, stride):
+    ids = tokenizer.encode(NUMBERS, add_special_tokens=False)
+    result = tokenizer(NUMBERS, truncation=True, max_length=10, stride=stride, return_overflowing_tokens=True)
+    rows = [row[1:-1] for row in result["input_ids"]]
+    assert rows[0] + [index for row in rows[1:] for index in row[stride:]] == ids
+    assert all(len(row) == 8 for row in rows[:-1])
+    assert result["overflow_to_sample_mapping"] == [0] * len(rows)
+
+
+def test_windows_when_both_texts_are_cut(tokenizer):
+    # The rows and their order are those of transformers 4.57.6 with a `tokenizers` backend.
+    result = tokenizer(
+        "one two", "alpha beta", truncation="longest_first", max_length=7, return_overflowing_tokens=True
+    )
+    a, b = ([26, 59], [159, 182]), ([197, 1337], [105, 35])
+    pairs = [(a[0], b[0]), (a[1], b[0]), (a[1], b[1]), (a[0], b[1])]
+    assert result["input_ids"] == [[3, *x, 4, *y, 4] for x, y in pairs]
+
+
+def test_short_texts_with_windows_are_still_a_batch(tokenizer):
+    result = tokenizer("a", truncation=True, max_length=10, return_overflowing_tokens=True)
+    assert result["input_ids"] == [[3, 13, 4]]
+    assert result["overflow_to_sample_mapping"] == [0]
+
+
+def test_model_max_length(tokenizer_class):
+    tokenizer = tokenizer_class(MODEL, model_max_length=6)
+    assert len(tokenizer.encode(NUMBERS, truncation=True)) == 6
+    assert len(tokenizer.encode("a", padding="max_length")) == 6
+    unlimited = tokenizer_class(MODEL)
+    with pytest.warns(UserWarning, match="has no effect without `max_length`"):
+        assert len(unlimited.encode(NUMBERS, truncation=True)) == 22
+
+
+@pytest.mark.parametrize("kind", ["np", "pt", "tf"])
+def test_tensors(tokenizer, kind):
+    for name in {"pt": ["torch"], "tf": ["tensorflow"]}.get(kind, []):
+        pytest.importorskip(name)
+    result = tokenizer(
+        ["a", "a b"], padding=True, return_tensors=kind, return_offsets_mapping=True, return_length=True
+    )
+    plain = tokenizer(["a", "a b"], padding=True, return_offsets_mapping=True, return_length=True)
+    for name, value in result.items():
+        array = value if kind == "np" else value.numpy()
+        assert array.dtype == (np.int32 if kind == "tf" else np.int64)
+        assert array.tolist() == np.array(plain[name]).tolist()
+    assert tokenizer("", return_tensors=kind)["input_ids"].shape == (1, 2)
+    assert tokenizer("", return_tensors=kind, add_special_tokens=False)["input_ids"].shape == (1, 0)
+
+
+def test_to_moves_torch_tensors(tokenizer):
+    torch = pytest.importorskip("torch")
+    result = tokenizer("a", return_tensors="pt")
+    result["note"] = "kept"
+    assert result.to("meta") is result
+    assert result.input_ids.device == torch.device("meta")
+    assert result["note"] == "kept"
+
+
+def test_a_missing_framework_names_the_extra(tokenizer, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(MissingDependencyError, match=r"rembert\[pt\]"):
+        tokenizer("a", return_tensors="pt")
+
+
+def test_pad(tokenizer):
+    rows = [tokenizer("a"), tokenizer("a b")]
+    expected = tokenizer(["a", "a b"], padding=True)
+    assert tokenizer.pad(rows) == expected
+    assert tokenizer.pad({"input_ids": [[3, 13, 4], [3, 13, 187, 4]]})["attention_mask"] == [[1, 1, 1, 0], [1] * 4]
+    assert tokenizer.pad(tokenizer("a"), padding="max_length", max_length=5)["input_ids"] == [3, 13, 4, 0, 0]
+    arrays = [{name: np.array(value) for name, value in row.items()} for row in rows]
+    assert tokenizer.pad(arrays, return_tensors="np")["input_ids"].tolist() == expected["input_ids"]
+    labelled = [{**row, "labels": label} for row, label in zip(rows, (1, 0), strict=True)]
+    assert tokenizer.pad(labelled, return_tensors="np")["labels"].tolist() == [1, 0]
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        tensors = [{"input_ids": torch.tensor(row["input_ids"])} for row in rows]
+        assert tokenizer.pad(tensors, pad_to_multiple_of=6)["input_ids"][0] == [3, 13, 4, 0, 0, 0]
+
+
+def test_results_are_dictionaries_with_attributes(tokenizer):
+    result = tokenizer("a")
+    assert isinstance(result, dict)
+    assert result.input_ids == [3, 13, 4]
+    assert type(result.copy()) is BatchEncoding
+    with pytest.raises(AttributeError, match="its keys are"):
+        result.inputs  # noqa: B018
+
+
+def test_parts_of_a_call(tokenizer):
+    assert tokenizer.num_special_tokens_to_add() == 2
+    assert tokenizer.num_special_tokens_to_add(pair=True) == 3
+    assert tokenizer.get_special_tokens_mask([3, 13, 5, 4, 0], already_has_special_tokens=True) == [1, 0, 1, 1, 1]
+    assert tokenizer.tokenize("a", pair="b", add_special_tokens=True) == ["[CLS]", "▁a", "[SEP]", "▁b", "[SEP]"]
+    assert tokenizer.encode("a", "b") == [3, 13, 4, 187, 4]
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "message"),
+    [
+        ((3,), {}, r"`text` must be a string or a list of strings\. Received: int 3"),
+        ((None,), {}, "Received: NoneType None"),
+        ((b"x",), {}, "Received: bytes"),
+        ((["a", 1],), {}, "`text` must hold strings. Received: int 1 at position 1"),
+        ((["a", b"x"],), {}, "Received: bytes b'x' at position 1"),
+        (([["a", "b", "c"]],), {}, "is_split_into_words=True"),
+        (("a", ["b"]), {}, "`text_pair` must be a string"),
+        ((["a"], "b"), {}, "`text_pair` must be a list"),
+        ((["a"], ["b", "c"]), {}, "Received: 1 and 2 texts"),
+        (("a b",), {"is_split_into_words": True}, "a list of words"),
+        (([["a"], "b"],), {"is_split_into_words": True}, r"`text\[1\]` must be a list of words"),
+        (([["a", 2]],), {"is_split_into_words": True}, r"`text\[0\]` must hold strings"),
+        ((["ok", "a\ud800b"],), {}, r"lone surrogates.* U\+D800 at position 1 of text 1"),
+        (("a" * 6000 + "\udfff",), {}, r"U\+DFFF at position 6000"),
+        (("a [MASK] \ud83d",), {}, "lone surrogates"),
+        (("a",), {"padding": "all"}, "`padding` must be a bool or one of"),
+        (("a",), {"truncation": "middle"}, "`truncation` must be a bool or one of"),
+        (("a",), {"padding_side": "top"}, "'left' or 'right'"),
+        (("a",), {"return_tensors": "jax"}, "'np', 'pt' or 'tf'. Received: 'jax'"),
+        (("a",), {"padding": "max_length"}, "`padding='max_length'` needs a length"),
+        (("a",), {"padding": True, "pad_to_multiple_of": 0}, "`pad_to_multiple_of` must be a positive integer"),
+        (("a",), {"max_length": 0}, "`max_length` must be an integer of at least 1"),
+        (("a",), {"stride": -1}, "`stride` must be an integer of at least 0"),
+        (("a", "b"), {"max_length": 2}, "must hold the special tokens"),
+        ((["a", "a b"],), {"return_tensors": "np"}, "must have one length to be a tensor. Received: 3 to 4 items"),
+        (
+            (NUMBERS,),
+            {"truncation": True, "max_length": 20, "stride": 18, "return_overflowing_tokens": True},
+            r"Received: `stride=18` and `max_length=20`, which leaves 18 tokens\.",
+        ),
+        (
+            (NUMBERS, NUMBERS),
+            {"truncation": "only_second", "max_length": 28, "stride": 5, "return_overflowing_tokens": True},
+            "which leaves 5 tokens",
+        ),
+        ((NUMBERS, "a"), {"truncation": "only_second", "max_length": 10}, "Received: texts of 20 and 1 tokens"),
+        (("a", NUMBERS), {"truncation": "only_first", "max_length": 10}, "cannot make the row short enough"),
+        ((NUMBERS,), {"truncation": "only_second", "max_length": 10}, "needs a second text"),
+    ],
+)
+def test_bad_calls(tokenizer, args, options, message):
+    with pytest.raises(InputError, match=message):
+        tokenizer(*args, **options)
+
+
+def test_a_misspelt_argument_is_refused(tokenizer):
+    with pytest.raises(TypeError, match="max_len"):
+        tokenizer("a", max_len=3)
+
+
+def test_padding_without_a_pad_token(tokenizer_class):
+    tokenizer = tokenizer_class(MODEL, pad_token=None)
+    assert tokenizer.pad_token_id is None
+    for call in (
+        lambda: tokenizer(["a", "b"], padding=True),
+        lambda: tokenizer.pad({"input_ids": [[1], [1, 2]]}),
+    ):
+        with pytest.raises(InputError, match="Padding needs a pad token"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("encoded", "message"),
+    [
+        ([], "at least one row"),
+        ({"attention_mask": [1]}, "must have `input_ids`"),
+        ([{"input_ids": [1]}, {"input_ids": [1], "labels": 2}], "same keys"),
+        ([[1, 2]], "list of mappings"),
+        ("abc", "must be a mapping"),
+    ],
+)
+def test_bad_pad(encoded, message):
+    with pytest.raises(InputError, match=message):
+        RemBertTokenizer(MODEL).pad(encoded)

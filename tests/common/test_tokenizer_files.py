@@ -1,0 +1,266 @@
+"""Reading and writing: directories of every writer, damaged files, files that disagree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+
+import pytest
+
+from rembert import RemBertTokenizer, RemBertTokenizerFast
+from rembert.common.errors import InputError, TokenizerError
+from rembert.common.tokenization import AddedToken
+from tests.common.tokenizer_cases import MODEL, TRICKY, random_texts, train
+
+TEXTS = [*TRICKY, "a<new> b [MASK] c", *random_texts(200, 11)]
+# The normaliser that transformers 4 writes for a cased and for an uncased model, before its `Precompiled` step.
+CASED = [
+    {"type": "Replace", "pattern": {"String": "``"}, "content": '"'},
+    {"type": "Replace", "pattern": {"String": "''"}, "content": '"'},
+    {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+]
+UNCASED = [*CASED, {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}]
+
+
+def ids_of(tokenizer):
+    return tokenizer(TEXTS)["input_ids"]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A directory as this library writes it."""
+    RemBertTokenizer(MODEL).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def change(path, edit):
+    content = json.loads(path.read_text("utf-8"))
+    edit(content)
+    path.write_text(json.dumps(content), "utf-8")
+
+
+def as_transformers_4(directory, steps, **config):
+    """Make a directory as transformers 4.57 writes it: its normaliser, its configuration without our key."""
+
+    def edit_json(content):
+        charsmap = [s for s in content["normalizer"]["normalizers"] if s["type"] == "Precompiled"]
+        content["normalizer"]["normalizers"] = steps + charsmap
+        metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+        content["pre_tokenizer"] = metaspace
+        added = {"id": 1, "content": "</s>", "special": True, "normalized": False}
+        content["added_tokens"].append(added | {"lstrip": False, "rstrip": False, "single_word": False})
+
+    def edit_config(content):
+        del content["rembert_version"]
+        content.update(tokenizer_class="RemBertTokenizer", extra_special_tokens={}, **config)
+
+    change(directory / "tokenizer.json", edit_json)
+    change(directory / "tokenizer_config.json", edit_config)
+
+
+def test_a_saved_tokenizer_loads_the_same(tokenizer_class, fresh, tmp_path):
+    tokens = [AddedToken("<new>", lstrip=True), AddedToken("wörd", single_word=True, normalized=False)]
+    fresh.add_tokens(tokens)
+    fresh.add_special_tokens({"additional_special_tokens": ["<e>"], "pad_token": "[PAD]"})
+    fresh.model_max_length, fresh.padding_side, fresh.remove_space = 77, "left", False
+    paths = fresh.save_pretrained(tmp_path / "deep" / "er")
+    assert sorted(path.rsplit("/", 1)[1] for path in paths) == sorted(
+        [
+            "added_tokens.json",
+            "sentencepiece.model",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ]
+    )
+    loaded = tokenizer_class.from_pretrained(tmp_path / "deep" / "er")
+    assert ids_of(loaded) == ids_of(fresh)
+    assert loaded.added_tokens_decoder == fresh.added_tokens_decoder
+    assert loaded.special_tokens_map == fresh.special_tokens_map
+    for name in ("model_max_length", "padding_side", "remove_space", "pad_token_id", "do_lower_case", "keep_accents"):
+        assert getattr(loaded, name) == getattr(fresh, name)
+    assert tokenizer_class.from_pretrained(tmp_path / "deep" / "er", model_max_length=5).model_max_length == 5
+
+
+@pytest.mark.parametrize("options", [{}, {"do_lower_case": True}, {"keep_accents": False}, {"cls_token": "<s>"}])
+def test_the_tokenizer_json_alone_gives_the_same_ids(tokenizer_class, tmp_path, options):
+    original = tokenizer_class(MODEL, **options)
+    original.add_tokens(["<new>"])
+    original.save_pretrained(tmp_path)
+    (tmp_path / "sentencepiece.model").unlink()
+    expected = ids_of(original)
+    assert ids_of(tokenizer_class.from_pretrained(tmp_path)) == expected
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        (tmp_path / name).unlink()
+    if not options.get("cls_token"):  # which token opens a row is said in the other files
+        assert ids_of(tokenizer_class.from_pretrained(tmp_path / "tokenizer.json")) == expected
+        assert ids_of(tokenizer_class(tokenizer_file=tmp_path / "tokenizer.json")) == expected
+        assert ids_of(tokenizer_class(MODEL, tokenizer_file=tmp_path / "tokenizer.json", **options)) == expected
+
+
+def test_saving_what_came_from_a_tokenizer_json(tokenizer_class, saved, tmp_path_factory):
+    (saved / "sentencepiece.model").unlink()
+    again = tmp_path_factory.mktemp("again")
+    tokenizer_class.from_pretrained(saved).save_pretrained(again)
+    assert ids_of(tokenizer_class(again / "sentencepiece.model")) == ids_of(tokenizer_class(MODEL))
+
+
+def test_save_vocabulary_writes_the_very_file(fresh, tmp_path):
+    assert fresh.save_vocabulary(tmp_path) == (str(tmp_path / "sentencepiece.model"),)
+    (path,) = fresh.save_vocabulary(tmp_path, filename_prefix="my")
+    assert path == str(tmp_path / "my-sentencepiece.model")
+    assert (tmp_path / "my-sentencepiece.model").read_bytes() == MODEL.read_bytes()
+    with pytest.raises(InputError, match="must be a directory"):
+        fresh.save_vocabulary(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.model", "sent_piece.model"])
+def test_a_directory_with_only_a_model(tokenizer_class, tmp_path, name):
+    shutil.copy(MODEL, tmp_path / name)
+    assert ids_of(tokenizer_class.from_pretrained(tmp_path)) == ids_of(tokenizer_class(MODEL))
+    assert ids_of(tokenizer_class.from_pretrained(tmp_path / name)) == ids_of(tokenizer_class(MODEL))
+
+
+def test_a_cased_directory_of_transformers_4(tokenizer_class, saved):
+    as_transformers_4(saved, CASED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenizer = tokenizer_class.from_pretrained(saved)
+    assert ids_of(tokenizer) == ids_of(tokenizer_class(MODEL))
+
+
+def test_a_lower_casing_tokenizer_json_gives_way_to_the_model(tokenizer_class, saved):
+    as_transformers_4(saved, UNCASED, do_lower_case=True, keep_accents=False)
+    with pytest.warns(UserWarning, match="model is followed") as caught:
+        tokenizer = tokenizer_class.from_pretrained(saved)
+    assert len(caught) == 1
+    assert "tokenizer.json lower-cases and strips accents" in str(caught[0].message)
+    assert (tokenizer.do_lower_case, tokenizer.keep_accents) == (False, True)
+    assert ids_of(tokenizer) == ids_of(tokenizer_class(MODEL))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asked = tokenizer_class.from_pretrained(saved, do_lower_case=True, keep_accents=False)
+    assert asked.encode("ÉTÉ") == asked.encode("ete")
+
+
+def test_tokens_that_transformers_adds_unasked_are_left_out(tokenizer_class, saved):
+    # What its slow class writes with its default arguments: [UNK] and [PAD] beyond the vocabulary.
+    as_transformers_4(saved, CASED)
+    (saved / "tokenizer.json").unlink()
+
+    def edit(content):
+        for index, token in ((32000, "[UNK]"), (32001, "[PAD]")):
+            content["added_tokens_decoder"][str(index)] = {"content": token, "special": True, "normalized": False}
+        content.update(pad_token="[PAD]", unk_token="[UNK]")
+
+    change(saved / "tokenizer_config.json", edit)
+    (saved / "added_tokens.json").write_text('{"[PAD]": 32001, "[UNK]": 32000}')
+    tokenizer = tokenizer_class.from_pretrained(saved)
+    assert (len(tokenizer), tokenizer.pad_token, tokenizer.pad_token_id, tokenizer.unk_token_id) == (
+        32000,
+        "<pad>",
+        0,
+        2,
+    )
+
+
+def test_files_of_older_transformers(tokenizer_class, tmp_path):
+    shutil.copy(MODEL, tmp_path / "sentencepiece.model")
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false, "model_max_length": 256}')
+    (tmp_path / "special_tokens_map.json").write_text(
+        '{"additional_special_tokens": ["<e>"], "mask_token": {"content": "[MASK]", "lstrip": true}}'
+    )
+    (tmp_path / "added_tokens.json").write_text('{"<e>": 32001, "<new>": 32000}')
+    tokenizer = tokenizer_class.from_pretrained(tmp_path)
+    assert tokenizer.get_added_vocab() | {"<e>": 32001, "<new>": 32000} == tokenizer.get_added_vocab()
+    assert tokenizer.additional_special_tokens == ["<e>"]
+    assert tokenizer.model_max_length == 256
+    assert tokenizer.tokenize("is [MASK]<new>") == ["▁is", "[MASK]", "<new>"]
+
+
+def test_a_directory_of_transformers_5(tokenizer_class, saved):
+    as_transformers_4(saved, CASED)
+    for name in ("sentencepiece.model", "special_tokens_map.json"):
+        (saved / name).unlink()
+    (saved / "tokenizer_config.json").write_text(
+        json.dumps({"backend": "tokenizers", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "<pad>",
+                    "unk_token": "<unk>", "mask_token": "[MASK]", "do_lower_case": False, "keep_accents": True,
+                    "extra_special_tokens": ["<pad>", "</s>"], "tokenizer_class": "RemBertTokenizer"})
+    )  # fmt: skip
+    assert ids_of(tokenizer_class.from_pretrained(saved)) == ids_of(tokenizer_class(MODEL))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c["model"]["vocab"].pop(), "31999 and 32000 pieces"),
+        (lambda c: c["model"]["vocab"][900].__setitem__(1, -3.25), r"piece 900 \(.*\) has the scores -3.25 and"),
+        (lambda c: c["model"]["vocab"][900].__setitem__(0, "other"), "piece 900 is 'other' and"),
+        (lambda c: c["model"]["vocab"].insert(10, c["model"]["vocab"].pop(900)), "piece 10 is"),
+        (lambda c: c["model"].update(unk_id=7), "the unknown piece 7 and 2"),
+        (lambda c: c["model"].update(unk_id=None), "must name the unknown piece"),
+        (lambda c: c["model"].update(type="BPE"), "must hold a Unigram model. Received: `model.type='BPE'`"),
+        (lambda c: c.pop("model"), "must hold a Unigram model"),
+        (lambda c: c["model"].update(vocab=[1, 2]), "not a well-formed"),
+        (lambda c: c.update(added_tokens=[{"content": "x"}]), "not a well-formed"),
+    ],
+)
+def test_a_tokenizer_json_that_disagrees_or_is_damaged(tokenizer_class, saved, edit, message):
+    change(saved / "tokenizer.json", edit)
+    with pytest.raises(TokenizerError, match=message) as caught:
+        tokenizer_class.from_pretrained(saved)
+    assert "tokenizer.json" in str(caught.value)
+
+
+def test_an_added_token_with_another_id(tokenizer_class, saved):
+    change(saved / "tokenizer_config.json", lambda c: c["added_tokens_decoder"].update({"9": {"content": "[MASK]"}}))
+    with pytest.raises(TokenizerError, match=r"\[MASK\]"):
+        tokenizer_class.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "There is no file or directory"),
+        (b"", "damaged|no pieces"),
+        (b"hello", "damaged|no pieces"),
+        (MODEL.read_bytes()[:400_000], "damaged|not a complete"),
+        (MODEL.read_bytes()[:-1000], "damaged|not a complete"),
+        (train("bpe"), "which is a BPE model"),
+        (train("char"), "which is a character model"),
+        (train("word"), "which is a word model"),
+        (train(byte_fallback=True, vocab_size=320), "byte_fallback"),
+    ],
+)
+def test_a_model_file_that_is_none(tokenizer_class, tmp_path, content, message):
+    path = tmp_path / "bad.model"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TokenizerError, match=message) as caught:
+        tokenizer_class.from_pretrained(path)
+    assert "bad.model" in str(caught.value)
+
+
+def test_other_bad_places(tokenizer_class, tmp_path):
+    with pytest.raises(TokenizerError, match="There is no file"):
+        tokenizer_class(tmp_path / "missing.model")
+    with pytest.raises(TokenizerError, match="holds no tokenizer"):
+        tokenizer_class.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match="needs a file"):
+        tokenizer_class()
+    shutil.copy(MODEL, tmp_path / "sentencepiece.model")
+    (tmp_path / "tokenizer_config.json").write_text("[1")
+    with pytest.raises(TokenizerError, match=r"tokenizer_config\.json cannot be read as JSON"):
+        tokenizer_class.from_pretrained(tmp_path)
+
+
+def test_the_backend_agrees_on_text_without_unusual_marks():
+    tokenizer = RemBertTokenizerFast(MODEL)
+    backend = tokenizer.backend_tokenizer
+    for text in ("", "  ", "Ufaransa ni [MASK].  ", "``quoted'' x", "x▁y", "½ ﬁne Ａ１", "a <pad> b "):
+        encoded = backend.encode(text)
+        assert encoded.ids == tokenizer.encode(text), text
+        assert encoded.type_ids == [0] * len(encoded.ids)
+    assert backend.encode("a", "b").ids == tokenizer.encode("a", "b")
+    assert (RemBertTokenizer.is_fast, RemBertTokenizerFast.is_fast) == (False, True)

@@ -1,0 +1,221 @@
+"""Special tokens, added tokens, ids and text."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import pickle
+
+import numpy as np
+import pytest
+
+from rembert import RemBertTokenizer
+from rembert.common.errors import InputError, TokenizerError
+from rembert.common.tokenization import AddedToken
+from tests.common.tokenizer_cases import MODEL, TRICKY, processor, random_texts, train
+
+
+def test_special_tokens_come_from_the_model(tokenizer):
+    assert tokenizer.all_special_tokens == ["[CLS]", "[SEP]", "<unk>", "<pad>", "[MASK]"]
+    assert tokenizer.all_special_ids == [3, 4, 2, 0, 5]
+    assert tokenizer.special_tokens_map["mask_token"] == "[MASK]"
+    assert len(tokenizer) == tokenizer.vocab_size == 32000
+
+
+@pytest.mark.parametrize(
+    ("options", "pad", "unk"),
+    [
+        ({"control_symbols": "[CLS],[SEP],[MASK]", "pad_id": 3}, "<pad>", "<unk>"),
+        ({"control_symbols": "[CLS],[SEP],[MASK],[PAD]", "unk_piece": "[UNK]"}, "[PAD]", "[UNK]"),
+        (
+            {"user_defined_symbols": "<pad>,[CLS],[SEP],[MASK]", "unk_id": 3, "bos_id": 0, "eos_id": 1},
+            "<pad>",
+            "<unk>",
+        ),
+        ({"control_symbols": "[CLS],[SEP]"}, None, "<unk>"),
+    ],
+)
+def test_which_piece_pads_and_which_is_unknown(tokenizer_class, tmp_path, options, pad, unk):
+    path = tmp_path / "sentencepiece.model"
+    path.write_bytes(train(**options))
+    tokenizer = tokenizer_class(path)
+    assert (tokenizer.pad_token, tokenizer.unk_token) == (pad, unk)
+    assert len(tokenizer) == tokenizer.vocab_size
+    assert tokenizer.convert_tokens_to_ids("no such piece") == tokenizer.unk_token_id
+    assert (tokenizer.mask_token_id is None) == ("[MASK]" not in str(options))
+    assert tokenizer.encode("the [CLS] of")[2] == tokenizer.cls_token_id
+
+
+def test_a_model_without_cls_needs_another(tokenizer_class, tmp_path):
+    path = tmp_path / "plain.model"
+    path.write_bytes(train())
+    with pytest.raises(TokenizerError, match=r"plain\.model has no piece '\[SEP\]'"):
+        tokenizer_class(path)
+    tokenizer = tokenizer_class(path, cls_token="<s>", sep_token="</s>", mask_token="<mask>")
+    assert tokenizer.encode("")[0] == 1
+    assert tokenizer.mask_token_id == tokenizer.vocab_size == len(tokenizer) - 1  # the user added it
+
+
+def test_mask_takes_the_space_before_it(tokenizer):
+    assert tokenizer.tokenize("is [MASK] .") == ["▁is", "[MASK]", "▁", "."]
+    assert tokenizer.tokenize("is   [MASK].") == ["▁is", "[MASK]", "▁", "."]
+
+
+def test_added_tokens(fresh):
+    tokens = [AddedToken("<l>", lstrip=True), AddedToken("<r>", rstrip=True), AddedToken("zqx", single_word=True)]
+    assert fresh.add_tokens(tokens) == 3
+    assert fresh.add_tokens("<l>") == 0
+    assert (len(fresh), fresh.vocab_size) == (32003, 32000)
+    assert fresh.get_added_vocab()["zqx"] == fresh.get_vocab()["zqx"] == 32002
+    assert fresh.encode("x<l>x  <l>  <r>  x zqx zqxx", add_special_tokens=False) == [
+        948, 32000, 948, 32000, 32001, 948, 32002, *processor().encode("zqxx"),
+    ]  # fmt: skip
+    assert fresh.decode([948, 32000, 948]) == "x<l> x"
+    assert fresh.convert_ids_to_tokens(32001) == "<r>"
+    with pytest.raises(InputError, match=r"from 0 to 32002\. Received: 32003"):
+        fresh.decode([32003])
+
+
+def test_the_longest_added_token_wins(fresh):
+    fresh.add_tokens(["<a>", "<a><b>", "<b>"])
+    assert fresh.encode("<a><b><b><a>", add_special_tokens=False) == [32001, 32002, 32000]
+
+
+def test_normalized_tokens_match_folded_text(tokenizer_class):
+    tokenizer = tokenizer_class(MODEL, do_lower_case=True, keep_accents=False)
+    tokenizer.add_tokens([AddedToken("Élan", normalized=True), AddedToken("Brio", normalized=False)])
+    assert tokenizer.tokenize("ÉLAN elan BRIO Brio") == [
+        "Élan",
+        "Élan",
+        *processor().encode("brio", out_type=str),
+        "Brio",
+    ]
+
+
+def test_added_special_tokens(fresh):
+    assert fresh.add_special_tokens({"additional_special_tokens": ["<e1>", AddedToken("<e2>")]}) == 2
+    assert fresh.additional_special_tokens_ids == [32000, 32001]
+    assert fresh.decode(fresh.encode("a<e1>b"), skip_special_tokens=True) == "a b"
+    assert fresh.add_special_tokens({"pad_token": "<p>", "additional_special_tokens": ["<e3>"]}) == 2
+    assert fresh.pad_token_id == 32002
+    assert fresh.additional_special_tokens == ["<e3>"]
+    fresh.mask_token = "<e1>"
+    assert fresh.mask_token_id == 32000
+    with pytest.raises(InputError, match="`pad_token` must be a token of the vocabulary"):
+        fresh.pad_token = "<nowhere>"
+    with pytest.raises(InputError, match="Received: nose_token"):
+        fresh.add_special_tokens({"nose_token": "x"})
+
+
+@pytest.mark.parametrize("token", ["", 3, None, "\ud800"])
+def test_bad_added_tokens(fresh, token):
+    with pytest.raises(InputError):
+        fresh.add_tokens([token])
+    assert len(fresh) == 32000
+
+
+@pytest.mark.parametrize("text", [text for text in TRICKY if "\x00" not in text] + random_texts(300, 3))
+def test_decoding_is_sentencepieces_where_all_pieces_are_known(text):
+    tokenizer = _shared()
+    ids = processor().encode(text)
+    if tokenizer.unk_token_id not in ids:
+        assert tokenizer.decode(ids) == processor().decode(ids)
+
+
+def _shared(loaded=[]):  # noqa: B006 - one tokenizer for all examples
+    if not loaded:
+        loaded.append(RemBertTokenizer(MODEL))
+    return loaded[0]
+
+
+def test_decode(tokenizer):
+    ids = tokenizer.encode("Hello , it 's [MASK] .")
+    # As transformers' fast class has it.
+    assert tokenizer.decode(ids) == "[CLS] Hello , it 's[MASK] .[SEP]"
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "Hello , it 's ."
+    assert tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=True) == "Hello, it's."
+    assert tokenizer.batch_decode([ids, [13]], skip_special_tokens=True) == ["Hello , it 's .", "a"]
+    assert tokenizer.decode(np.array(ids)) == tokenizer.decode(ids)
+    assert tokenizer.decode(13) == "a"
+    assert tokenizer.decode([]) == ""
+    assert tokenizer.decode(np.array([[13], [187]])) == ["a", "b"]
+
+
+def test_convert(tokenizer):
+    assert tokenizer.convert_tokens_to_ids(["▁a", "[MASK]", "no such piece", "\ud800"]) == [13, 5, 2, 2]
+    assert tokenizer.convert_tokens_to_ids("▁a") == 13
+    assert tokenizer.convert_ids_to_tokens([3, 13], skip_special_tokens=True) == ["▁a"]
+    assert tokenizer.convert_ids_to_tokens(np.int64(13)) == "▁a"
+    assert tokenizer.convert_tokens_to_string(["▁a", "b"]) == "ab"
+
+
+@pytest.mark.parametrize("ids", [[-1], [32000], ["13"], [1.0], "13", None])
+def test_bad_ids(tokenizer, ids):
+    with pytest.raises(InputError, match="Received"):
+        tokenizer.decode(ids)
+
+
+def test_pickle_and_copy(fresh):
+    fresh.add_tokens(["<new>"])
+    expected = fresh("a<new> ½ b", return_offsets_mapping=True)
+    for other in (pickle.loads(pickle.dumps(fresh)), copy.copy(fresh), copy.deepcopy(fresh)):
+        assert type(other) is type(fresh)
+        assert other("a<new> ½ b", return_offsets_mapping=True) == expected
+    other = copy.deepcopy(fresh)
+    other.add_tokens(["<more>"])
+    assert len(fresh) == 32001
+
+
+def _encode_in_worker(arguments):
+    tokenizer, text = arguments
+    return tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_worker_processes(tokenizer, method):
+    text = "Alle Menschen " * 1000
+    expected = tokenizer(text)["input_ids"]  # uses threads here, before the fork
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.map_async(_encode_in_worker, [(tokenizer, text)]).get(120) == [expected]
+
+
+def test_torch_data_loader(tokenizer):
+    data = pytest.importorskip("torch.utils.data")
+    texts = [f"text number {number}" for number in range(8)]
+
+    loader = data.DataLoader(texts, batch_size=4, num_workers=1, collate_fn=_Collate(tokenizer), timeout=120)
+    batches = list(loader)
+    expected = tokenizer(texts[:4], padding=True, return_tensors="pt")["input_ids"]
+    assert batches[0]["input_ids"].tolist() == expected.tolist()
+    assert batches[0].word_ids(0) == tokenizer(texts[:4], padding=True).word_ids(0)
+
+
+class _Collate:
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __call__(self, texts):
+        return self.tokenizer(texts, padding=True, return_tensors="pt")
+
+
+def test_tf_data(tokenizer):
+    tf = pytest.importorskip("tensorflow")
+
+    def encode(text):
+        return np.array(tokenizer.encode(text.decode()), np.int32)
+
+    texts = ["a b", "½ c d"]
+    dataset = tf.data.Dataset.from_tensor_slices(texts).map(
+        lambda text: tf.numpy_function(encode, [text], tf.int32), num_parallel_calls=2
+    )
+    assert [row.tolist() for row in dataset.as_numpy_iterator()] == [tokenizer.encode(text) for text in texts]
+    columns = tf.data.Dataset.from_tensor_slices(dict(tokenizer(texts, padding=True, return_tensors="tf")))
+    assert next(iter(columns))["input_ids"].shape == (7,)
+
+
+def test_importing_the_tokenizers_loads_no_framework():
+    import subprocess
+    import sys
+
+    code = "import sys, rembert; rembert.RemBertTokenizer; print({'torch', 'tensorflow', 'keras'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
