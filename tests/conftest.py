@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its kernels round differently from one processor to another
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tolerances are those of a CPU: a GPU may round to TF32
+_threads = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"  # two workers, or two threads
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-    os.environ.setdefault(variable, "2")
+    os.environ.setdefault(variable, _threads)
 
 # The first call of a framework takes seconds, so an example has no deadline. Choose a profile with
 # `--hypothesis-profile`; the default one is repeatable and short, `slow` searches at random.

@@ -77,6 +77,8 @@ CASES = [
     Case("token_classification", "token-classification"),
     Case("question_answering", "question-answering"),
 ]
+# One for each way of using the encoder; for what a head's loss and output do not touch.
+KINDS = [case for case in CASES if case.name in ("decoder", "causal_lm_cross", "one_label_each", "multiple_choice")]
 DECODERS = [case for case in CASES if case.settings.get("is_decoder")]
 WITH_LOSS = [case for case in CASES if case.head != "model"]
 

@@ -210,7 +210,7 @@ def test_nothing_is_refused_that_is_right(framework: Framework) -> None:
 
 
 @on_both
-@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.int32, np.int64])
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int32])
 def test_integers_of_any_width(framework: Framework, kind: type) -> None:
     """Labels too: what is ignored among them must not wrap around."""
     mask = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])

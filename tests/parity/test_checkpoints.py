@@ -20,10 +20,9 @@ from tests.parity.cases import CASES, Case, build, by_case
 
 BY_NAME = {case.name: case for case in CASES}
 every_way = pytest.mark.parametrize(
-    ("writer", "reader"),
-    [(a, b) for a in (PT, TF) for b in (PT, TF)],
-    ids=lambda framework: framework.name,
+    ("writer", "reader"), [(a, b) for a in (PT, TF) for b in (PT, TF)], ids=lambda framework: framework.name
 )
+across = pytest.mark.parametrize(("writer", "reader"), [(PT, TF), (TF, PT)], ids=lambda framework: framework.name)
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
 
 
@@ -56,7 +55,7 @@ def _rewrite(directory: Path, change: Any) -> None:
 
 @needs_pt
 @needs_tf
-@every_way
+@across
 @by_case()
 def test_what_one_writes_the_other_reads(writer: Framework, reader: Framework, case: Case, tmp_path: Path) -> None:
     model = build(writer, case, case.config(), dtype="float32")
@@ -73,7 +72,7 @@ def test_what_one_writes_the_other_reads(writer: Framework, reader: Framework, c
 
 @needs_pt
 @needs_tf
-@every_way
+@across
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_any_dtype_bit_for_bit(writer: Framework, reader: Framework, dtype: str, tmp_path: Path) -> None:
     model = _save(tmp_path, writer, "one_label_each", dtype)

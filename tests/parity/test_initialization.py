@@ -7,7 +7,7 @@ import pytest
 
 from rembert.common.parameters import Kind
 from tests.frameworks import Framework, on_both
-from tests.parity.cases import CASES, Case, by_case
+from tests.parity.cases import CASES, KINDS, Case, by_case
 
 
 @on_both
@@ -33,7 +33,7 @@ def test_statistics(framework: Framework, deviation: float) -> None:
 
 
 @on_both
-@by_case()
+@by_case(KINDS)
 def test_a_seed_repeats_a_model(framework: Framework, case: Case) -> None:
     config = case.config(num_hidden_layers=1)
     weights = []
