@@ -210,7 +210,7 @@ def match(wanted: Mapping[str, Parameter], tensors: Mapping[str, tuple[int, ...]
     """
     result = Match()
     known = _known_names()
-    for name, shape in tensors.items():
+    for name in tensors:
         canonical = canonical_name(name)
         if canonical is None:
             result.ignored.append(name)
@@ -220,18 +220,18 @@ def match(wanted: Mapping[str, Parameter], tensors: Mapping[str, tuple[int, ...]
             )
         elif canonical in wanted:
             result.found[canonical] = name
-            if shape != wanted[canonical].shape:
-                result.mismatched.append(Mismatch(canonical, shape, wanted[canonical].shape))
         elif canonical.startswith("rembert.pooler."):
             result.ignored.append(name)
         elif _LAYER_INDEX.sub(".layer.0.", canonical) in known:
             result.unused.append(name)
         else:
             result.unexpected.append(name)
-    for mismatch in result.mismatched:
-        del result.found[mismatch.name]
-    present = {*result.found, *(mismatch.name for mismatch in result.mismatched)}
-    result.missing.extend(name for name in wanted if name not in present)
+    for name, parameter in wanted.items():
+        if name not in result.found:
+            result.missing.append(name)
+        elif (shape := tensors[result.found[name]]) != parameter.shape:
+            result.mismatched.append(Mismatch(name, shape, parameter.shape))
+            del result.found[name]
     return result
 
 

@@ -15,7 +15,7 @@ Cache = tuple[LayerCache, ...]
 
 def cached_length(past_key_values: Cache | None) -> int:
     """Positions in the cache, 0 where there is none."""
-    return 0 if past_key_values is None else past_key_values[0][0].shape[2]
+    return past_key_values[0][0].shape[2] if past_key_values else 0
 
 
 def extend(cached: LayerCache | None, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,13 +38,19 @@ class RemBertEmbeddings(nn.Module):
             past_length: positions in the cache; `position_ids` left out count on from there.
         """
         if inputs_embeds is None:
-            inputs_embeds = self.word_embeddings(input_ids)
+            inputs_embeds = _rows(self.word_embeddings, input_ids)
         if position_ids is None:
             length = inputs_embeds.shape[1]
             position_ids = torch.arange(past_length, past_length + length, device=inputs_embeds.device)[None]
         if token_type_ids is None:
             token_types = self.token_type_embeddings.weight[0]  # all tokens are of type 0
         else:
-            token_types = self.token_type_embeddings(token_type_ids)
-        embeddings = inputs_embeds + token_types + self.position_embeddings(position_ids)
+            token_types = _rows(self.token_type_embeddings, token_type_ids)
+        embeddings = inputs_embeds + token_types + _rows(self.position_embeddings, position_ids)
         return self.dropout(self.LayerNorm(embeddings))
+
+
+def _rows(table: nn.Embedding, indices: Tensor | None) -> Tensor:
+    """The rows of a table; PyTorch itself looks up 32- and 64-bit indices only."""
+    assert indices is not None  # the base model refuses a call without inputs
+    return table(indices if indices.dtype == torch.int32 else indices.long())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rembert.common.checks import check_label_shape, infer_problem_type
@@ -16,7 +15,7 @@ from rembert.common.outputs import (
     TokenClassifierOutput,
 )
 from rembert.pt.encoder import RemBertModel
-from rembert.pt.inputs import check_choices, check_class_labels, check_positions, check_token_labels
+from rembert.pt.inputs import check_choices, check_class_labels, check_positions, check_token_labels, is_integer
 from rembert.pt.losses import cross_entropy, sequence_loss, span_loss, token_loss
 from rembert.pt.pretrained import RemBertPreTrainedModel
 
@@ -57,8 +56,7 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
         """
         problem_type = ""
         if labels is not None:
-            integers = not labels.is_floating_point() and labels.dtype != torch.bool
-            problem_type = infer_problem_type(self.config, integers)
+            problem_type = infer_problem_type(self.config, is_integer(labels))
             self._check_labels(labels, problem_type, input_ids if input_ids is not None else inputs_embeds)
         outputs = self.rembert(
             input_ids,

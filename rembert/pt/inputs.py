@@ -40,8 +40,7 @@ def check_inputs(config: RemBertConfig, *, past_key_values: Cache | None, **tens
         indices = tensors[name]
         if indices is None:
             continue
-        if indices.is_floating_point() or indices.dtype == torch.bool:
-            raise InputError(f"`{name}` must hold integers. Received: a tensor of {indices.dtype}.")
+        check_integers(name, indices)
         if _values_can_be_read(indices):
             check_indices(name, *_range(indices), size, setting)
 
@@ -62,8 +61,7 @@ def check_class_labels(name: str, labels: Tensor, count: int, what: str, shape: 
         InputError: see `rembert.common.checks`. Values are not looked at inside compiled graphs.
     """
     check_label_shape(name, tuple(labels.shape), shape, meaning)
-    if labels.is_floating_point():
-        raise InputError(f"`{name}` must hold integers. Received: a tensor of {labels.dtype}.")
+    check_integers(name, labels)
     if _values_can_be_read(labels):
         counted = labels[labels != IGNORE_INDEX]
         if counted.numel():
@@ -93,8 +91,23 @@ def check_positions(name: str, positions: Tensor | None, *inputs: Tensor | None)
     batch = given.shape[0]
     wanted = (batch, 1) if positions.ndim == 2 else (batch,)
     check_label_shape(name, tuple(positions.shape), wanted, "[batch]")
-    if positions.is_floating_point():
-        raise InputError(f"`{name}` must hold integers. Received: a tensor of {positions.dtype}.")
+    check_integers(name, positions)
+
+
+def check_integers(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor that does not hold integers.
+
+    Raises:
+        InputError: quotes the dtype.
+    """
+    if not is_integer(tensor):
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        raise InputError(f"`{name}` must hold integers. Received: a tensor of {dtype}.")
+
+
+def is_integer(tensor: Tensor) -> bool:
+    """Whether a tensor's dtype is an integer one (bool is not)."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
 def _shape(name: str, tensor: Any) -> tuple[int, ...] | None:

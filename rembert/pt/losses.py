@@ -68,7 +68,7 @@ def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Te
     """
     length = start_logits.shape[1]
     losses = [
-        cross_entropy(logits, positions.reshape(-1).clamp(0, length), ignore_index=length)
+        cross_entropy(logits, positions.long().reshape(-1).clamp(0, length), ignore_index=length)
         for logits, positions in ((start_logits, starts), (end_logits, ends))
     ]
     return (losses[0] + losses[1]) / 2
@@ -79,7 +79,7 @@ def ignore_padding(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
     if attention_mask is None or attention_mask.ndim != 2:
         return labels
     real = attention_mask[:, -labels.shape[1] :] != 0
-    return labels.masked_fill(~real, IGNORE_INDEX)
+    return labels.long().masked_fill(~real, IGNORE_INDEX)  # which a byte does not hold
 
 
 def _precise(logits: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ def attention_bias(
 ) -> Tensor | None:
     """0 where a query may look, a large negative number where not; None where all may look everywhere.
 
-    The number is finite, so a row without anything to look at gives finite results (equal weights).
+    A query with nothing to look at looks as if nothing were masked, but never ahead in a decoder: its result means
+    nothing, and yet is finite, with the same gradient in every kernel. (Were all its keys at one large negative
+    number, the fused kernels' backward pass would lose the scores in it, and weigh every key with 1.)
 
     Args:
         attention_mask: [b, t] (1 for a real token), or [b, s, t] (1 where the query may look), or None. The second
@@ -31,15 +33,18 @@ def attention_bias(
     Returns:
         [b or 1, 1, s or 1, t], or None.
     """
-    allowed: Tensor | None = None
-    if attention_mask is not None:
-        allowed = attention_mask != 0
-        allowed = allowed[:, None] if allowed.ndim == 3 else allowed[:, None, None]
+    before: Tensor | None = None
     if causal and (attention_mask is None or attention_mask.ndim == 2):
         queries = torch.arange(past_length, past_length + length, device=device)[:, None]
         keys = torch.arange(past_length + length, device=device)[None]
         before = (keys <= queries)[None, None]
-        allowed = before if allowed is None else allowed & before
+    allowed = before
+    if attention_mask is not None:
+        real = attention_mask != 0
+        real = real[:, None] if real.ndim == 3 else real[:, None, None]
+        allowed = real if before is None else real & before
+        nothing = ~allowed.any(-1, keepdim=True)
+        allowed = allowed | (nothing if before is None else nothing & before)
     if allowed is None:
         return None
     bias = torch.zeros(allowed.shape, dtype=dtype, device=device)

@@ -17,7 +17,7 @@ Cache = tuple[LayerCache, ...]
 
 def cached_length(past_key_values: Cache | None) -> Any:
     """Positions in the cache, 0 where there is none; a scalar tensor where a graph does not know it yet."""
-    return 0 if past_key_values is None else ops.shape(past_key_values[0][0])[2]
+    return ops.shape(past_key_values[0][0])[2] if past_key_values else 0
 
 
 def extend(cached: LayerCache | None, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,30 +36,39 @@ def accepts_structures(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def unpacking(self: Any, input_ids: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(input_ids, Mapping):
-            given = dict(input_ids)
-            unknown = [name for name in given if name not in names]
-            if unknown:
-                raise InputError(
-                    f"The inputs of {type(self).__name__} may have the keys {', '.join(names)}. Received also: "
-                    f"{', '.join(map(str, unknown))}."
-                )
-        elif isinstance(input_ids, tuple | list):
-            if len(input_ids) > len(names):
-                raise InputError(
-                    f"{type(self).__name__} takes at most {len(names)} inputs. Received: {len(input_ids)}."
-                )
-            given = dict(zip(names, input_ids, strict=False))
-        else:
+        try:
+            if isinstance(input_ids, Mapping | tuple | list):
+                given = _by_name(type(self).__name__, input_ids, names)
+                return call(self, **_together(given, {**dict(zip(names[1:], args, strict=False)), **kwargs}))
             return call(self, input_ids, *args, **kwargs)
-        # What Keras adds by itself (`training`) gives way to the same key among the inputs.
-        named = {**dict(zip(names[1:], args, strict=False)), **kwargs}
-        twice = [name for name, value in named.items() if value is not None and name != "training" and name in given]
-        if twice:
-            raise InputError(f"`{twice[0]}` was given twice: among the inputs and as an argument of its own.")
-        return call(self, **{**named, **given})
+        except InputError as problem:
+            # Keras would bury the message under a list of all arguments, unless it takes that to be done.
+            problem._keras_call_info_injected = True  # type: ignore[attr-defined]
+            raise
 
     return unpacking
+
+
+def _by_name(model: str, inputs: Any, names: list[str]) -> dict[str, Any]:
+    """The values of one dict or sequence by argument name."""
+    if isinstance(inputs, Mapping):
+        unknown = [str(name) for name in inputs if name not in names]
+        if unknown:
+            raise InputError(
+                f"The inputs of {model} may have the keys {', '.join(names)}. Received also: {', '.join(unknown)}."
+            )
+        return dict(inputs)
+    if len(inputs) > len(names):
+        raise InputError(f"{model} takes at most {len(names)} inputs. Received: {len(inputs)}.")
+    return dict(zip(names, inputs, strict=False))
+
+
+def _together(given: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+    """Inputs and arguments; what Keras adds by itself (`training`) gives way to the same key among the inputs."""
+    twice = [name for name, value in named.items() if value is not None and name != "training" and name in given]
+    if twice:
+        raise InputError(f"`{twice[0]}` was given twice: among the inputs and as an argument of its own.")
+    return {**named, **given}
 
 
 def check_inputs(config: RemBertConfig, *, past_key_values: Cache | None, **tensors: Tensor | None) -> None:
@@ -68,12 +77,11 @@ def check_inputs(config: RemBertConfig, *, past_key_values: Cache | None, **tens
     Raises:
         InputError: see `rembert.common.checks`. Values are not looked at inside graphs.
     """
-    cached = None if past_key_values is None else past_key_values[0][0].shape[2]
     check_input_shapes(
         config,
         **{name: _shape(name, tensor) for name, tensor in tensors.items()},
         cached_layers=None if past_key_values is None else len(past_key_values),
-        cached_length=0 if past_key_values is None else cached,
+        cached_length=past_key_values[0][0].shape[2] if past_key_values else 0,
     )
     for name, size, setting in (
         ("input_ids", config.vocab_size, "vocab_size"),

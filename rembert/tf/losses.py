@@ -74,9 +74,11 @@ def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Te
     """
     length = ops.shape(start_logits)[1]
     losses = [
-        # Clipped before the cast: a position beyond int32 stays beyond the sequence.
+        # Clipped as int64: a position beyond int32 stays beyond the sequence.
         cross_entropy(
-            logits, ops.clip(ops.reshape(positions, (-1,)), 0, ops.cast(length, positions.dtype)), ignore_index=length
+            logits,
+            ops.clip(ops.reshape(ops.cast(positions, "int64"), (-1,)), 0, ops.cast(length, "int64")),
+            ignore_index=length,
         )
         for logits, positions in ((start_logits, starts), (end_logits, ends))
     ]
@@ -88,7 +90,8 @@ def ignore_padding(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
     if attention_mask is None or len(attention_mask.shape) != 2:
         return labels
     real = attention_mask[:, -ops.shape(labels)[1] :]
-    return ops.where(ops.not_equal(real, ops.zeros((), dtype=real.dtype)), labels, IGNORE_INDEX)
+    real = ops.not_equal(real, ops.zeros((), dtype=real.dtype))
+    return ops.where(real, ops.cast(labels, "int32"), IGNORE_INDEX)  # which a byte does not hold
 
 
 def _precise(logits: Tensor) -> Tensor:

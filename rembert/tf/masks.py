@@ -16,7 +16,8 @@ def attention_bias(
 ) -> Tensor | None:
     """0 where a query may look, a large negative number where not; None where all may look everywhere.
 
-    The number is finite, so a row without anything to look at gives finite results (equal weights).
+    A query with nothing to look at looks as if nothing were masked, but never ahead in a decoder: its result means
+    nothing, and yet is finite, with the same gradient as in PyTorch, whose kernels need it so.
 
     Args:
         attention_mask: [b, t] (1 for a real token), or [b, s, t] (1 where the query may look), or None. The second
@@ -29,15 +30,18 @@ def attention_bias(
     Returns:
         [b or 1, 1, s or 1, t], or None.
     """
-    allowed: Tensor | None = None
-    if attention_mask is not None:
-        allowed = ops.not_equal(attention_mask, ops.zeros((), dtype=attention_mask.dtype))
-        allowed = allowed[:, None] if len(allowed.shape) == 3 else allowed[:, None, None]
+    before: Tensor | None = None
     if causal and (attention_mask is None or len(attention_mask.shape) == 2):
         queries = ops.arange(past_length, past_length + length, dtype="int32")[:, None]
         keys = ops.arange(past_length + length, dtype="int32")[None]
         before = (keys <= queries)[None, None]
-        allowed = before if allowed is None else ops.logical_and(allowed, before)
+    allowed = before
+    if attention_mask is not None:
+        real = ops.not_equal(attention_mask, ops.zeros((), dtype=attention_mask.dtype))
+        real = real[:, None] if len(real.shape) == 3 else real[:, None, None]
+        allowed = real if before is None else ops.logical_and(real, before)
+        nothing = ops.logical_not(ops.any(allowed, axis=-1, keepdims=True))
+        allowed = ops.logical_or(allowed, nothing if before is None else ops.logical_and(nothing, before))
     if allowed is None:
         return None
     # Half of the smallest number: adding a negative score to the smallest itself would give -inf in float16.

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
+from rembert.bridge.tensors import is_float
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import ConfigError
 from rembert.common.loading import loading_config, settle
@@ -152,7 +153,8 @@ class TFRemBertPreTrainedModel(keras.Model):
             model_config = loading_config(checkpoint.config, config, overrides, source)
             wanted = dtype if dtype is not None else torch_dtype
             if wanted == "auto":
-                wanted = next(info.dtype.name for info in checkpoint.tensors.values())
+                # Of weights: beside them an old checkpoint may have integers, which are none.
+                wanted = next(info.dtype.name for info in checkpoint.tensors.values() if is_float(info.dtype))
             with initialization_left_out():
                 model = cls(model_config, dtype=getattr(wanted, "name", wanted), **arguments)
             table = model.parameter_table()

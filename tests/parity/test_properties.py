@@ -243,6 +243,35 @@ def test_all_padding_is_finite(framework: Framework, case: Case, dtype: str) -> 
 
 
 @on_both
+@pytest.mark.parametrize("name", ["one_label_each", "causal_lm_cross"])
+def test_gradients_where_there_is_nothing_to_look_at(framework: Framework, name: str) -> None:
+    # PyTorch's fused attention against its explicit form, and the mask that means the same.
+    case = next(case for case in CASES if case.name == name)
+    inputs = case.inputs(case.config())
+    for mask in ("attention_mask", "encoder_attention_mask"):
+        if mask in inputs:
+            inputs[mask][:] = 0
+    if case.head == "causal-lm":
+        inputs["attention_mask"][:, 3:] = 1  # else no label would count; the queries before see nothing
+    model = _model(framework, case)
+    fused = framework.gradients(model, **inputs)
+    explicit = framework.gradients(model, **inputs, output_attentions=True)
+    scale = max(np.abs(gradient).max() for gradient in explicit.values())
+    for parameter, gradient in explicit.items():
+        assert np.abs(fused[parameter] - gradient).max() <= 1e-10 * scale, parameter
+
+
+@on_both
+def test_left_padding_never_looks_ahead(framework: Framework) -> None:
+    # The last column of padding predicts the first token.
+    case = next(case for case in DECODERS if case.name == "causal_lm")
+    inputs = {"input_ids": np.arange(14).reshape(2, 7), "attention_mask": np.array([[0, 0, 1, 1, 1, 1, 1]] * 2)}
+    before = _call(framework, case, inputs)["logits"]
+    inputs["input_ids"][:, 3:] += 20
+    assert difference(_call(framework, case, inputs)["logits"][:, :3], before[:, :3]) <= TOLERANCE
+
+
+@on_both
 @by_case([case for case in WITH_LOSS if case.head in ("masked-lm", "causal-lm", "token-classification")])
 def test_a_label_on_padding_does_not_count(framework: Framework, case: Case) -> None:
     inputs = case.inputs(case.config())

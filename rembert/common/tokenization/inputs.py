@@ -69,15 +69,12 @@ def _check_list(name: str, value: Any, form: str) -> None:
 
 
 def _check_strings(name: str, values: Any) -> None:
-    if set(map(type, values)) - {str}:
-        for number, value in enumerate(values):
-            if not isinstance(value, str):
-                raise InputError(
-                    f"`{name}` must hold strings. Received: {_describe(value)} at position {number}. "
-                    "Pass `is_split_into_words=True` for lists of words."
-                    if isinstance(value, list | tuple)
-                    else f"`{name}` must hold strings. Received: {_describe(value)} at position {number}."
-                )
+    if not set(map(type, values)) - {str}:  # looking at each value only where one of them is something else
+        return
+    for number, value in enumerate(values):
+        if not isinstance(value, str):
+            advice = " Pass `is_split_into_words=True` for lists of words." if isinstance(value, list | tuple) else ""
+            raise InputError(f"`{name}` must hold strings. Received: {_describe(value)} at position {number}.{advice}")
 
 
 def _check_words(name: str, values: Any) -> None:

@@ -1,0 +1,236 @@
+"""Calls that are refused before any work is done: the same error, word for word, in both frameworks."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from rembert.common.errors import ConfigError, InputError
+from tests.frameworks import PT, TF, Arrays, Framework, on_both
+from tests.parity.cases import CASES
+
+BY_NAME = {case.name: case for case in CASES}
+CONFIGS = {name: BY_NAME[name].config() for name in BY_NAME}
+
+
+@cache
+def _model(framework: Framework, name: str) -> Any:
+    return framework.build(CONFIGS[name], BY_NAME[name].head)
+
+
+def _ids(batch: int = 2, length: int = 5) -> np.ndarray:
+    return np.ones((batch, length), np.int64)
+
+
+def _with(array: np.ndarray, value: Any) -> np.ndarray:
+    array = array.copy()
+    array.flat[-1] = value
+    return array
+
+
+class Refusal(NamedTuple):
+    """A model, arguments it must refuse, and what the message must say."""
+
+    case: str
+    arguments: dict[str, Any]
+    says: tuple[str, ...]
+
+
+IDS = {"input_ids": _ids()}
+LABELS = np.zeros((2, 5), np.int64)
+CACHE = tuple((np.zeros((2, 3, 3, 4), np.float32),) * 2 for _ in range(2))  # 3 positions, 2 layers
+REFUSALS = {
+    # Indices outside their tables. small_config has 61 pieces, 2 token types, 18 positions.
+    "id too large": Refusal("model", {"input_ids": _with(_ids(), 61)}, ("`input_ids`", "[0, 60]", "Received: 61")),
+    "id negative": Refusal("model", {"input_ids": _with(_ids(), -1)}, ("`vocab_size=61`", "Received: -1")),
+    "id far out": Refusal("model", {"input_ids": _with(_ids(), 2**40)}, ("Received: 1099511627776",)),
+    "ids of floats": Refusal(
+        "model", {"input_ids": _ids().astype(np.float32)}, ("`input_ids`", "integers", "float32")
+    ),
+    "ids of bools": Refusal("model", {"input_ids": _ids().astype(bool)}, ("`input_ids`", "integers", "bool")),
+    "token type": Refusal(
+        "model", {**IDS, "token_type_ids": _with(LABELS, 2)}, ("`type_vocab_size=2`", "Received: 2")
+    ),
+    "token type negative": Refusal("model", {**IDS, "token_type_ids": _with(LABELS, -3)}, ("Received: -3",)),
+    "position": Refusal(
+        "model", {**IDS, "position_ids": _with(LABELS, 18)}, ("`max_position_embeddings=18`", "Received: 18")
+    ),
+    "position negative": Refusal("model", {**IDS, "position_ids": _with(LABELS, -1)}, ("Received: -1",)),
+    # Shapes.
+    "too long": Refusal("model", {"input_ids": _ids(2, 19)}, ("`max_position_embeddings=18`", "19 tokens")),
+    "too long with the cache": Refusal(
+        "decoder", {"input_ids": _ids(2, 16), "past_key_values": CACHE}, ("19 tokens", "3 of them cached")
+    ),
+    "no token": Refusal("model", {"input_ids": _ids(2, 0)}, ("at least one token",)),
+    "one dimension": Refusal("model", {"input_ids": np.ones(5, np.int64)}, ("`input_ids`", "[5]")),
+    "three dimensions": Refusal("model", {"input_ids": np.ones((2, 2, 5), np.int64)}, ("[2, 2, 5]",)),
+    "both inputs": Refusal("model", {**IDS, "inputs_embeds": np.zeros((2, 5, 10), np.float32)}, ("both",)),
+    "neither input": Refusal("model", {"attention_mask": _ids()}, ("neither",)),
+    "width of embeddings": Refusal(
+        "model", {"inputs_embeds": np.zeros((2, 5, 12), np.float32)}, ("10]", "[2, 5, 12]")
+    ),
+    "mask too short": Refusal("model", {**IDS, "attention_mask": _ids(2, 4)}, ("`attention_mask`", "[2, 4]")),
+    "mask of another batch": Refusal("model", {**IDS, "attention_mask": _ids(1, 5)}, ("[1, 5]", "[2, 5]")),
+    "mask of pairs": Refusal("model", {**IDS, "attention_mask": np.ones((2, 5, 4), np.int64)}, ("[2, 5, 4]",)),
+    "mask of four dimensions": Refusal("model", {**IDS, "attention_mask": np.ones((2, 1, 1, 5))}, ("[2, 1, 1, 5]",)),
+    "mask without the cache": Refusal(
+        "decoder", {**IDS, "attention_mask": _ids(), "past_key_values": CACHE}, ("cached", "[2, 8]", "[2, 5]")
+    ),
+    "token types of another shape": Refusal("model", {**IDS, "token_type_ids": LABELS[:, :3]}, ("[2, 3]",)),
+    "positions of another shape": Refusal("model", {**IDS, "position_ids": LABELS[:, :3]}, ("[2, 3]",)),
+    # Decoders.
+    "cache without a decoder": Refusal("model", {**IDS, "past_key_values": CACHE}, ("`is_decoder=False`",)),
+    "cache of another depth": Refusal(
+        "decoder", {**IDS, "past_key_values": CACHE[:1]}, ("1 entries", "`num_hidden_layers=2`")
+    ),
+    "cache of no layers": Refusal("decoder", {**IDS, "past_key_values": ()}, ("0 entries", "`num_hidden_layers=2`")),
+    "source without cross-attention": Refusal(
+        "causal_lm",
+        {**IDS, "encoder_hidden_states": np.zeros((2, 4, 12), np.float32)},
+        ("`encoder_hidden_states`", "`add_cross_attention=False`"),
+    ),
+    "source mask without cross-attention": Refusal(
+        "masked_lm", {**IDS, "encoder_attention_mask": _ids()}, ("`encoder_attention_mask`",)
+    ),
+    "width of the source": Refusal(
+        "causal_lm_cross", {**IDS, "encoder_hidden_states": np.zeros((2, 4, 7), np.float32)}, ("[2, 4, 7]",)
+    ),
+    "source mask of another shape": Refusal(
+        "causal_lm_cross",
+        {
+            **IDS,
+            "encoder_hidden_states": np.zeros((2, 4, 12), np.float32),
+            "encoder_attention_mask": np.ones((2, 5), np.int64),
+        },
+        ("`encoder_attention_mask`", "[2, 5]"),
+    ),
+    # Labels.
+    "piece label": Refusal("masked_lm", {**IDS, "labels": _with(LABELS, 61)}, ("[0, 60]", "-100", "Received: 61")),
+    "next piece label": Refusal("causal_lm", {**IDS, "labels": _with(LABELS, -1)}, ("Received: -1",)),
+    "token label": Refusal("token_classification", {**IDS, "labels": _with(LABELS, 5)}, ("[0, 4]", "Received: 5")),
+    "token label -99": Refusal("token_classification", {**IDS, "labels": _with(LABELS, -99)}, ("Received: -99",)),
+    "token labels' shape": Refusal("token_classification", {**IDS, "labels": LABELS[:, :4]}, ("[2, 4]",)),
+    "token labels of floats": Refusal(
+        "token_classification", {**IDS, "labels": LABELS.astype(np.float32)}, ("`labels`", "integers", "float32")
+    ),
+    "token labels of bools": Refusal(
+        "token_classification", {**IDS, "labels": LABELS.astype(bool)}, ("`labels`", "integers", "bool")
+    ),
+    "class label": Refusal("one_label_each", {**IDS, "labels": np.array([0, 5])}, ("[0, 4]", "Received: 5")),
+    "class label negative": Refusal("one_label_each", {**IDS, "labels": np.array([0, -1])}, ("Received: -1",)),
+    "class labels' number": Refusal("one_label_each", {**IDS, "labels": np.array([0, 1, 2])}, ("[3]",)),
+    "labels of several classes": Refusal("several_labels", {**IDS, "labels": np.zeros((2, 4))}, ("[2, 4]", "[2, 5]")),
+    "numbers": Refusal("several_numbers", {**IDS, "labels": np.zeros(2)}, ("[2]", "[2, 5]")),
+    "one number": Refusal("one_number", {**IDS, "labels": np.zeros(3)}, ("[3]",)),
+    "positions' number": Refusal(
+        "question_answering",
+        {**IDS, "start_positions": np.array([1]), "end_positions": np.array([1, 2])},
+        ("`start_positions`", "[1]"),
+    ),
+    "positions of floats": Refusal(
+        "question_answering", {**IDS, "start_positions": np.zeros(2)}, ("`start_positions`", "integers", "float64")
+    ),
+    "positions of bools": Refusal(
+        "question_answering", {**IDS, "end_positions": np.zeros(2, bool)}, ("`end_positions`", "integers", "bool")
+    ),
+    # Choices.
+    "no choices": Refusal("multiple_choice", IDS, ("[batch, choices, sequence]", "[2, 5]")),
+    "choice label": Refusal(
+        "multiple_choice",
+        {"input_ids": np.ones((2, 3, 5), np.int64), "labels": np.array([0, 3])},
+        ("[0, 2]", "3 choices", "Received: 3"),
+    ),
+    "mask of no choices": Refusal(
+        "multiple_choice",
+        {"input_ids": np.ones((2, 3, 5), np.int64), "attention_mask": np.ones((2, 5), np.int64)},
+        ("`attention_mask`", "[2, 5]"),
+    ),
+    "mask of other choices": Refusal(
+        "multiple_choice",
+        {"input_ids": np.ones((2, 3, 5), np.int64), "attention_mask": np.ones((3, 2, 5), np.int64)},
+        ("`attention_mask`", "[3, 2, 5]"),
+    ),
+    "neither choice": Refusal("multiple_choice", {"labels": np.array([0, 3])}, ("neither",)),
+}
+each = pytest.mark.parametrize("name", REFUSALS)
+
+
+def _said(framework: Framework, name: str) -> str:
+    refusal = REFUSALS[name]
+    with pytest.raises(InputError) as error:
+        framework.call(_model(framework, refusal.case), **refusal.arguments)
+    return str(error.value)
+
+
+@on_both
+@each
+def test_refused(framework: Framework, name: str) -> None:
+    said = _said(framework, name)
+    assert all(part in said for part in REFUSALS[name].says), said
+
+
+@each
+def test_in_the_same_words(name: str) -> None:
+    pytest.importorskip("torch"), pytest.importorskip("keras")
+    assert _said(PT, name) == _said(TF, name)
+
+
+@on_both
+@pytest.mark.parametrize("case", BY_NAME)
+def test_unknown_keywords(framework: Framework, case: str) -> None:
+    inputs = BY_NAME[case].inputs(CONFIGS[case])
+    with pytest.raises(TypeError, match="attention_masks"):
+        framework.call(_model(framework, case), input_ids=inputs["input_ids"], attention_masks=1)
+
+
+@on_both
+def test_something_else_than_a_tensor(framework: Framework) -> None:
+    with pytest.raises(InputError, match=r"`attention_mask` must be a.* Received: str"):
+        framework.call(_model(framework, "model"), **IDS, attention_mask="all")
+
+
+@on_both
+def test_nothing_is_refused_that_is_right(framework: Framework) -> None:
+    """The edges of every range."""
+    ends: Arrays = {"input_ids": _with(_ids(2, 18), 60), "token_type_ids": _with(LABELS[:, :1].repeat(18, 1), 1)}
+    framework.call(_model(framework, "model"), **ends, position_ids=np.arange(18)[None])
+    framework.call(_model(framework, "token_classification"), **IDS, labels=_with(_with(LABELS, 4), -100))
+    framework.call(_model(framework, "one_label_each"), **IDS, labels=np.array([[0], [4]]))
+    framework.call(_model(framework, "one_number"), **IDS, labels=np.array([[0.5], [4]]))
+    framework.call(_model(framework, "decoder"), input_ids=_ids(2, 15), past_key_values=CACHE)
+    framework.call(
+        _model(framework, "question_answering"),
+        **IDS,
+        start_positions=np.array([[-1], [99]]),
+        end_positions=np.array([[-1], [99]]),
+    )
+
+
+@on_both
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.int32, np.int64])
+def test_integers_of_any_width(framework: Framework, kind: type) -> None:
+    """Labels too: what is ignored among them must not wrap around."""
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    for case, labels in (("token_classification", LABELS + 1), ("masked_lm", LABELS + 3), ("causal_lm", LABELS + 3)):
+        arguments = {"input_ids": _ids(), "attention_mask": mask, "token_type_ids": LABELS, "labels": labels}
+        model = _model(framework, case)
+        wanted = float(framework.call(model, **arguments).loss)
+        assert float(framework.call(model, **{key: a.astype(kind) for key, a in arguments.items()}).loss) == wanted
+    places = {"start_positions": np.array([1, 100]), "end_positions": np.array([2, 0])}
+    model = _model(framework, "question_answering")
+    wanted = float(framework.call(model, **IDS, **places).loss)
+    got = framework.call(model, **IDS, **{name: array.astype(kind) for name, array in places.items()})
+    assert float(got.loss) == wanted
+
+
+@on_both
+def test_a_model_needs_a_configuration(framework: Framework) -> None:
+    with pytest.raises(ConfigError, match=r"must be a RemBertConfig\. Received: dict"):
+        framework.model_class("model")({"hidden_size": 4})
+    config = BY_NAME["model"].config()
+    config.hidden_size = 13
+    with pytest.raises(ConfigError, match="`hidden_size=13` and `num_attention_heads=3`"):
+        framework.model_class("model")(config)

@@ -1,0 +1,388 @@
+"""Loading and saving: one file for both frameworks, and what happens where file and model do not fit."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import CheckpointError, ConfigError
+from rembert.common.parameters import HEADS, parameters
+from tests.frameworks import GOLDEN, PT, TF, Arrays, Framework, flat, needs_pt, needs_tf, on_both
+from tests.parity.cases import CASES, Case, build, by_case
+
+BY_NAME = {case.name: case for case in CASES}
+every_way = pytest.mark.parametrize(
+    ("writer", "reader"),
+    [(a, b) for a in (PT, TF) for b in (PT, TF)],
+    ids=lambda framework: framework.name,
+)
+DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
+
+
+def _save(directory: Path, framework: Framework, name: str, dtype: str = "float32", **settings: Any) -> Any:
+    case = BY_NAME[name]
+    model = build(framework, case, case.config(), dtype="float32")
+    if dtype != "float32":
+        model = framework.build(case.config(), case.head, dtype=dtype)
+    model.save_pretrained(directory, **settings)
+    return model
+
+
+def _same(one: Arrays, other: Arrays) -> None:
+    assert list(one) == list(other)
+    for name in one:
+        assert one[name].dtype == other[name].dtype
+        assert one[name].tobytes() == other[name].tobytes(), name
+
+
+def _rewrite(directory: Path, change: Any) -> None:
+    """Change a checkpoint's tensors by name."""
+    path = directory / "model.safetensors"
+    tensors = dict(load_file(path))
+    change(tensors)
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
+
+
+# ------------------------------------------------------------------ there and back
+
+
+@needs_pt
+@needs_tf
+@every_way
+@by_case()
+def test_what_one_writes_the_other_reads(writer: Framework, reader: Framework, case: Case, tmp_path: Path) -> None:
+    model = build(writer, case, case.config(), dtype="float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.save_pretrained(tmp_path)
+        loaded = reader.load(tmp_path, case.head)
+    _same(reader.weights(loaded), writer.weights(model))
+    assert loaded.config.architectures == [HEADS[case.head].architecture]
+    loaded.save_pretrained(tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+@needs_pt
+@needs_tf
+@every_way
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_any_dtype_bit_for_bit(writer: Framework, reader: Framework, dtype: str, tmp_path: Path) -> None:
+    model = _save(tmp_path, writer, "one_label_each", dtype)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert {array.dtype for array in stored.values()} == {np.dtype(DTYPES[dtype])}
+    assert RemBertConfig.from_pretrained(tmp_path).dtype == dtype
+    loaded = reader.load(tmp_path, "sequence-classification", dtype="auto")
+    _same(reader.weights(loaded), writer.weights(model))
+
+
+@needs_pt
+@needs_tf
+@every_way
+def test_shards(writer: Framework, reader: Framework, tmp_path: Path) -> None:
+    model = _save(tmp_path, writer, "masked_lm", max_shard_size=4000)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    shards = {path.name for path in tmp_path.glob("*.safetensors")}
+    assert set(index["weight_map"].values()) == shards
+    assert len(shards) > 3
+    assert set(index["weight_map"]) == set(model.parameter_table())
+    _same(reader.weights(reader.load(tmp_path, "masked-lm")), writer.weights(model))
+    model.save_pretrained(tmp_path)  # whole again: no shard is left to be taken for a part
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+@on_both
+@by_case()
+def test_names_and_shapes_are_the_tables(framework: Framework, case: Case, tmp_path: Path) -> None:
+    config = case.config()
+    model = framework.build(config, case.head)
+    table = parameters(config, case.head)
+    assert {name: array.shape for name, array in framework.weights(model).items()} == {
+        name: parameter.shape for name, parameter in table.items()
+    }
+    assert model.num_parameters() == sum(parameter.size for parameter in table.values())
+    model.save_pretrained(tmp_path)
+    stored = {name: array.shape for name, array in load_file(tmp_path / "model.safetensors").items()}
+    bare = case.head == "model"
+    assert stored == {name.removeprefix("rembert.") if bare else name: each.shape for name, each in table.items()}
+
+
+@on_both
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*/model.safetensors")), ids=lambda path: path.parent.name)
+def test_goldens_come_back_bit_for_bit(framework: Framework, path: Path, tmp_path: Path) -> None:
+    config = RemBertConfig.from_pretrained(path.parent)
+    (architecture,) = config.architectures or []
+    head = next(head.name for head in HEADS.values() if head.architecture == architecture)
+    framework.load(path.parent, head).save_pretrained(tmp_path)
+    theirs, ours = load_file(path), load_file(tmp_path / "model.safetensors")
+    _same(dict(sorted(ours.items())), dict(sorted(theirs.items())))
+
+
+@on_both
+def test_other_files_stay(framework: Framework, tmp_path: Path) -> None:
+    (tmp_path / "sentencepiece.model").write_bytes(b"pieces")
+    model = _save(tmp_path, framework, "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "sentencepiece.model",
+    ]
+    assert (tmp_path / "sentencepiece.model").read_bytes() == b"pieces"
+    # A model loaded from a file is saved over that very file.
+    loaded = framework.load(tmp_path, "model")
+    loaded.save_pretrained(tmp_path)
+    _same(framework.weights(loaded), framework.weights(model))
+    _same(framework.weights(framework.load(tmp_path, "model")), framework.weights(model))
+
+
+@on_both
+def test_training_leaves_the_file_alone(framework: Framework, tmp_path: Path) -> None:
+    model = _save(tmp_path, framework, "one_label_each")
+    before = (tmp_path / "model.safetensors").read_bytes()
+    loaded = framework.load(tmp_path, "sequence-classification")
+    framework.set_weights(loaded, {name: array * 2 for name, array in framework.weights(loaded).items()})
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    _same(framework.weights(framework.load(tmp_path, "sequence-classification")), framework.weights(model))
+
+
+@on_both
+def test_a_file_by_its_path(framework: Framework, tmp_path: Path) -> None:
+    model = _save(tmp_path, framework, "model")
+    loaded = framework.load(tmp_path / "model.safetensors", "model")
+    _same(framework.weights(loaded), framework.weights(model))
+    (tmp_path / "config.json").rename(tmp_path / "elsewhere.json")
+    with pytest.raises(ConfigError, match="config=RemBertConfig"):
+        framework.load(tmp_path, "model")
+    framework.load(tmp_path, "model", config=RemBertConfig.from_pretrained(tmp_path / "elsewhere.json"))
+
+
+@on_both
+def test_dtype_of_choice(framework: Framework, tmp_path: Path) -> None:
+    model = _save(tmp_path, framework, "model")
+    for dtype in DTYPES:
+        for key in ("dtype", "torch_dtype"):
+            loaded = framework.load(tmp_path, "model", **{key: dtype})
+            assert loaded.config.dtype == dtype
+        values = {name: array.astype(DTYPES[dtype]) for name, array in framework.weights(model).items()}
+        for name, array in framework.weights(loaded).items():
+            assert (array == values[name].astype(array.dtype)).all()
+
+
+# ------------------------------------------------------------------ heads, encoders, and what does not fit
+
+
+@on_both
+def test_a_head_from_a_bare_encoder(framework: Framework, tmp_path: Path) -> None:
+    encoder = _save(tmp_path, framework, "model")
+    with pytest.warns(UserWarning, match=r"initialised afresh: classifier\.weight, classifier\.bias") as caught:
+        model = framework.load(tmp_path, "sequence-classification")
+    assert len(caught) == 1
+    assert str(caught[0].filename) == __file__.replace("parity/test_checkpoints", "frameworks")  # where it was called
+    weights = framework.weights(model)
+    _same({name: weights[name] for name in encoder.parameter_table()}, framework.weights(encoder))
+    assert (weights["classifier.bias"] == 0).all()
+    assert weights["classifier.weight"].std() > 0
+    with pytest.warns(UserWarning, match="classifier"):
+        framework.load(tmp_path, "token-classification")  # the pooler is passed over without a word
+
+
+@on_both
+def test_a_bare_encoder_from_a_head(framework: Framework, tmp_path: Path) -> None:
+    head = _save(tmp_path / "a", framework, "one_label_each")
+    with pytest.warns(UserWarning, match=r"not used by this model: classifier"):
+        encoder = framework.load(tmp_path / "a", "model")
+    weights = framework.weights(head)
+    _same(framework.weights(encoder), {name: weights[name] for name in encoder.parameter_table()})
+    _save(tmp_path / "b", framework, "masked_lm")
+    with pytest.warns(UserWarning, match=r"afresh: rembert\.pooler\.dense\.weight.*not used.*cls\.predictions"):
+        framework.load(tmp_path / "b", "model")
+    with pytest.warns(UserWarning, match=r"not used.*cls\.predictions") as caught:
+        framework.load(tmp_path / "b", "model", add_pooling_layer=False)
+    assert "afresh" not in str(caught[0].message)
+
+
+@on_both
+def test_old_names_and_silent_extras(framework: Framework, tmp_path: Path) -> None:
+    model = _save(tmp_path, framework, "masked_lm")
+    numbers = np.random.default_rng(0)
+
+    def age(tensors: Arrays) -> None:
+        for name in list(tensors):
+            old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+            tensors[old] = tensors.pop(name)
+        tensors["rembert.embeddings.position_ids"] = np.arange(18)[None]
+        tensors["rembert.pooler.dense.weight"] = numbers.random((12, 12)).astype(np.float32)
+        tensors["rembert.pooler.dense.bias"] = numbers.random(12).astype(np.float32)
+
+    _rewrite(tmp_path, age)
+    for dtype in (None, "auto"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            loaded = framework.load(tmp_path, "masked-lm", dtype=dtype)
+        _same(framework.weights(loaded), framework.weights(model))
+
+
+def _spoil(tensors: Arrays) -> None:
+    del tensors["rembert.encoder.layer.1.output.dense.bias"]
+    tensors["rembert.encoder.surprise"] = np.zeros(3, np.float32)
+    tensors["classifier.weight"] = np.zeros((7, 12), np.float32)
+    tensors["rembert.embeddings.word_embeddings.weight"] = np.zeros((60, 10), np.float32)
+
+
+@on_both
+def test_everything_that_does_not_fit_in_one_error(framework: Framework, tmp_path: Path) -> None:
+    _save(tmp_path, framework, "one_label_each")
+    _rewrite(tmp_path, _spoil)
+    with pytest.raises(CheckpointError) as error:
+        framework.load(tmp_path, "sequence-classification")
+    said = str(error.value)
+    assert f"{tmp_path} does not fit {framework.model_class('sequence-classification').__name__}" in said
+    assert "Missing (1): rembert.encoder.layer.1.output.dense.bias" in said
+    assert "Unexpected (1): rembert.encoder.surprise" in said
+    assert "Of another shape (2):" in said
+    assert "classifier.weight [7, 12] (the model has [5, 12])" in said
+    assert "rembert.embeddings.word_embeddings.weight [60, 10] (the model has [61, 10])" in said
+    assert "ignore_mismatched_sizes=True" in said
+
+
+@on_both
+def test_everything_that_does_not_fit_in_one_report(framework: Framework, tmp_path: Path) -> None:
+    _save(tmp_path, framework, "one_label_each")
+    _rewrite(tmp_path, _spoil)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model, report = framework.load(
+            tmp_path, "sequence-classification", output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    assert report["missing_keys"] == ["rembert.encoder.layer.1.output.dense.bias"]
+    assert report["unexpected_keys"] == ["rembert.encoder.surprise"]
+    assert sorted(report["mismatched_keys"]) == [
+        ("classifier.weight", (7, 12), (5, 12)),
+        ("rembert.embeddings.word_embeddings.weight", (60, 10), (61, 10)),
+    ]
+    weights = framework.weights(model)
+    assert all(np.isfinite(array).all() for array in weights.values())
+    assert (weights["rembert.encoder.layer.1.output.dense.bias"] == 0).all()
+    fresh = weights["rembert.embeddings.word_embeddings.weight"]
+    assert 0.015 < fresh.std() < 0.025  # initializer_range, from 610 numbers
+    framework.call(model, input_ids=np.array([[1, 60]]))
+
+
+@on_both
+def test_a_report_of_a_checkpoint_that_fits_is_empty(framework: Framework, tmp_path: Path) -> None:
+    _save(tmp_path, framework, "model")
+    _, report = framework.load(tmp_path, "model", output_loading_info=True)
+    assert report == {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+
+
+@on_both
+def test_another_number_of_labels(framework: Framework, tmp_path: Path) -> None:
+    _save(tmp_path, framework, "one_label_each")
+    with pytest.raises(CheckpointError, match=r"classifier\.weight \[5, 12\] \(the model has \[3, 12\]\)"):
+        framework.load(tmp_path, "sequence-classification", num_labels=3)
+    with pytest.warns(UserWarning, match=r"classifier\.weight, classifier\.bias"):
+        model = framework.load(tmp_path, "sequence-classification", num_labels=3, ignore_mismatched_sizes=True)
+    assert model.config.num_labels == 3
+    assert framework.weights(model)["classifier.weight"].shape == (3, 12)
+
+
+@on_both
+def test_fresh_parameters_follow_the_seed(framework: Framework, tmp_path: Path) -> None:
+    _save(tmp_path, framework, "model")
+    drawn = []
+    for seed in (1, 1, 2):
+        framework.seed(seed)
+        with pytest.warns(UserWarning, match="afresh"):
+            drawn.append(framework.weights(framework.load(tmp_path, "masked-lm"))["cls.predictions.dense.weight"])
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[0] != drawn[2]).any()
+
+
+@on_both
+def test_refusals(framework: Framework, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere"):
+        framework.load(tmp_path / "nowhere", "model")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        framework.load(tmp_path, "model")
+    _save(tmp_path, framework, "model")
+    with pytest.raises(TypeError, match="'hidden_sizes'"):
+        framework.load(tmp_path, "model", hidden_sizes=4)
+    with pytest.raises(ConfigError, match="hidden_size=-4"):
+        framework.load(tmp_path, "model", hidden_size=-4)
+    with pytest.raises(ConfigError, match="Received: dict"):
+        framework.load(tmp_path, "model", config={"hidden_size": 4})
+    with pytest.raises(ValueError, match="float7"):
+        framework.load(tmp_path, "model", dtype="float7")
+    data = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(data[:-5])
+    with pytest.raises(CheckpointError, match="truncated"):
+        framework.load(tmp_path, "model")
+
+
+@on_both
+def test_a_save_that_fails_leaves_what_was_there(
+    framework: Framework, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(tmp_path, framework, "model")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def refuse(*_: Any) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("rembert.bridge.formats.safetensors.write_values", refuse)
+    with pytest.raises(OSError, match="disk is full"):
+        _save(tmp_path, framework, "one_label_each")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@on_both
+def test_overrides_change_the_configuration_and_not_the_callers(framework: Framework, tmp_path: Path) -> None:
+    _save(tmp_path, framework, "model")
+    given = RemBertConfig.from_pretrained(tmp_path)
+    model = framework.load(tmp_path, "model", config=given, hidden_dropout_prob=0.3, output_attentions=True)
+    assert model.config.hidden_dropout_prob == 0.3
+    assert given.hidden_dropout_prob == 0.0
+    assert "attentions" in framework.call(model, input_ids=np.array([[1, 2]]))
+
+
+# ------------------------------------------------------------------ another library
+
+
+@needs_pt
+@pytest.mark.filterwarnings("ignore")
+@by_case([case for case in CASES if case.name != "decoder"])
+def test_transformers_reads_what_we_write_and_the_reverse(case: Case, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    # There, the two outputs of question answering are the configuration's labels.
+    config = case.config(num_labels=2 if case.head == "question-answering" else 5)
+    model = build(PT, case, config, dtype="float32")
+    model.save_pretrained(tmp_path / "ours")
+    kind = getattr(transformers, HEADS[case.head].architecture)
+    theirs, report = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(report.values())
+    theirs.eval().save_pretrained(tmp_path / "theirs")
+    again = PT.load(tmp_path / "theirs", case.head)
+    _same(PT.weights(again), PT.weights(model))
+    inputs = {
+        name: array.astype(np.float32) if array.dtype == np.float64 else array
+        for name, array in case.inputs(config).items()
+        if not name.startswith(("labels", "start", "end"))
+    }
+    inputs["attention_mask"][:] = 1
+    outputs = flat(
+        PT, PT.call(again, **inputs, use_cache=False) if case.head == "causal-lm" else PT.call(again, **inputs)
+    )
+    with torch.no_grad():
+        wanted = theirs(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+    for name, array in outputs.items():
+        assert np.abs(array - wanted[name].numpy()).max() <= 1e-5 * np.abs(array).max(), name

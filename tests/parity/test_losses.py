@@ -1,0 +1,160 @@
+"""The losses of both frameworks against the same sums written out in NumPy, in float64."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rembert.common.checks import infer_problem_type
+from rembert.common.config import RemBertConfig
+from tests.frameworks import PT, Arrays, Framework, needs_pt, on_both
+from tests.parity.cases import CASES, build
+
+TOLERANCE = 1e-12
+
+
+def _losses(framework: Framework) -> Any:
+    return importlib.import_module(f"rembert.{framework.name}.losses")
+
+
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray, ignored: int = -100) -> float:
+    """Mean of -log p(label) over the labels that count; 0 where none does."""
+    costs = []
+    for row, label in zip(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), strict=True):
+        if label != ignored:
+            top = row.max()
+            costs.append(top + np.log(np.exp(row - top).sum()) - row[label])
+    return float(np.mean(costs)) if costs else 0.0
+
+
+def _near(framework: Framework, loss: Any, wanted: float) -> None:
+    actual = framework.array(loss)
+    assert actual.shape == ()
+    assert actual.dtype == np.float64
+    assert abs(actual - wanted) <= TOLERANCE * max(1.0, abs(wanted))
+
+
+def _numbers(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape) * 10
+
+
+@on_both
+@given(st.data())
+def test_token_and_causal_loss(framework: Framework, data: st.DataObject) -> None:
+    batch, length, classes = (data.draw(st.integers(1, 4)) for _ in range(3))
+    logits = _numbers(data.draw(st.integers(0, 99)), batch, length, classes)
+    draw = st.lists(st.just(-100) | st.integers(0, classes - 1), min_size=batch * length, max_size=batch * length)
+    labels = np.array(data.draw(draw)).reshape(batch, length)
+    past = data.draw(st.integers(0, 2))
+    bits = data.draw(st.lists(st.integers(0, 1), min_size=batch * (past + length), max_size=batch * (past + length)))
+    mask = data.draw(st.none() | st.just(np.array(bits).reshape(batch, past + length)))
+    counted = labels if mask is None else np.where(mask[:, past:] == 1, labels, -100)
+    given_ = [framework.tensor(each) for each in (logits, labels, mask)]
+    _near(framework, _losses(framework).token_loss(*given_), _cross_entropy(logits, counted))
+    causal = _cross_entropy(logits[:, :-1], counted[:, 1:])
+    _near(framework, _losses(framework).causal_lm_loss(*given_), causal)
+
+
+@on_both
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 99))
+def test_sequence_losses(framework: Framework, batch: int, count: int, seed: int) -> None:
+    numbers, logits = np.random.default_rng(seed), _numbers(seed, batch, count)
+    loss = _losses(framework).sequence_loss
+    classes = numbers.integers(0, count, batch)
+    classes[numbers.random(batch) < 0.3] = -100
+    tensors = framework.tensor(logits), framework.tensor(classes)
+    _near(framework, loss(*tensors, "single_label_classification"), _cross_entropy(logits, classes))
+
+    several = numbers.integers(0, 2, (batch, count))
+    wanted = np.mean(several * np.log1p(np.exp(-logits)) + (1 - several) * np.log1p(np.exp(logits)))
+    for kind in (np.int64, np.float32, np.float64, bool):
+        labels = framework.tensor(several.astype(kind))
+        _near(framework, loss(framework.tensor(logits), labels, "multi_label_classification"), wanted)
+
+    targets = numbers.standard_normal((batch, count))
+    wanted = np.mean((logits - targets) ** 2)
+    _near(framework, loss(framework.tensor(logits), framework.tensor(targets), "regression"), wanted)
+    if count == 1:  # [b] against [b, 1] must not become [b, b]
+        _near(framework, loss(framework.tensor(logits), framework.tensor(targets[:, 0]), "regression"), wanted)
+
+
+@on_both
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 99))
+def test_span_loss(framework: Framework, batch: int, length: int, seed: int) -> None:
+    numbers = np.random.default_rng(seed)
+    logits = [_numbers(seed + index, batch, length) for index in range(2)]
+    places = [numbers.integers(-2, length + 3, batch) for _ in range(2)]
+    clipped = [np.where(place >= length, -100, place.clip(0)) for place in places]
+    wanted = sum(_cross_entropy(each, place) for each, place in zip(logits, clipped, strict=True)) / 2
+    _near(framework, _losses(framework).span_loss(*map(framework.tensor, (*logits, *places))), wanted)
+    columns = [place[:, None] for place in places]
+    _near(framework, _losses(framework).span_loss(*map(framework.tensor, (*logits, *columns))), wanted)
+
+
+@needs_pt
+def test_pytorchs_own_functions_agree() -> None:
+    import torch
+    import torch.nn.functional as F
+
+    logits, labels = torch.from_numpy(_numbers(1, 6, 4)), torch.tensor([0, 1, -100, 3, 2, -100])
+    losses = _losses(PT)
+    torch.testing.assert_close(losses.cross_entropy(logits, labels), F.cross_entropy(logits, labels))
+    several = torch.from_numpy((_numbers(2, 6, 4) > 0).astype(float))
+    torch.testing.assert_close(
+        losses.sequence_loss(logits, several, "multi_label_classification"),
+        F.binary_cross_entropy_with_logits(logits, several),
+    )
+    torch.testing.assert_close(losses.sequence_loss(logits, several, "regression"), F.mse_loss(logits, several))
+
+
+@on_both
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_loss_is_float32_or_better(framework: Framework, dtype: str) -> None:
+    # In float16 a sum over many classes would overflow.
+    case = next(case for case in CASES if case.name == "masked_lm")
+    config = case.config()
+    model = framework.build(config, case.head, dtype=dtype)
+    outputs = framework.call(model, **case.inputs(config))
+    assert framework.array(outputs.loss).dtype == np.float32
+    assert re.search(rf"\b{dtype}\b", str(outputs.logits.dtype))  # torch.float16, <dtype: 'float16'>
+
+
+INFERRED = [
+    ({"num_labels": 1}, np.array([1.5, 2.0]), "regression"),
+    ({"num_labels": 1}, np.array([1, 2]), "regression"),
+    ({"num_labels": 3}, np.array([1, 2]), "single_label_classification"),
+    ({"num_labels": 3}, np.array([1, 2], np.int32), "single_label_classification"),
+    ({"num_labels": 3}, np.eye(2, 3), "multi_label_classification"),
+    ({"num_labels": 3}, np.eye(2, 3, dtype=bool), "multi_label_classification"),
+    ({"num_labels": 3, "problem_type": "regression"}, np.eye(2, 3), "regression"),
+    ({"num_labels": 3, "problem_type": "multi_label_classification"}, np.eye(2, 3, dtype=int), ""),
+]
+
+
+@on_both
+@pytest.mark.parametrize(("settings", "labels", "kind"), INFERRED)
+def test_the_kind_of_problem_is_inferred(
+    framework: Framework, settings: dict[str, Any], labels: np.ndarray, kind: str
+) -> None:
+    case = next(case for case in CASES if case.name == "one_label_each")
+    config = case.config(**settings)
+    model = build(framework, case, config)
+    inputs: Arrays = {"input_ids": np.array([[1, 2, 3], [4, 5, 6]])}
+    outputs = framework.call(model, **inputs, labels=labels)
+    kind = kind or str(settings["problem_type"])
+    wanted = _losses(framework).sequence_loss(outputs.logits, framework.tensor(labels), kind)
+    assert framework.array(outputs.loss) == framework.array(wanted)
+    assert config.problem_type == settings.get("problem_type")  # a call leaves the configuration as it was
+
+
+def test_inference_by_itself() -> None:
+    assert infer_problem_type(RemBertConfig(num_labels=1), True) == "regression"
+    assert infer_problem_type(RemBertConfig(num_labels=2), True) == "single_label_classification"
+    assert infer_problem_type(RemBertConfig(num_labels=2), False) == "multi_label_classification"
+    assert infer_problem_type(RemBertConfig(num_labels=2, problem_type="regression"), True) == "regression"

@@ -1,0 +1,193 @@
+"""The outputs as Keras' structures, and the models inside graphs: tf.function, predict, functional models, files."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+tf = pytest.importorskip("tensorflow")
+
+import rembert.tf  # noqa: E402, F401  # registers the outputs
+from rembert.common.errors import InputError  # noqa: E402
+from rembert.common.outputs import OUTPUT_TYPES, ModelOutput  # noqa: E402
+from tests.frameworks import TF, flat  # noqa: E402
+from tests.parity.cases import CASES, DECODERS, Case, as_dtype, build, by_case  # noqa: E402
+
+SEEN = {"output_attentions": True, "output_hidden_states": True}
+# float64: a graph may add in another order.
+TOLERANCE = 1e-12
+ENCODERS = [case for case in CASES if not case.settings.get("is_decoder")]
+
+
+def _near(actual: ModelOutput, expected: ModelOutput) -> None:
+    assert type(actual) is type(expected)
+    one, other = flat(TF, actual), flat(TF, expected)
+    assert list(one) == list(other)
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", OUTPUT_TYPES, ids=lambda kind: kind.__name__)
+def test_taken_apart_and_put_together(kind: type[ModelOutput]) -> None:
+    whole = kind({name: (tf.ones(2), tf.zeros(3)) for name in kind.fields})
+    for map_structure in (keras.tree.map_structure, tf.nest.map_structure):
+        doubled = map_structure(lambda leaf: leaf + leaf, whole)
+        assert type(doubled) is kind
+        assert list(doubled) == list(whole)
+        assert (doubled[0][0].numpy() == 2).all()
+    assert len(keras.tree.flatten(whole)) == 2 * len(kind.fields)
+    keras.tree.assert_same_structure(whole, keras.tree.pack_sequence_as(whole, keras.tree.flatten(whole)))
+
+
+@by_case()
+def test_tf_function(case: Case) -> None:
+    config = case.config(num_hidden_layers=1)
+    model = build(TF, case, config)
+    inputs = {name: TF.tensor(array) for name, array in case.inputs(config).items()}
+    _near(tf.function(model)(**inputs, **SEEN), model(**inputs, **SEEN))
+
+
+def test_tf_function_of_unknown_sizes() -> None:
+    case = next(case for case in DECODERS if case.name == "causal_lm")
+    config = case.config()
+    model = build(TF, case, config)
+    unknown = tf.TensorSpec([None, None], tf.int64)
+
+    @tf.function(input_signature=[unknown, unknown, unknown])
+    def step(input_ids: object, attention_mask: object, labels: object) -> ModelOutput:
+        return model(input_ids, attention_mask=attention_mask, labels=labels)
+
+    for batch, length in ((1, 1), (2, 5), (3, 7)):
+        inputs = case.inputs(config, batch=batch, length=length)
+        del inputs["token_type_ids"]
+        _near(step(**inputs), TF.call(model, **inputs))
+
+
+def test_decoding_in_a_graph_with_a_growing_cache() -> None:
+    case = next(case for case in DECODERS if case.name == "causal_lm")
+    config = case.config()
+    model, ids = build(TF, case, config), tf.constant(case.inputs(config)["input_ids"])
+    layer = tuple(tf.TensorSpec([None, 3, None, 4], tf.float64) for _ in range(2))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.int64), (layer, layer)])
+    def step(token: object, cache: object) -> ModelOutput:
+        return model(token, past_key_values=cache)
+
+    whole, cache = model(ids).logits, model(ids[:, :2]).past_key_values
+    for place in range(2, 7):
+        outputs = step(ids[:, place : place + 1], cache)
+        cache = outputs.past_key_values
+        np.testing.assert_allclose(outputs.logits[:, 0], whole[:, place], rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@by_case(ENCODERS[:4])
+def test_predict(case: Case) -> None:
+    config = case.config(num_hidden_layers=1)
+    model = build(TF, case, config)
+    inputs = {name: array for name, array in case.inputs(config).items() if not name.startswith("labels")}
+    outputs = model.predict(inputs, batch_size=2, verbose=0)  # two batches, put together again
+    _near(outputs, TF.call(model, **inputs))
+
+
+@by_case(ENCODERS)
+def test_a_functional_model_saved_and_loaded(case: Case, tmp_path: Path) -> None:
+    config = case.config(num_hidden_layers=1)
+    model = build(TF, case, config)
+    arrays = {
+        name: array for name, array in case.inputs(config).items() if not name.startswith(("labels", "start", "end"))
+    }
+    inputs = {
+        name: keras.Input((*array.shape[1:-1], None), dtype="int64", name=name) for name, array in arrays.items()
+    }
+    graph = keras.Model(inputs, model(inputs))
+    _near(graph(arrays), TF.call(model, **arrays))
+    graph.save(tmp_path / "graph.keras")
+    loaded = keras.models.load_model(tmp_path / "graph.keras")
+    outputs = loaded(arrays)
+    assert isinstance(outputs, dict)
+    expected = TF.call(model, **arrays)
+    assert list(outputs) == list(expected)
+    for name in expected:
+        np.testing.assert_allclose(outputs[name], expected[name], rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@by_case()
+def test_a_model_saved_and_loaded_by_keras(case: Case, tmp_path: Path) -> None:
+    config = case.config(num_hidden_layers=1)
+    model, inputs = build(TF, case, config), case.inputs(config)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(model)
+    assert loaded.config == model.config
+    _near(TF.call(loaded, **inputs), TF.call(model, **inputs))
+
+
+@by_case()
+def test_a_dict_or_a_tuple_as_the_first_argument(case: Case) -> None:
+    config = case.config(num_hidden_layers=1)
+    model = build(TF, case, config)
+    inputs = {name: TF.tensor(array) for name, array in case.inputs(config).items()}
+    expected = model(**inputs, **SEEN)
+    _near(model(inputs, **SEEN), expected)
+    _near(model({**inputs, "position_ids": None}, **SEEN), expected)
+    ordered = [inputs.pop(name) for name in ("input_ids", "attention_mask", "token_type_ids")]
+    _near(model(tuple(ordered), **inputs, **SEEN), expected)
+    _near(model(ordered, **inputs, **SEEN), expected)
+    _near(pickle.loads(pickle.dumps(expected)), expected)
+
+
+def test_a_dict_or_a_tuple_that_is_wrong() -> None:
+    model = TF.build(CASES[0].config(), "model")
+    ids = tf.ones((1, 2), "int32")
+    with pytest.raises(InputError, match=r"Received also: input_id\."):
+        model({"input_id": ids, "attention_mask": ids})
+    with pytest.raises(InputError, match=r"`attention_mask` was given twice"):
+        model({"input_ids": ids, "attention_mask": ids}, attention_mask=ids)
+    with pytest.raises(InputError, match=r"at most 13 inputs\. Received: 20"):
+        model((ids,) * 20)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float64"])
+@by_case()
+def test_dtype_policies(case: Case, policy: str) -> None:
+    config = case.config(num_hidden_layers=1)
+    model = TF.build(config, case.head, dtype=policy)
+    inputs = as_dtype(case.inputs(config), "float64" if policy == "float64" else "float32")
+    inputs["attention_mask"][-1] = 0
+    outputs = TF.call(model, **inputs, **SEEN)
+    compute = policy.removeprefix("mixed_")
+    for leaf in keras.tree.flatten({name: value for name, value in outputs.items() if name != "loss"}):
+        assert leaf.dtype.name == compute
+        assert np.isfinite(np.asarray(leaf).astype(np.float64)).all()
+    if "loss" in outputs:
+        assert outputs.loss.dtype.name == ("float64" if policy == "float64" else "float32")
+        assert np.isfinite(float(outputs.loss))
+    stored = compute if policy == compute else "float32"
+    assert {variable.dtype for variable in model.weights} == {stored}
+
+
+def test_the_global_policy() -> None:
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        model = TF.model_class("model")(CASES[0].config())
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert (model.compute_dtype, model.variable_dtype) == ("bfloat16", "float32")
+    assert model(tf.ones((1, 2), "int32")).last_hidden_state.dtype == tf.bfloat16
+
+
+def test_parts() -> None:
+    config = CASES[0].config()
+    base, head = (TF.build(config, name) for name in ("model", "masked-lm"))
+    assert base.get_base_model() is base
+    assert head.get_base_model() is head.rembert
+    assert tuple(head.get_input_embeddings().embeddings.shape) == (61, 10)
+    assert tuple(head.get_output_embeddings().kernel.shape) == (14, 61)
+    assert base.get_output_embeddings() is None
+    head.rembert.trainable = False
+    assert head.num_parameters(only_trainable=True) == sum(int(np.prod(v.shape)) for v in head.cls.weights)
