@@ -4,7 +4,7 @@ from rembert.bridge.checkpoint import FORMATS, Checkpoint, open_checkpoint
 from rembert.bridge.comparison import Difference, TensorDifference, diff
 from rembert.bridge.conversion import Conversion, convert
 from rembert.bridge.inspection import Inspection, inspect
-from rembert.bridge.saving import TARGETS, save_checkpoint, save_h5, save_pickle, save_safetensors
+from rembert.bridge.saving import TARGETS, save_checkpoint, save_h5, save_keras, save_pickle, save_safetensors
 from rembert.bridge.tensors import TensorInfo, TensorSource
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "open_checkpoint",
     "save_checkpoint",
     "save_h5",
+    "save_keras",
     "save_pickle",
     "save_safetensors",
 ]

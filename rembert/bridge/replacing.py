@@ -37,10 +37,10 @@ def new_directory(target: Path, *, force: bool, replaceable: Callable[[Path], bo
     target = target.resolve()
     fresh, old = (target.with_name(f".{target.name}.rembert-{state}") for state in ("new", "old"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    _put_right(target, old)
-    _check_target(target, force, replaceable)
-    lock = _claim(fresh)
+    lock = _claim(fresh)  # before anything is looked at: another process may be between its two renames
     try:
+        _put_right(target, old)
+        _check_target(target, force, replaceable)
         yield fresh
         _sync(fresh)
         if target.exists():
@@ -72,7 +72,7 @@ def _put_right(target: Path, old: Path) -> None:
     """Finish or undo what a killed process left."""
     if old.exists():
         if target.exists():
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)  # its owner may be at it too
         else:
             old.rename(target)
 

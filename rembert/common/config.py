@@ -14,6 +14,7 @@ from typing import Any
 
 from rembert.common.errors import ConfigError
 from rembert.common.files import read_json, write_json
+from rembert.common.hub import locate
 
 ACTIVATIONS = (
     "gelu",
@@ -340,17 +341,24 @@ class RemBertConfig:
         return cls(**merged)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **overrides: Any) -> RemBertConfig:
-        """Read the configuration of a checkpoint directory, or a JSON file.
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, **overrides: Any
+    ) -> RemBertConfig:
+        """Read the configuration of a checkpoint directory, a JSON file, or a name on the Hugging Face Hub.
 
         In a directory `config.json` comes first, then Google's `rembert_config.json` and `bert_config.json`. A
         BLEURT directory (`bleurt_config.json` beside it) means the tanh form when it says `gelu`, so its
         `hidden_act` becomes `gelu_new`.
 
+        Args:
+            name_or_path: what to read.
+            revision: of a repository on the hub.
+            **overrides: keys to replace.
+
         Raises:
             ConfigError: there is no such file, it is not JSON, or a value is refused.
         """
-        path = Path(name_or_path)
+        path = locate(name_or_path, revision, weights=False)
         if path.is_dir():
             names = (CONFIG_NAME, *GOOGLE_CONFIG_NAMES)
             found = next((path / name for name in names if (path / name).is_file()), None)

@@ -23,12 +23,13 @@ _WEIGHTS = (
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def locate(name_or_path: str | os.PathLike[str], revision: str | None = None) -> Path:
+def locate(name_or_path: str | os.PathLike[str], revision: str | None = None, *, weights: bool = True) -> Path:
     """The path of a checkpoint: what is there under this path, or else the repository of this name on the Hub.
 
     Args:
         name_or_path: a path; one that does not exist and looks like `owner/name` is looked up.
         revision: a branch, tag or commit of the repository; by default its main branch.
+        weights: whether the files of weights are wanted too; False for a configuration or a tokenizer alone.
 
     Returns:
         the path, or the directory of the cache that holds the repository's files. A path that is neither there nor a
@@ -47,11 +48,11 @@ def locate(name_or_path: str | os.PathLike[str], revision: str | None = None) ->
         from huggingface_hub import constants, errors
     except ImportError:
         needed_for = f"`{name}` is no path here. Looking it up on the Hugging Face Hub"
-        raise MissingDependencyError("huggingface_hub", needed_for=needed_for) from None
+        raise MissingDependencyError("huggingface_hub", needed_for=needed_for, extra="hub") from None
     try:
         if constants.HF_HUB_OFFLINE:
             return Path(huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True))
-        files = huggingface_hub.HfApi().list_repo_files(name, revision=revision)
+        files = huggingface_hub.HfApi().list_repo_files(name, revision=revision) if weights else []
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_wanted(files)))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as problem:
         raise CheckpointError(

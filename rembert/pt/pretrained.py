@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import ConfigError, InputError
+from rembert.common.hub import locate
 from rembert.common.loading import loading_config, settle
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, match, parameters
@@ -97,6 +98,7 @@ class RemBertPreTrainedModel(nn.Module):
         torch_dtype: str | torch.dtype | None = None,
         output_loading_info: bool = False,
         ignore_mismatched_sizes: bool = False,
+        revision: str | None = None,
         **overrides: Any,
     ) -> Any:
         """Load a checkpoint, in evaluation mode.
@@ -105,13 +107,14 @@ class RemBertPreTrainedModel(nn.Module):
         is copied but what training changes. The file on disk is never written to.
 
         Args:
-            name_or_path: a checkpoint directory, or a file of weights.
+            name_or_path: a checkpoint directory, a file of weights, or a name on the Hugging Face Hub.
             config: in place of the checkpoint's own.
             dtype: of the parameters, by name or as a `torch.dtype`; by default ('auto') as the checkpoint has them.
             torch_dtype: `dtype` under its older name.
             output_loading_info: also return what was missing, unexpected and of another shape, instead of refusing
                 or warning of missing and unexpected parameters.
             ignore_mismatched_sizes: initialise parameters of another shape afresh instead of refusing them.
+            revision: a branch, tag or commit of a repository on the hub.
             **overrides: keys of the configuration to replace (`num_labels=3`), and the class's own arguments
                 (`add_pooling_layer=False`).
 
@@ -126,7 +129,7 @@ class RemBertPreTrainedModel(nn.Module):
         arguments = {key: overrides.pop(key) for key in cls._own_arguments if key in overrides}
         wanted_dtype = _as_dtype(dtype if dtype is not None else torch_dtype)
         source = os.fspath(name_or_path)
-        with open_checkpoint(name_or_path) as checkpoint:
+        with open_checkpoint(locate(name_or_path, revision)) as checkpoint:
             model_config = loading_config(checkpoint.config, config, overrides, source)
             with torch.device("meta"), initialization_left_out():
                 model = cls(model_config, **arguments)

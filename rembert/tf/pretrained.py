@@ -13,6 +13,7 @@ from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
 from rembert.bridge.tensors import is_float
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import ConfigError
+from rembert.common.hub import locate
 from rembert.common.loading import loading_config, settle
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import BASE_PREFIX, HEADS, Kind, Parameter, match, parameters
@@ -120,6 +121,7 @@ class TFRemBertPreTrainedModel(keras.Model):
         torch_dtype: Any = None,
         output_loading_info: bool = False,
         ignore_mismatched_sizes: bool = False,
+        revision: str | None = None,
         **overrides: Any,
     ) -> Any:
         """Load a checkpoint.
@@ -128,7 +130,7 @@ class TFRemBertPreTrainedModel(keras.Model):
         random number is drawn for a weight that the file holds.
 
         Args:
-            name_or_path: a checkpoint directory, or a file of weights.
+            name_or_path: a checkpoint directory, a file of weights, or a name on the Hugging Face Hub.
             config: in place of the checkpoint's own.
             dtype: a dtype or Keras dtype policy ('float32', 'bfloat16', 'mixed_bfloat16', …), or 'auto' for the
                 checkpoint's own dtype; by default Keras' global policy.
@@ -136,6 +138,7 @@ class TFRemBertPreTrainedModel(keras.Model):
             output_loading_info: also return what was missing, unexpected and of another shape, instead of refusing
                 or warning of missing and unexpected parameters.
             ignore_mismatched_sizes: initialise parameters of another shape afresh instead of refusing them.
+            revision: a branch, tag or commit of a repository on the hub.
             **overrides: keys of the configuration to replace (`num_labels=3`), and the class's own arguments
                 (`add_pooling_layer=False`, `name="encoder"`).
 
@@ -149,7 +152,7 @@ class TFRemBertPreTrainedModel(keras.Model):
         """
         arguments = {key: overrides.pop(key) for key in (*cls._own_arguments, "name") if key in overrides}
         source = os.fspath(name_or_path)
-        with open_checkpoint(name_or_path) as checkpoint:
+        with open_checkpoint(locate(name_or_path, revision)) as checkpoint:
             model_config = loading_config(checkpoint.config, config, overrides, source)
             wanted = dtype if dtype is not None else torch_dtype
             if wanted == "auto":

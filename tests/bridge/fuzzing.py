@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,6 +174,28 @@ def make_keras(directory: Path) -> None:
     convert(GOLDEN / "model", directory, "keras")
 
 
+def make_archive(directory: Path) -> None:
+    """A Keras archive, with the members Keras gives one."""
+    make_keras(directory)
+    model = {"class_name": "TFRemBertModel", "config": {"config": json.loads((directory / "config.json").read_text())}}
+    with zipfile.ZipFile(directory / "model.keras", "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("config.json", json.dumps(model))
+        archive.write(directory / "model.weights.h5", "model.weights.h5")
+    for name in ("model.weights.h5", "config.json"):
+        (directory / name).unlink()
+
+
+def make_saved_model(directory: Path) -> None:
+    """A BLEURT SavedModel."""
+    shutil.copytree(GOLDEN / "bleurt_savedmodel", directory)
+
+
+def damage_saved_model(chance: random.Random, directory: Path) -> None:
+    """Change one of its files."""
+    damage_bytes(chance, chance.choice([path for path in directory.rglob("*") if path.is_file()]))
+
+
 def damage_safetensors(chance: random.Random, directory: Path) -> None:
     """Change the header as JSON, with its length made to fit, or the bytes of the file."""
     path = directory / "model.safetensors"
@@ -235,8 +258,10 @@ FORMATS: dict[str, tuple[Callable[[Path], None], Damage, str]] = {
         "",
     ),
     "bundle": (copy_files(*_TF1), damage_bundle, "rembert.ckpt.index"),
+    "savedmodel": (make_saved_model, damage_saved_model, ""),
     "h5": (copy_files("model/tf_model.h5", "model/config.json"), damage_structure("tf_model.h5", 0.1), ""),
     "keras": (make_keras, damage_structure("model.weights.h5", 0.1), ""),
+    "archive": (make_archive, damage_structure("model.keras", 0.1), ""),
     "pickle": (
         copy_files("model/bin/pytorch_model.bin", "model/config.json"),
         damage_structure("pytorch_model.bin", 0.08),

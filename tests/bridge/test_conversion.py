@@ -187,7 +187,12 @@ def test_shards_convert_back_to_one_file(tmp_path, to):
 FORMATS_WRITTEN = ("pt", "tf", "keras", "torch-bin")
 
 
-@pytest.mark.parametrize("name", MODELS)
+_REPRESENTATIVE = ("causal_lm_cross", "sequence_classification")  # the other eight take longer and add little
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in _REPRESENTATIVE else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 def test_every_path_between_formats_is_bit_exact(tmp_path, name):
     """Each format into each other, so that none relies on coming from safetensors."""
     with open_checkpoint(GOLDEN / name) as golden:

@@ -98,8 +98,9 @@ def test_a_restored_output_is_not_overwritten_without_force(tmp_path):
     assert (tmp_path / "target" / "model.safetensors").read_bytes() == expected
 
 
-@pytest.mark.parametrize("to", ["pt", "tf", "keras", "torch-bin"])
-@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("to", "force"), [("pt", False), ("tf", False), ("keras", False), ("torch-bin", False), ("pt", True), ("tf", True)]
+)
 def test_a_size_limit_leaves_nothing_behind(tmp_path, to, force):
     """Files may have at most 60 kB: every format's weights need more."""
     if force:
@@ -118,7 +119,7 @@ def test_a_size_limit_leaves_nothing_behind(tmp_path, to, force):
 
 
 @pytest.mark.parametrize("to", ["pt", "tf", "keras"])
-@pytest.mark.parametrize("size", ["20k", "60k", "92k"])
+@pytest.mark.parametrize("size", ["20k", "92k"])
 def test_a_full_disk_leaves_nothing_behind(tmp_path, to, size):
     """A file system of its own, smaller than the checkpoint; needs a kernel that lets users mount one."""
     script = f"""

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-OURS = ("safetensors", "index", "config", "bundle")
-PARSED_BY_C = ("h5", "keras", "pickle")
+OURS = ("safetensors", "index", "config", "bundle", "savedmodel")
+PARSED_BY_C = ("h5", "keras", "archive", "pickle")
 INPUTS = 2000
 
 

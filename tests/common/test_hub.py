@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from rembert import RemBertConfig, RemBertTokenizer, RemBertTokenizerFast, pt, tf
 from rembert.bridge import open_checkpoint
 from rembert.common.errors import CheckpointError, MissingDependencyError
 from rembert.common.hub import locate
 
 GOLDEN = Path(__file__).parent.parent / "fixtures" / "golden"
+TOKENIZER = Path(__file__).parent.parent / "fixtures" / "tokenizer"
 
 
 @pytest.fixture
@@ -67,8 +69,25 @@ def test_what_exists_is_never_looked_up(tmp_path, monkeypatch, hub):
 
 def test_without_the_client_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingDependencyError, match=r"google/rembert.*pip install 'huggingface_hub'"):
+    with pytest.raises(MissingDependencyError, match=r"google/rembert.*pip install 'rembert\[hub\]'"):
         open_checkpoint("google/rembert")
+
+
+def test_every_from_pretrained_takes_a_name(hub, monkeypatch):
+    client, asked = hub
+    client.files = ["model.safetensors", "config.json", "sentencepiece.model"]
+    assert RemBertConfig.from_pretrained("google/rembert", revision="v1").hidden_size == 32
+    assert asked["revision"] == "v1"
+    assert asked["allow_patterns"] == ["*.json", "sentencepiece.model"]  # not the weights
+    for kind in (pt.RemBertModel, tf.TFRemBertModel):
+        assert kind.from_pretrained("google/rembert", revision="v2").config.hidden_size == 32
+        assert asked["revision"] == "v2"
+        assert "model.safetensors" in asked["allow_patterns"]
+    monkeypatch.setattr(client, "snapshot_download", lambda name, **options: str(TOKENIZER))
+    for kind in (RemBertTokenizer, RemBertTokenizerFast):
+        assert kind.from_pretrained("google/rembert").tokenize("a b") == kind.from_pretrained(TOKENIZER).tokenize(
+            "a b"
+        )
 
 
 def in_offline_process(cache, name):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from rembert.common.errors import InputError, TokenizerError
 from rembert.common.files import atomic_path, write_json
+from rembert.common.hub import locate
 from rembert.common.tokenization.added_tokens import AddedToken
 from rembert.common.tokenization.calling import UNLIMITED, CallableTokenizer
 from rembert.common.tokenization.folding import Folding
@@ -135,18 +136,22 @@ class RemBertTokenizer(CallableTokenizer):
         return str(token)
 
     @classmethod
-    def from_pretrained(cls: type[Self], path: str | os.PathLike[str], **overrides: Any) -> Self:
+    def from_pretrained(
+        cls: type[Self], path: str | os.PathLike[str], *, revision: str | None = None, **overrides: Any
+    ) -> Self:
         """Load a tokenizer.
 
         Args:
             path: a directory with `sentencepiece.model` (or BLEURT's `sent_piece.model`) or `tokenizer.json`, and the
-                other files that transformers 4 or 5 or this library writes; or one of the two files.
+                other files that transformers 4 or 5 or this library writes; or one of the two files; or a name on the
+                Hugging Face Hub.
+            revision: a branch, tag or commit of a repository on the hub.
             overrides: arguments of the constructor that count more than what the files say.
 
         Raises:
             TokenizerError: a file is missing or damaged, or `tokenizer.json` and the SentencePiece model disagree.
         """
-        return cls(**read_saved(path, overrides))
+        return cls(**read_saved(locate(path, revision, weights=False), overrides))
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> tuple[str, ...]:
         """Write the tokenizer for this library and for transformers 4 and 5; returns the paths of the files.
