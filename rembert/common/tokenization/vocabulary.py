@@ -12,9 +12,6 @@ from rembert.common.tokenization.folding import Folding
 from rembert.common.tokenization.sentencepiece_model import MARKER, SentencePieceModel
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-FROM_MODEL: Any = type(
-    "FromModel", (), {"__repr__": lambda self: "FROM_MODEL"}
-)()  # the model's own pad or unknown piece
 
 _CLEAN_UP = re.compile(r" (?=[.?!,]|n't|'m|'s|'ve|'re)")
 
