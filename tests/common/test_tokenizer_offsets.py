@@ -9,6 +9,7 @@ import pytest
 from rembert import RemBertTokenizer
 from rembert.common.errors import InputError
 from rembert.common.tokenization import AddedToken
+from rembert.common.tokenization.offsets import piece_spans
 from tests.common.tokenizer_cases import MODEL, TRICKY, processor, random_texts
 
 
@@ -141,6 +142,35 @@ def test_a_pickled_result_keeps_its_alignment(tokenizer):
     for row in range(2):
         assert copied.word_ids(row) == result.word_ids(row)
         assert copied.token_to_chars(row, 1) == result.token_to_chars(row, 1)
+
+
+def test_a_text_is_looked_at_once_for_all_its_windows(tokenizer, monkeypatch):
+    looked_at = []
+
+    def counted(model, texts, ids):
+        looked_at.extend(texts)
+        return piece_spans(model, texts, ids)
+
+    monkeypatch.setattr("rembert.common.tokenization.pieces.piece_spans", counted)
+    text = "one two three four five six seven eight"
+    result = tokenizer(text, truncation=True, max_length=5, stride=1, return_overflowing_tokens=True)
+    rows = range(len(result["input_ids"]))
+    words = [result.word_ids(row) for row in rows]
+    assert len(rows) > 5
+    assert looked_at == [text]
+    assert [pickle.loads(pickle.dumps(result)).word_ids(row) for row in rows] == words
+
+
+def test_a_pickled_batch_is_looked_at_as_one(tokenizer, monkeypatch):
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return piece_spans(*args)
+
+    monkeypatch.setattr("rembert.common.tokenization.pieces.piece_spans", counted)
+    pickle.dumps(tokenizer(TRICKY))
+    assert len(calls) == 1
 
 
 def test_a_result_without_text_says_so():
