@@ -117,6 +117,21 @@ def test_tokens_characters_and_words(tokenizer):
         result.word_ids(1)
 
 
+def test_arguments_and_ranges_have_the_names_of_transformers(tokenizer):
+    result = tokenizer(["The capital", "France"])
+    assert result.word_ids(batch_index=1) == result.word_ids(1)
+    assert result.sequence_ids(batch_index=1) == result.sequence_ids(1)
+    assert result.char_to_token(batch_or_char_index=1, char_index=0) == 1
+    assert result.char_to_word(batch_or_char_index=0, char_index=4) == 1
+    span = result.token_to_chars(batch_or_token_index=0, token_index=2)
+    assert (span.start, span.end) == span == (4, 11)
+    tokens = result.word_to_tokens(batch_or_word_index=0, word_index=1)
+    assert (tokens.start, tokens.end) == tokens == (2, 3)
+    assert result.word_to_chars(batch_or_word_index=0, word_index=1).start == 4
+    assert result.token_to_word(batch_or_token_index=0, token_index=2) == 1
+    assert result.token_to_sequence(batch_or_token_index=0, token_index=2) == 0
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_alignment_knows_padding_and_windows(tokenizer, side):
     context = "one two three four five six seven eight"
