@@ -169,6 +169,28 @@ def test_pad(tokenizer):
         assert tokenizer.pad(tensors, pad_to_multiple_of=6)["input_ids"][0] == [3, 13, 4, 0, 0, 0]
 
 
+@pytest.mark.parametrize("kind", ["pt", "tf"])
+def test_decimal_labels_have_the_type_of_the_models(tokenizer, kind):
+    pytest.importorskip({"pt": "torch", "tf": "tensorflow"}[kind])
+    rows = [{"input_ids": (3, 4), "labels": 0.5}, {"input_ids": (3, 13, 4), "labels": 1.0}]
+    result = tokenizer.pad(rows, return_tensors=kind)
+    assert result["labels"].numpy().dtype == np.float32
+    assert result["input_ids"].numpy().tolist() == [[3, 4, 0], [3, 13, 4]]
+
+
+def test_counts_may_be_numpys(tokenizer):
+    options = {"max_length": np.int64(9), "stride": np.int32(1), "pad_to_multiple_of": np.int64(4)}
+    assert tokenizer(NUMBERS, truncation=True, padding="max_length", **options) == tokenizer(
+        NUMBERS, truncation=True, padding="max_length", max_length=9, stride=1, pad_to_multiple_of=4
+    )
+
+
+@pytest.mark.parametrize("length", [0, -1, True, "512", 12.5, [3]])
+def test_a_bad_model_max_length(tokenizer_class, length):
+    with pytest.raises(InputError, match="`model_max_length` must be an integer of at least 1"):
+        tokenizer_class(MODEL, model_max_length=length)
+
+
 def test_results_are_dictionaries_with_attributes(tokenizer):
     result = tokenizer("a")
     assert isinstance(result, dict)
@@ -209,7 +231,9 @@ def test_parts_of_a_call(tokenizer):
         (("a",), {"padding_side": "top"}, "'left' or 'right'"),
         (("a",), {"return_tensors": "jax"}, "'np', 'pt' or 'tf'. Received: 'jax'"),
         (("a",), {"padding": "max_length"}, "`padding='max_length'` needs a length"),
-        (("a",), {"padding": True, "pad_to_multiple_of": 0}, "`pad_to_multiple_of` must be a positive integer"),
+        (("a",), {"padding": True, "pad_to_multiple_of": 0}, "`pad_to_multiple_of` must be an integer of at least 1"),
+        (("a",), {"padding_side": ""}, "'left' or 'right'. Received: ''"),
+        (("a",), {"max_length": True}, "`max_length` must be an integer of at least 1. Received: True"),
         (("a",), {"max_length": 0}, "`max_length` must be an integer of at least 1"),
         (("a",), {"stride": -1}, "`stride` must be an integer of at least 0"),
         (("a", "b"), {"max_length": 2}, "must hold the special tokens"),
@@ -251,8 +275,31 @@ def test_padding_without_a_pad_token(tokenizer_class):
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"padding": "max_length", "max_length": -3}, "`max_length` must be an integer of at least 1"),
+        ({"padding": "max_length", "max_length": "3"}, "`max_length` must be an integer of at least 1"),
+    ],
+)
+def test_bad_options_of_pad(tokenizer, options, message):
+    with pytest.raises(InputError, match=message):
+        tokenizer.pad({"input_ids": [[1], [1, 2]]}, **options)
+
+
+@pytest.mark.parametrize("labels", [["x", "y"], [None, None], [1, [1, 2]]])
+def test_columns_that_cannot_be_tensors(tokenizer, labels):
+    rows = [{"input_ids": [1], "labels": label} for label in labels]
+    with pytest.raises(InputError, match="`labels`"):
+        tokenizer.pad(rows, return_tensors="np")
+
+
+@pytest.mark.parametrize(
     ("encoded", "message"),
     [
+        ({"input_ids": 3}, "a row of ids or a list of rows. Received: 3"),
+        ({"input_ids": [[[1]], [[1, 2]]]}, "a row of ids or a list of rows"),
+        ({"input_ids": [[1], [1, 2]], "attention_mask": [[1]]}, "`attention_mask` must have a value for each"),
+        ({"input_ids": [1, 2], "token_type_ids": [0]}, "`token_type_ids` must have a value for each"),
         ([], "at least one row"),
         ({"attention_mask": [1]}, "must have `input_ids`"),
         ([{"input_ids": [1]}, {"input_ids": [1], "labels": 2}], "same keys"),

@@ -9,6 +9,7 @@ import pytest
 from rembert import RemBertTokenizer
 from rembert.common.errors import InputError
 from rembert.common.tokenization import AddedToken
+from rembert.common.tokenization.offsets import piece_spans
 from tests.common.tokenizer_cases import MODEL, TRICKY, processor, random_texts
 
 
@@ -116,6 +117,21 @@ def test_tokens_characters_and_words(tokenizer):
         result.word_ids(1)
 
 
+def test_arguments_and_ranges_have_the_names_of_transformers(tokenizer):
+    result = tokenizer(["The capital", "France"])
+    assert result.word_ids(batch_index=1) == result.word_ids(1)
+    assert result.sequence_ids(batch_index=1) == result.sequence_ids(1)
+    assert result.char_to_token(batch_or_char_index=1, char_index=0) == 1
+    assert result.char_to_word(batch_or_char_index=0, char_index=4) == 1
+    span = result.token_to_chars(batch_or_token_index=0, token_index=2)
+    assert (span.start, span.end) == span == (4, 11)
+    tokens = result.word_to_tokens(batch_or_word_index=0, word_index=1)
+    assert (tokens.start, tokens.end) == tokens == (2, 3)
+    assert result.word_to_chars(batch_or_word_index=0, word_index=1).start == 4
+    assert result.token_to_word(batch_or_token_index=0, token_index=2) == 1
+    assert result.token_to_sequence(batch_or_token_index=0, token_index=2) == 0
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_alignment_knows_padding_and_windows(tokenizer, side):
     context = "one two three four five six seven eight"
@@ -141,6 +157,35 @@ def test_a_pickled_result_keeps_its_alignment(tokenizer):
     for row in range(2):
         assert copied.word_ids(row) == result.word_ids(row)
         assert copied.token_to_chars(row, 1) == result.token_to_chars(row, 1)
+
+
+def test_a_text_is_looked_at_once_for_all_its_windows(tokenizer, monkeypatch):
+    looked_at = []
+
+    def counted(model, texts, ids):
+        looked_at.extend(texts)
+        return piece_spans(model, texts, ids)
+
+    monkeypatch.setattr("rembert.common.tokenization.pieces.piece_spans", counted)
+    text = "one two three four five six seven eight"
+    result = tokenizer(text, truncation=True, max_length=5, stride=1, return_overflowing_tokens=True)
+    rows = range(len(result["input_ids"]))
+    words = [result.word_ids(row) for row in rows]
+    assert len(rows) > 5
+    assert looked_at == [text]
+    assert [pickle.loads(pickle.dumps(result)).word_ids(row) for row in rows] == words
+
+
+def test_a_pickled_batch_is_looked_at_as_one(tokenizer, monkeypatch):
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return piece_spans(*args)
+
+    monkeypatch.setattr("rembert.common.tokenization.pieces.piece_spans", counted)
+    pickle.dumps(tokenizer(TRICKY))
+    assert len(calls) == 1
 
 
 def test_a_result_without_text_says_so():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -79,6 +80,33 @@ def test_added_tokens(fresh):
 def test_the_longest_added_token_wins(fresh):
     fresh.add_tokens(["<a>", "<a><b>", "<b>"])
     assert fresh.encode("<a><b><b><a>", add_special_tokens=False) == [32001, 32002, 32000]
+
+
+def test_tokens_that_are_not_normalized_are_found_first(fresh):
+    # As the `tokenizers` library has it, which reads the saved `tokenizer.json`.
+    fresh.add_tokens(["ab", AddedToken("bc", normalized=False), AddedToken("word", single_word=True)])
+    assert fresh.tokenize("abc") == ["▁a", "bc"]
+    assert fresh.tokenize("bcword") == ["bc", "word"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("aaab", ["aab"]), ("aab", ["aab"]), ("ab", ["b"]), ("a", []), ("aaaab b", ["aab", "b"]), ("bb", ["b", "b"])],
+)
+def test_tokens_that_start_alike(fresh, text, found):
+    fresh.add_tokens(["aab", "b"])
+    assert [token for token in fresh.tokenize(text) if token in ("aab", "b")] == found
+
+
+def test_many_added_tokens_cost_little():
+    tokenizer = RemBertTokenizer(MODEL)
+    text = "Alle Menschen sind frei und gleich an Würde und Rechten geboren. " * 2000
+    names = [f"{number:x}-{letter}" for letter in "abcdefgh" for number in range(2500)]
+    start = time.perf_counter()
+    tokenizer.add_tokens(names)  # 0.1 s; 5 s when each one looks at all before it
+    ids = tokenizer.encode(text + "9c3-h")  # 0.1 s; 5 s when each place is compared with each token
+    assert time.perf_counter() - start < 5
+    assert ids[-2] == tokenizer.convert_tokens_to_ids("9c3-h") == 32000 + names.index("9c3-h")
 
 
 def test_normalized_tokens_match_folded_text(tokenizer_class):

@@ -82,16 +82,20 @@ class Match(NamedTuple):
 
 
 class AddedTokenSplitter:
-    """Cuts texts at added tokens. At each place the longest token that matches is taken, from left to right."""
+    """Cuts texts at added tokens: first at those that are matched as written, then, between them, at the others.
+
+    At each place the longest token that matches is taken, from left to right.
+    """
 
     def __init__(self, tokens: Mapping[int, AddedToken], folding: Folding) -> None:
-        """`tokens` by id; `folding` is applied to the text between them."""
+        """`tokens` by id; `folding` is applied to the text between the tokens that are matched as written."""
         self._folding = folding
-        exact = {index: token for index, token in tokens.items() if not (folding and token.normalized)}
-        folded = {index: token for index, token in tokens.items() if index not in exact}
-        self._exact = _Matcher((token.content, token, index) for index, token in exact.items())
-        self._folded = _Matcher((folding.fold(token.content), token, index) for index, token in folded.items())
-        self._contents = [token.content for token in tokens.values()]
+        self._exact = _Matcher(
+            (token.content, token, index) for index, token in tokens.items() if not token.normalized
+        )
+        self._normalized = _Matcher(
+            (folding.fold(token.content), token, index) for index, token in tokens.items() if token.normalized
+        )
 
     def may_change(self, texts: list[str]) -> bool:
         """False when no text holds an added token and none is folded, so SentencePiece can have them as they are.
@@ -101,7 +105,7 @@ class AddedTokenSplitter:
         if self._folding:
             return True
         joined = texts[0] if len(texts) == 1 else "\n".join(texts)
-        return any(content in joined for content in self._contents)
+        return self._exact.may_find(joined) or self._normalized.may_find(joined)
 
     def split(self, text: str) -> list[Part]:
         """The parts of a text in order; white space that an added token takes is in that token's part."""
@@ -109,45 +113,63 @@ class AddedTokenSplitter:
         for start, end, token in _with_gaps(self._exact.find(text), len(text)):
             if token is not None:
                 parts.append(Part(start, end, token, ""))
-            elif not self._folding:
-                parts.append(Part(start, end, None, text[start:end]))
             else:
-                parts += self._split_folded(text[start:end], start)
+                parts += self._split_normalized(text[start:end], start)
         return parts
 
-    def _split_folded(self, text: str, offset: int) -> Iterator[Part]:
+    def _split_normalized(self, text: str, offset: int) -> Iterator[Part]:
+        if not self._folding:
+            for start, end, token in _with_gaps(self._normalized.find(text), len(text)):
+                yield Part(offset + start, offset + end, token, text[start:end] if token is None else "")
+            return
         folded, boundaries = self._folding.fold_with_boundaries(text)
-        for start, end, token in _with_gaps(self._folded.find(folded), len(folded)):
-            source_start = offset + (boundaries[start] if start else 0)
-            source_end = offset + boundaries[end]
+        for start, end, token in _with_gaps(self._normalized.find(folded), len(folded)):
+            source_start = boundaries[start] if start else 0
+            source_end = boundaries[end]
             if token is not None:
-                yield Part(source_start, source_end, token, "")
+                yield Part(offset + source_start, offset + source_end, token, "")
             else:
-                inner = [position + offset - source_start for position in boundaries[start : end + 1]]
-                yield Part(source_start, source_end, None, folded[start:end], inner)
+                inner = [position - source_start for position in boundaries[start : end + 1]]
+                yield Part(offset + source_start, offset + source_end, None, folded[start:end], inner)
 
 
 class _Matcher:
-    """Finds tokens in a text, for one form of the text."""
+    """Finds tokens in a text, for one form of the text, in a time that hardly depends on how many there are."""
 
     def __init__(self, forms: Iterable[tuple[str, AddedToken, int]]) -> None:
         self._tokens = {form: (token, index) for form, token, index in forms if form}
-        patterns = [
-            rf"(?<!\w){re.escape(form)}(?!\w)" if token.single_word else re.escape(form)
-            for form, (token, _) in sorted(self._tokens.items(), key=lambda item: -len(item[0]))
-        ]
-        self._pattern = re.compile("|".join(patterns)) if patterns else None
+        lengths: dict[str, set[int]] = {}
+        seconds: dict[str, set[str]] = {}
+        for form in self._tokens:
+            lengths.setdefault(form[0], set()).add(len(form))
+            seconds.setdefault(form[0], set()).add(form[1:2])
+        self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
+        # Where a token may start, by its first two characters; the second one is not taken, it may start another.
+        self._starts = re.compile(
+            "|".join(
+                re.escape(first) + ("" if "" in found else f"(?=[{''.join(map(re.escape, sorted(found)))}])")
+                for first, found in seconds.items()
+            )
+        )
+
+    def may_find(self, text: str) -> bool:
+        """False when no token is in the text."""
+        if len(self._tokens) <= _FEW:
+            return any(form in text for form in self._tokens)
+        return next(self.find(text), None) is not None
 
     def find(self, text: str) -> Iterator[Match]:
-        if self._pattern is None:
+        if not self._tokens:
             return
         position = 0  # the end of the last match, its white space included
-        for found in self._pattern.finditer(text):
-            start, end = found.span()
-            if start < position:
+        for candidate in self._starts.finditer(text):
+            start = candidate.start()
+            found = self._longest(text, start) if start >= position else None
+            if found is None:
                 continue
-            token, index = self._tokens[found.group()]
-            # White space is taken here and not by the pattern, whose `\s*` would look at long runs again and again.
+            form, token, index = found
+            end = start + len(form)
+            # `\s*` in a pattern would look at long runs of white space again and again.
             if token.lstrip:
                 start = position + len(text[position:start].rstrip())
             if token.rstrip:
@@ -155,6 +177,25 @@ class _Matcher:
                     end += 1
             yield Match(start, end, index)
             position = end
+
+    def _longest(self, text: str, start: int) -> tuple[str, AddedToken, int] | None:
+        """The longest token that matches at `start`: its form, itself, its id."""
+        for length in self._lengths[text[start]]:
+            form = text[start : start + length]
+            if form in self._tokens:
+                token, index = self._tokens[form]
+                if not (token.single_word and _touches_word(text, start, start + len(form))):
+                    return form, token, index
+        return None
+
+
+_FEW = 32  # so many searches for one string each are faster than one search for all
+
+
+def _touches_word(text: str, start: int, end: int) -> bool:
+    """Whether a letter, digit or underscore stands directly before `start` or at `end`."""
+    neighbours = text[max(start - 1, 0) : start] + text[end : end + 1]
+    return any(character.isalnum() or character == "_" for character in neighbours)
 
 
 def _with_gaps(matches: Iterable[Match], length: int) -> Iterator[tuple[int, int, int | None]]:

@@ -19,6 +19,13 @@ class RowAlignment(NamedTuple):
     spans: list[Span | None]
 
 
+class Range(NamedTuple):
+    """Where something starts, and where the next thing may start."""
+
+    start: int
+    end: int
+
+
 class Alignment:
     """Says for every row where its tokens come from, when it is asked.
 
@@ -36,6 +43,8 @@ class Alignment:
         self._width = width
         self._left = left
         self._rows: dict[int, RowAlignment] = {}
+        # Words and ranges of whole samples, by text (0 or 1) and sample: all windows of a sample share them.
+        self._whole: dict[tuple[int, int], tuple[list[int], list[Span]]] = {}
 
     def __len__(self) -> int:
         if self._windows is not None:
@@ -59,24 +68,30 @@ class Alignment:
         sequences, words, spans = list(edge), list(edge), list(edge)
         for number, (samples, stretch) in enumerate(zip(self._samples, stretches, strict=True)):
             if samples is not None and stretch is not None:
-                kept = samples.spans(sample)[stretch]
-                sequences += [number] * len(kept) + edge
-                words += samples.words(sample)[stretch] + edge
-                spans += kept + edge
+                if (number, sample) not in self._whole:
+                    self._whole[number, sample] = samples.words(sample), samples.spans(sample)
+                all_words, all_spans = self._whole[number, sample]
+                sequences += [number] * len(all_spans[stretch]) + edge
+                words += all_words[stretch] + edge
+                spans += all_spans[stretch] + edge
         padding = [None] * (max(self._width - len(words), 0) if self._width else 0)
         columns = (sequences, words, spans)
         return RowAlignment(*(padding + column if self._left else column + padding for column in columns))
 
     def __getstate__(self) -> dict[str, Any]:
+        for number, samples in enumerate(self._samples):
+            if samples is not None:  # ranges of all samples at once cost a tenth of those of one sample at a time
+                for sample, spans in enumerate(samples.all_spans()):
+                    self._whole[number, sample] = samples.words(sample), spans
         rows = {index: self.row(index) for index in range(len(self))}
-        return {**self.__dict__, "_rows": rows, "_samples": (), "_windows": None}
+        return {**self.__dict__, "_rows": rows, "_samples": (), "_windows": None, "_whole": {}}
 
 
 class BatchEncoding(dict):
     """A dictionary of the model's inputs, which are attributes too: `enc["input_ids"]` is `enc.input_ids`.
 
     Values are lists (one per row, or a single row for a single text) or tensors of shape [b, s].
-    The methods that take `index` mean the row of that number; for a single text it may be left out.
+    `batch_index` is the number of a row. Where a method takes `batch_or_…_index`, one number means row 0.
     """
 
     def __init__(self, data: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), alignment: Alignment | None = None):
@@ -112,21 +127,23 @@ class BatchEncoding(dict):
             raise InputError("This result does not come from a text, so nothing is known of words and characters.")
         return self._alignment.row(index)
 
-    def sequence_ids(self, index: int = 0) -> list[int | None]:
+    def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
         """For each token of a row 0 or 1, the text it is from; None for special tokens and padding."""
-        return list(self._row(index).sequences)
+        return list(self._row(batch_index).sequences)
 
-    def word_ids(self, index: int = 0) -> list[int | None]:
+    def word_ids(self, batch_index: int = 0) -> list[int | None]:
         """For each token of a row the number of its word in its text, from 0; None for special tokens and padding."""
-        return list(self._row(index).words)
+        return list(self._row(batch_index).words)
 
-    def char_to_token(self, index: int, char: int | None = None, sequence_index: int = 0) -> int | None:
+    def char_to_token(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
         """The token that stands for a character, or None (white space, or cut off).
 
-        `char_to_token(char)` means the first row, `char_to_token(row, char)` the given one. In a batch of words, the
+        `char_to_token(char)` means the first row, `char_to_token(row, char)` the given one. In a text of words, the
         first word that has such a character counts.
         """
-        row, char = (0, index) if char is None else (index, char)
+        row, char = _row_and_index(batch_or_char_index, char_index)
         alignment = self._row(row)
         self._check_char(char)
         for token, (sequence, span) in enumerate(zip(alignment.sequences, alignment.spans, strict=True)):
@@ -139,19 +156,20 @@ class BatchEncoding(dict):
         if char < 0:
             raise InputError(f"A character's position must be 0 or more. Received: {char}.")
 
-    def token_to_chars(self, index: int, token: int | None = None) -> Span | None:
+    def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> Range | None:
         """The (start, end) of the characters a token stands for, or None for special tokens and padding."""
-        row, token = (0, index) if token is None else (index, token)
-        return self._at(self._row(row).spans, token)
+        row, token = _row_and_index(batch_or_token_index, token_index)
+        span = self._at(self._row(row).spans, token)
+        return None if span is None else Range(*span)
 
-    def token_to_word(self, index: int, token: int | None = None) -> int | None:
+    def token_to_word(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
         """The number of the word a token is part of, or None for special tokens and padding."""
-        row, token = (0, index) if token is None else (index, token)
+        row, token = _row_and_index(batch_or_token_index, token_index)
         return self._at(self._row(row).words, token)
 
-    def token_to_sequence(self, index: int, token: int | None = None) -> int | None:
+    def token_to_sequence(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
         """0 or 1, the text a token is from, or None for special tokens and padding."""
-        row, token = (0, index) if token is None else (index, token)
+        row, token = _row_and_index(batch_or_token_index, token_index)
         return self._at(self._row(row).sequences, token)
 
     @staticmethod
@@ -160,28 +178,39 @@ class BatchEncoding(dict):
             raise InputError(f"There is no token {token} in a row of {len(column)}.")
         return column[token]
 
-    def word_to_tokens(self, index: int, word: int | None = None, sequence_index: int = 0) -> Span | None:
+    def word_to_tokens(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> Range | None:
         """The tokens of a word as (first, last + 1), or None where the row holds none of them."""
-        row, word = (0, index) if word is None else (index, word)
+        row, word = _row_and_index(batch_or_word_index, word_index)
         alignment = self._row(row)
         tokens = [
             token
             for token, (sequence, number) in enumerate(zip(alignment.sequences, alignment.words, strict=True))
             if sequence == sequence_index and number == word
         ]
-        return (tokens[0], tokens[-1] + 1) if tokens else None
+        return Range(tokens[0], tokens[-1] + 1) if tokens else None
 
-    def word_to_chars(self, index: int, word: int | None = None, sequence_index: int = 0) -> Span | None:
+    def word_to_chars(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> Range | None:
         """The (start, end) of the characters of a word, or None where the row holds none of its tokens."""
-        row, number = (0, index) if word is None else (index, word)
+        row, number = _row_and_index(batch_or_word_index, word_index)
         tokens = self.word_to_tokens(row, number, sequence_index)
         if tokens is None:
             return None
         spans = [span for span in self._row(row).spans[slice(*tokens)] if span is not None]
-        return min(start for start, _ in spans), max(end for _, end in spans)
+        return Range(min(start for start, _ in spans), max(end for _, end in spans))
 
-    def char_to_word(self, index: int, char: int | None = None, sequence_index: int = 0) -> int | None:
+    def char_to_word(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
         """The number of the word a character is in, or None."""
-        row, position = (0, index) if char is None else (index, char)
+        row, position = _row_and_index(batch_or_char_index, char_index)
         token = self.char_to_token(row, position, sequence_index)
         return None if token is None else self._row(row).words[token]
+
+
+def _row_and_index(first: int, second: int | None) -> tuple[int, int]:
+    """The two numbers of a method whose first one may be left out."""
+    return (0, first) if second is None else (first, second)

@@ -14,6 +14,7 @@ from rembert.common.tokenization.inputs import sort_inputs
 from rembert.common.tokenization.layout import Padding, Truncation, Window, check_stride, special_count, windows
 from rembert.common.tokenization.padding import (
     as_columns,
+    check_count,
     check_side,
     pad_columns,
     padded_length,
@@ -88,9 +89,9 @@ class CallableTokenizer(Vocabulary):
         cut = self._truncation(truncation, max_length, padding)
         pad = parse_padding(padding)
         limit = self._limit(max_length)
-        side = check_side("padding_side", padding_side or self.padding_side)
+        side = check_side("padding_side", self.padding_side if padding_side is None else padding_side)
         check_side("truncation_side", self.truncation_side)
-        _check_counts(max_length, stride)
+        stride = check_count("stride", stride, 0)
         firsts, seconds, batched = sort_inputs(text, text_pair, is_split_into_words)
         if pad is not Padding.NONE and self.pad_token_id is None:
             pad_columns({}, 0, None, side)
@@ -140,9 +141,13 @@ class CallableTokenizer(Vocabulary):
             raise InputError(f"`truncation` must be a bool or one of {options}. Received: {truncation!r}.") from None
 
     def _limit(self, max_length: int | None) -> int | None:
+        """The longest row, or None: `max_length`, else `model_max_length`."""
         if max_length is not None:
-            return max_length
-        return self.model_max_length if self.model_max_length < UNLIMITED else None
+            return check_count("max_length", max_length, 1)
+        limit = self.model_max_length
+        if isinstance(limit, int | float) and limit >= UNLIMITED:  # some files have it as a float
+            return None
+        return check_count("model_max_length", limit, 1)
 
     def _cut(
         self, first: EncodedSamples, second: EncodedSamples | None, strategy: Truncation, limit: int | None,
@@ -306,7 +311,7 @@ class CallableTokenizer(Vocabulary):
         Raises:
             InputError: no `input_ids`, rows with different keys, or no pad token.
         """
-        side = check_side("padding_side", padding_side or self.padding_side)
+        side = check_side("padding_side", self.padding_side if padding_side is None else padding_side)
         strategy = parse_padding(padding)
         columns, single = as_columns(encoded_inputs)
         ids = columns["input_ids"]
@@ -331,12 +336,6 @@ def _framed(first: Rows, second: Rows | None, opening: list[Any], closing: list[
     if second is None:
         return [[*opening, *row, *closing] for row in first]
     return [[*opening, *a, *closing, *b, *closing] for a, b in zip(first, second, strict=True)]
-
-
-def _check_counts(max_length: int | None, stride: int) -> None:
-    for name, value, least in (("max_length", max_length, 1), ("stride", stride, 0)):
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise InputError(f"`{name}` must be an integer of at least {least}. Received: {value!r}.")
 
 
 @contextmanager

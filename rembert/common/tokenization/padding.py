@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,13 @@ def parse_padding(padding: bool | str | None) -> Padding:
         raise InputError(f"`padding` must be a bool or one of {options}. Received: {padding!r}.") from None
 
 
+def check_count(name: str, value: Any, least: int) -> int:
+    """`value` as an int, when it is an integer (of Python or NumPy) of at least `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise InputError(f"`{name}` must be an integer of at least {least}. Received: {value!r}.")
+    return int(value)
+
+
 def check_side(name: str, side: str) -> str:
     """`side`, when it is "left" or "right"."""
     if side not in ("left", "right"):
@@ -39,8 +47,8 @@ def check_side(name: str, side: str) -> str:
 
 def padded_length(longest: int, strategy: Padding, max_length: int | None, multiple_of: int | None) -> int | None:
     """The common length of all rows, or None where they are not padded. A longer row keeps its length."""
-    if multiple_of is not None and (not isinstance(multiple_of, int) or multiple_of < 1):
-        raise InputError(f"`pad_to_multiple_of` must be a positive integer. Received: {multiple_of!r}.")
+    if multiple_of is not None:
+        multiple_of = check_count("pad_to_multiple_of", multiple_of, 1)
     if strategy is Padding.NONE:
         return None
     length = longest
@@ -90,7 +98,7 @@ def as_columns(encoded: Any) -> tuple[dict[str, Any], bool]:
                 raise InputError(
                     f"All rows must have the same keys. Received: {names} in row 0, {list(row)} in {number}."
                 )
-        encoded = {name: [row[name] for row in encoded] for name in names}
+        encoded = {name: [_row(row[name]) for row in encoded] for name in names}
     if not isinstance(encoded, Mapping):
         raise InputError(
             f"`encoded_inputs` must be a mapping or a list of mappings. Received: {type(encoded).__name__}."
@@ -101,8 +109,26 @@ def as_columns(encoded: Any) -> tuple[dict[str, Any], bool]:
     ids = columns["input_ids"]
     single = not (isinstance(ids, list) and (not ids or isinstance(ids[0], list)))
     if single:
-        columns = {name: [value] for name, value in columns.items()}
+        columns = {name: [_row(value)] for name, value in columns.items()}
+    ids = columns["input_ids"]
+    if not all(isinstance(row, list) and (not row or isinstance(row[0], int)) for row in ids):
+        raise InputError(
+            f"`input_ids` must be a row of ids or a list of rows. Received: {encoded['input_ids']!r:.60}."
+        )
+    for name in columns.keys() & _FILL.keys():
+        if _lengths(columns[name]) != _lengths(ids):
+            raise InputError(
+                f"`{name}` must have a value for each of `input_ids`. Received: {columns[name]!r:.60} and {ids!r:.60}."
+            )
     return columns, single
+
+
+def _lengths(rows: Any) -> list[int | None] | None:
+    return [len(row) if isinstance(row, list) else None for row in rows] if isinstance(rows, list) else None
+
+
+def _row(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _as_lists(value: Any) -> Any:
@@ -118,14 +144,14 @@ def _as_lists(value: Any) -> Any:
 
 
 def to_tensors(columns: dict[str, Any], kind: Any) -> dict[str, Any]:
-    """The columns as arrays of integers.
+    """The columns as arrays of numbers.
 
     Args:
         columns: lists of rows, or lists of numbers.
-        kind: "np" (int64), "pt" (int64) or "tf" (int32).
+        kind: "np" (int64, float64), "pt" (int64, float32) or "tf" (int32, float32).
 
     Raises:
-        InputError: rows of different lengths, or an unknown kind.
+        InputError: rows of different lengths, values that are no numbers, or an unknown kind.
         MissingDependencyError: the framework is not installed.
     """
     name = str(getattr(kind, "value", kind))
@@ -137,17 +163,20 @@ def to_tensors(columns: dict[str, Any], kind: Any) -> dict[str, Any]:
 
 def _array(name: str, values: Any) -> np.ndarray:
     try:
-        return np.array(values) if len(values) and not _is_empty(values) else np.array(values, np.int64)
+        array = np.array(values, np.int64 if _is_empty(values) else None)
     except ValueError as problem:
-        lengths = sorted({len(row) for row in values})
+        lengths = sorted({len(row) if isinstance(row, list) else 1 for row in values})
         raise InputError(
             f"The rows of `{name}` must have one length to be a tensor. Received: {lengths[0]} to {lengths[-1]} items."
             f" Pass `padding=True`, and `truncation=True` with `max_length` where rows are too long."
         ) from problem
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"`{name}` must hold numbers to be a tensor. Received: {values!r:.60}.")
+    return array
 
 
 def _is_empty(values: Any) -> bool:
-    return all(isinstance(row, list) and not row for row in values)
+    return isinstance(values, list) and all(isinstance(row, list) and not row for row in values)
 
 
 def _torch_tensor(array: np.ndarray) -> Any:
@@ -155,7 +184,7 @@ def _torch_tensor(array: np.ndarray) -> Any:
         import torch
     except ImportError as problem:
         raise MissingDependencyError("torch", needed_for="`return_tensors='pt'`", extra="pt") from problem
-    return torch.from_numpy(array)
+    return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array)
 
 
 def _tensorflow_tensor(array: np.ndarray) -> Any:
@@ -164,4 +193,5 @@ def _tensorflow_tensor(array: np.ndarray) -> Any:
     except ImportError as problem:
         raise MissingDependencyError("tensorflow", needed_for="`return_tensors='tf'`", extra="tf") from problem
     # TensorFlow's integers are int32 unless told otherwise, and its GPU kernels are made for those.
-    return tensorflow.constant(array.astype(np.int32) if array.dtype == np.int64 else array)
+    narrower = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
+    return tensorflow.constant(array.astype(narrower.get(array.dtype, array.dtype)))

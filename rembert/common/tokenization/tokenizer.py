@@ -108,6 +108,7 @@ class RemBertTokenizer(CallableTokenizer):
         self.remove_space = remove_space
         super().__init__(model, Folding(lower_case=self.do_lower_case, strip_accents=not self.keep_accents))
         self.model_max_length = UNLIMITED if model_max_length is None else model_max_length
+        self._limit(None)  # refuses a `model_max_length` that is none
         self.padding_side = check_side("padding_side", padding_side)
         self.truncation_side = check_side("truncation_side", truncation_side)
         self.clean_up_tokenization_spaces = clean_up_tokenization_spaces

@@ -12,9 +12,6 @@ from rembert.common.tokenization.folding import Folding
 from rembert.common.tokenization.sentencepiece_model import MARKER, SentencePieceModel
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-FROM_MODEL: Any = type(
-    "FromModel", (), {"__repr__": lambda self: "FROM_MODEL"}
-)()  # the model's own pad or unknown piece
 
 _CLEAN_UP = re.compile(r" (?=[.?!,]|n't|'m|'s|'ve|'re)")
 
@@ -39,6 +36,7 @@ class Vocabulary:
         self._folding = folding
         self._added: dict[int, AddedToken] = {}  # all tokens that are found in the text
         self._added_ids: dict[str, int] = {}
+        self._length = model.size
         self._roles: dict[str, str | None] = dict.fromkeys(ROLES)
         self._extra: list[str] = []
         self.clean_up_tokenization_spaces = False
@@ -122,6 +120,7 @@ class Vocabulary:
                 )
         self._added[found] = token
         self._added_ids[token.content] = found
+        self._length = max(self._length, found + 1)
         self.__dict__.pop("_splitter", None)
         return found
 
@@ -210,7 +209,7 @@ class Vocabulary:
 
     def __len__(self) -> int:
         """The number of ids an embedding table needs: the model's pieces and the tokens added beyond them."""
-        return max(self._model.size, max(self._added, default=0) + 1)
+        return self._length
 
     def get_vocab(self) -> dict[str, int]:
         """All tokens and their ids."""
