@@ -120,6 +120,29 @@ def test_what_left_out_arguments_mean(framework: Framework, case: Case) -> None:
 
 @on_both
 @by_case()
+def test_indices_reach_their_tables(framework: Framework, case: Case) -> None:
+    """Every index moved by one, and every table turned by one row: the same numbers."""
+    config = case.config()
+    inputs, sizes = case.inputs(config), {"input_ids": 61, "token_type_ids": 2, "position_ids": 18}
+    shape = inputs["input_ids"].shape
+    inputs["position_ids"] = np.random.default_rng(0).integers(0, 18, shape)
+    tables = ("word_embeddings", "token_type_embeddings", "position_embeddings")
+    plain, turned = _model(framework, case), framework.build(config, case.head, dtype="float64")
+    weights = framework.weights(plain)
+    for table in tables:
+        name = f"rembert.embeddings.{table}.weight"
+        weights[name] = np.roll(weights[name], 1, axis=0)
+    framework.set_weights(turned, weights)
+    moved = {**inputs, **{name: (inputs[name] + 1) % size for name, size in sizes.items()}}
+    asked = {name: array for name, array in inputs.items() if not name.startswith(("labels", "start", "end"))}
+    moved = {name: moved[name] for name in asked}
+    expected = _call(framework, case, asked)
+    for name, array in flat(framework, framework.call(turned, **moved)).items():
+        assert difference(array, expected[name]) <= TOLERANCE, name
+
+
+@on_both
+@by_case()
 def test_embeddings_as_input(framework: Framework, case: Case) -> None:
     inputs = case.inputs(case.config())
     table = framework.weights(_model(framework, case))["rembert.embeddings.word_embeddings.weight"]
