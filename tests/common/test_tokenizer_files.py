@@ -113,6 +113,8 @@ def test_save_vocabulary_writes_the_very_file(fresh, tmp_path):
     assert (tmp_path / "my-sentencepiece.model").read_bytes() == MODEL.read_bytes()
     with pytest.raises(InputError, match="must be a directory"):
         fresh.save_vocabulary(tmp_path / "none")
+    with pytest.raises(InputError, match=r"my-sentencepiece\.model, which is a file"):
+        fresh.save_pretrained(path)
 
 
 @pytest.mark.parametrize("name", ["sentencepiece.model", "sent_piece.model"])
