@@ -206,6 +206,10 @@ def test_a_directory_of_transformers_5(tokenizer_class, saved):
         (lambda c: c.pop("model"), "must hold a Unigram model"),
         (lambda c: c["model"].update(vocab=[1, 2]), "not a well-formed"),
         (lambda c: c.update(added_tokens=[{"content": "x"}]), "not a well-formed"),
+        (lambda c: c.update(added_tokens=[{"content": "x", "id": float("inf")}]), "not a well-formed"),
+        (lambda c: c.update(normalizer={"type": []}), "not a well-formed"),
+        (lambda c: c["model"]["vocab"][900].__setitem__(0, "\ud800"), "not a well-formed"),
+        (lambda c: c["model"]["vocab"][900].__setitem__(1, float("nan")), r"piece 900 \(.*\) has the scores nan and"),
     ],
 )
 def test_a_tokenizer_json_that_disagrees_or_is_damaged(tokenizer_class, saved, edit, message):
@@ -213,6 +217,29 @@ def test_a_tokenizer_json_that_disagrees_or_is_damaged(tokenizer_class, saved, e
     with pytest.raises(TokenizerError, match=message) as caught:
         tokenizer_class.from_pretrained(saved)
     assert "tokenizer.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change_to"),
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": value})
+        for value in (None, 3, ["x"], {"x": {"content": "x"}}, {"32000": "\ud800"}, {"32000": {}}, {"32000": [1]},
+                      {"9" * 40: "x"}, {"-1": "x"})
+    ] + [
+        ("special_tokens_map.json", {name: value})
+        for name, value in (("pad_token", 3), ("pad_token", {"content": 1}), ("pad_token", ""),
+                            ("additional_special_tokens", "x"), ("additional_special_tokens", [1]),
+                            ("extra_special_tokens", {"x": None}))
+    ] + [
+        ("added_tokens.json", {"<x>": value}) for value in (None, "32000", -1, 1.5, True, [], 10**40)
+    ],
+)  # fmt: skip
+def test_damaged_tokens_name_the_file(tokenizer_class, tmp_path, name, change_to):
+    shutil.copy(MODEL, tmp_path / "sentencepiece.model")
+    (tmp_path / name).write_text(json.dumps(change_to))
+    with pytest.raises(TokenizerError, match=r"must be|must have.*Received") as caught:
+        tokenizer_class.from_pretrained(tmp_path)
+    assert name in str(caught.value)
 
 
 def test_an_added_token_with_another_id(tokenizer_class, saved):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rembert.common.errors import InputError, TokenizerError
-from rembert.common.tokenization.added_tokens import AddedToken, AddedTokenSplitter
+from rembert.common.tokenization.added_tokens import AddedToken, AddedTokenSplitter, has_surrogate
 from rembert.common.tokenization.folding import Folding
 from rembert.common.tokenization.sentencepiece_model import MARKER, SentencePieceModel
 
@@ -106,7 +106,7 @@ class Vocabulary:
 
     def _register(self, token: AddedToken, index: int | None = None) -> int:
         """Find `token` in the text from now on; returns its id."""
-        if not isinstance(token.content, str) or _has_surrogate(token.content):
+        if not isinstance(token.content, str) or has_surrogate(token.content):
             raise InputError(f"An added token must be a string of characters. Received: {token.content!a}.")
         known = self._added_ids.get(token.content)
         found = self._model.find(token.content) if known is None else known
@@ -120,7 +120,7 @@ class Vocabulary:
             if found in self._added or found < self._model.size:
                 raise TokenizerError(
                     f"Every token needs an id of its own. Received: {token.content!r} with the id {found}, which is "
-                    f"{self.convert_ids_to_tokens(found)!r}."
+                    f"{self.convert_ids_to_tokens(found)!r} with {self._model.source}."
                 )
         self._added[found] = token
         self._added_ids[token.content] = found
@@ -349,7 +349,3 @@ def _strings(name: str, values: Any) -> list[str]:
     if not all(isinstance(value, str) for value in listed):
         raise InputError(f"`{name}` must be strings. Received: {values!r:.60}.")
     return listed
-
-
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
