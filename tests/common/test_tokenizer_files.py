@@ -271,6 +271,14 @@ def test_a_model_file_that_is_none(tokenizer_class, tmp_path, content, message):
     assert "bad.model" in str(caught.value)
 
 
+def test_a_model_file_with_a_piece_that_is_no_text(tokenizer_class, tmp_path):
+    path = tmp_path / "bad.model"
+    path.write_bytes(MODEL.read_bytes().replace("▁The".encode(), b"\xff" * 6, 1))
+    tokenizer = tokenizer_class(path)  # SentencePiece takes it
+    with pytest.raises(TokenizerError, match=r"bad\.model is damaged: a piece is not UTF-8"):
+        tokenizer.get_vocab()
+
+
 def test_other_bad_places(tokenizer_class, tmp_path):
     with pytest.raises(TokenizerError, match="There is no file"):
         tokenizer_class(tmp_path / "missing.model")

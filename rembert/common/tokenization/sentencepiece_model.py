@@ -92,11 +92,16 @@ class SentencePieceModel:
 
     def piece(self, index: int) -> str:
         """The piece with an id in [0, size)."""
-        return self._processor.IdToPiece(index)
+        return self.pieces_of([index])[0]
 
     def pieces_of(self, indices: list[int]) -> list[str]:
-        """The pieces of several ids in [0, size)."""
-        return self._processor.IdToPiece(indices)
+        """The pieces of several ids in [0, size); `TokenizerError`, naming the file, when one is no text."""
+        try:
+            return self._processor.IdToPiece(indices)
+        except UnicodeDecodeError as problem:  # SentencePiece itself does not look
+            raise TokenizerError(
+                f"{self.source} is damaged: a piece is not UTF-8 ({problem}). Fetch it again."
+            ) from None
 
     def find(self, piece: str) -> int | None:
         """The id of a piece, or None where the model has no such piece."""
@@ -104,7 +109,7 @@ class SentencePieceModel:
             index = self._processor.PieceToId(piece)
         except (RuntimeError, TypeError):  # a lone surrogate: no piece holds one
             return None
-        return None if index == self.unk_id and self._processor.IdToPiece(index) != piece else index
+        return None if index == self.unk_id and self.piece(index) != piece else index
 
     @property
     def pieces(self) -> list[str]:
