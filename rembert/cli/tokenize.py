@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import IO
+from typing import IO, Any
 
 from rembert.common.errors import InputError
 from rembert.common.tokenization import RemBertTokenizer
 
-# Lines are encoded in batches of about this many characters: enough for all cores, and a bound on the memory.
-_BATCH_CHARACTERS = 1 << 20
+# The lines of one read are a batch: enough of them for all cores, and a bound on the memory.
+_READ_BYTES = 1 << 17
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -44,13 +44,10 @@ def run(args: argparse.Namespace) -> int:
     if args.max_length is not None and args.max_length < 1:
         args.parser.error(f"--max-length must be at least 1, not {args.max_length}")
     tokenizer = RemBertTokenizer.from_pretrained(args.tokenizer)
-    try:
-        for batch in _batches(args.text or _lines(args.file)):
-            for line in _encoded(tokenizer, batch, args):
-                sys.stdout.write(line + "\n")
+    for batch in [args.text] if args.text else _batches(args.file):
+        for line in _encoded(tokenizer, batch, args):
+            sys.stdout.write(line + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        sys.stderr.close()
     return 0
 
 
@@ -76,36 +73,45 @@ def _encoded(tokenizer: RemBertTokenizer, batch: list[str], args: argparse.Names
             yield json.dumps({"input_ids": ids, "pieces": pieces, "offsets": offsets}, ensure_ascii=False)
 
 
-def _lines(path: str | None) -> Iterator[str]:
-    """The lines of a file or of the standard input, read as they are needed."""
+def _batches(path: str | None) -> Iterator[list[str]]:
+    """The lines of a file or of the standard input in batches, each as soon as it can be read."""
     name = "the standard input" if path in (None, "-") else path
+    number = 1  # of the next line
     try:
         with _opened(path) as stream:
-            for number, line in enumerate(stream, 1):
-                try:
-                    yield line.decode("utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as problem:
-                    raise InputError(
-                        f"Text must be UTF-8. Received: byte 0x{line[problem.start]:02x} in line {number} of {name}."
-                    ) from None
+            for lines in _whole_lines(stream):
+                yield [_decoded(line, number + index, name) for index, line in enumerate(lines)]
+                number += len(lines)
     except OSError as problem:
-        if isinstance(problem, BrokenPipeError):
-            raise
         raise InputError(f"{name} cannot be read: {problem.strerror or problem}.") from problem
 
 
 def _opened(path: str | None) -> IO[bytes] | nullcontext[IO[bytes]]:
-    return nullcontext(sys.stdin.buffer) if path is None or path == "-" else open(path, "rb")
+    if path is not None and path != "-":
+        return open(path, "rb")
+    if sys.stdin is None:
+        raise InputError("There must be text, a --file or a standard input. Received: none of them.")
+    return nullcontext(sys.stdin.buffer)
 
 
-def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for line in lines:
-        batch.append(line)
-        size += len(line) + 64  # an empty line costs memory too
-        if size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _whole_lines(stream: Any) -> Iterator[list[bytes]]:
+    """The lines that each read brings, without waiting for more; a line that is not complete stays for the next."""
+    begun: list[bytes] = []
+    while read := stream.read1(_READ_BYTES):
+        lines, newline, rest = read.rpartition(b"\n")
+        if newline:
+            yield b"".join([*begun, lines]).split(b"\n")
+            begun = []
+        if rest:
+            begun.append(rest)
+    if begun:
+        yield [b"".join(begun)]
+
+
+def _decoded(line: bytes, number: int, name: str | None) -> str:
+    try:
+        return line.decode("utf-8").rstrip("\r")
+    except UnicodeDecodeError as problem:
+        raise InputError(
+            f"Text must be UTF-8. Received: byte 0x{line[problem.start]:02x} in line {number} of {name}."
+        ) from None

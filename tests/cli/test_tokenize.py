@@ -47,17 +47,29 @@ def test_json_lines_of_the_standard_input(capsys, monkeypatch):
     assert rows[1]["input_ids"] == [3, 4]
 
 
-def test_input_is_read_while_output_is_written(monkeypatch, capsys):
-    monkeypatch.setattr(tokenize, "_BATCH_CHARACTERS", 200)
-    read = []
+def test_output_does_not_wait_for_more_input():
+    command = [sys.executable, "-m", "rembert", "tokenize", str(MODEL)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        for text in (b"a\n", b"b\n"):
+            process.stdin.write(text)
+            process.stdin.flush()
+            assert process.stdout.readline() == b"[CLS] \xe2\x96\x81" + text.strip() + b" [SEP]\n"
+        process.stdin.close()
+        assert process.wait(60) == 0
 
-    def lines():
-        for number in range(100):
-            read.append(number)
-            yield b"word\n"
 
-    batches = tokenize._batches(line.decode() for line in lines())
-    assert len(next(batches)) == len(read) == 3
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_lines_do_not_depend_on_the_reads(monkeypatch, tmp_path, size):
+    monkeypatch.setattr(tokenize, "_READ_BYTES", size)
+    (tmp_path / "text").write_bytes("a\n\n\nüber\r\n人\n\nend".encode())
+    lines = [line for batch in tokenize._batches(str(tmp_path / "text")) for line in batch]
+    assert lines == ["a", "", "", "über", "人", "", "end"]
+
+
+def test_no_standard_input(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(RemBertError, match="a --file or a standard input"):
+        call(MODEL)
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"ok\nb\xff", "byte 0xff in line 2 of"), (None, "cannot be read")])
@@ -76,11 +88,7 @@ def test_wrong_calls(arguments, capsys):
 
 
 def test_a_reader_that_stops_early():
-    code = (
-        "import argparse; from rembert.cli import tokenize; p = argparse.ArgumentParser(); "
-        "tokenize.add_parser(p.add_subparsers()); a = p.parse_args(); raise SystemExit(a.run(a))"
-    )
-    command = f'yes "some words" | head -n 200000 | "{sys.executable}" -c "{code}" tokenize "{MODEL}" | head -n 1'
+    command = f'yes "some words" | head -n 200000 | "{sys.executable}" -m rembert tokenize "{MODEL}" | head -n 1'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("[CLS] ")
     assert done.stderr == ""

@@ -214,6 +214,7 @@ def test_parts_of_a_call(tokenizer):
         ((3,), {}, r"`text` must be a string or a list of strings\. Received: int 3"),
         ((None,), {}, "Received: NoneType None"),
         ((b"x",), {}, "Received: bytes"),
+        ((np.array("a"),), {}, "`text` must be a string or a list of strings. Received: ndarray"),
         ((["a", 1],), {}, "`text` must hold strings. Received: int 1 at position 1"),
         ((["a", b"x"],), {}, "Received: bytes b'x' at position 1"),
         (([["a", "b", "c"]],), {}, "is_split_into_words=True"),

@@ -113,6 +113,8 @@ def test_save_vocabulary_writes_the_very_file(fresh, tmp_path):
     assert (tmp_path / "my-sentencepiece.model").read_bytes() == MODEL.read_bytes()
     with pytest.raises(InputError, match="must be a directory"):
         fresh.save_vocabulary(tmp_path / "none")
+    with pytest.raises(InputError, match=r"my-sentencepiece\.model, which is a file"):
+        fresh.save_pretrained(path)
 
 
 @pytest.mark.parametrize("name", ["sentencepiece.model", "sent_piece.model"])
@@ -204,6 +206,10 @@ def test_a_directory_of_transformers_5(tokenizer_class, saved):
         (lambda c: c.pop("model"), "must hold a Unigram model"),
         (lambda c: c["model"].update(vocab=[1, 2]), "not a well-formed"),
         (lambda c: c.update(added_tokens=[{"content": "x"}]), "not a well-formed"),
+        (lambda c: c.update(added_tokens=[{"content": "x", "id": float("inf")}]), "not a well-formed"),
+        (lambda c: c.update(normalizer={"type": []}), "not a well-formed"),
+        (lambda c: c["model"]["vocab"][900].__setitem__(0, "\ud800"), "not a well-formed"),
+        (lambda c: c["model"]["vocab"][900].__setitem__(1, float("nan")), r"piece 900 \(.*\) has the scores nan and"),
     ],
 )
 def test_a_tokenizer_json_that_disagrees_or_is_damaged(tokenizer_class, saved, edit, message):
@@ -211,6 +217,29 @@ def test_a_tokenizer_json_that_disagrees_or_is_damaged(tokenizer_class, saved, e
     with pytest.raises(TokenizerError, match=message) as caught:
         tokenizer_class.from_pretrained(saved)
     assert "tokenizer.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change_to"),
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": value})
+        for value in (None, 3, ["x"], {"x": {"content": "x"}}, {"32000": "\ud800"}, {"32000": {}}, {"32000": [1]},
+                      {"9" * 40: "x"}, {"-1": "x"})
+    ] + [
+        ("special_tokens_map.json", {name: value})
+        for name, value in (("pad_token", 3), ("pad_token", {"content": 1}), ("pad_token", ""),
+                            ("additional_special_tokens", "x"), ("additional_special_tokens", [1]),
+                            ("extra_special_tokens", {"x": None}))
+    ] + [
+        ("added_tokens.json", {"<x>": value}) for value in (None, "32000", -1, 1.5, True, [], 10**40)
+    ],
+)  # fmt: skip
+def test_damaged_tokens_name_the_file(tokenizer_class, tmp_path, name, change_to):
+    shutil.copy(MODEL, tmp_path / "sentencepiece.model")
+    (tmp_path / name).write_text(json.dumps(change_to))
+    with pytest.raises(TokenizerError, match=r"must be|must have.*Received") as caught:
+        tokenizer_class.from_pretrained(tmp_path)
+    assert name in str(caught.value)
 
 
 def test_an_added_token_with_another_id(tokenizer_class, saved):
@@ -240,6 +269,14 @@ def test_a_model_file_that_is_none(tokenizer_class, tmp_path, content, message):
     with pytest.raises(TokenizerError, match=message) as caught:
         tokenizer_class.from_pretrained(path)
     assert "bad.model" in str(caught.value)
+
+
+def test_a_model_file_with_a_piece_that_is_no_text(tokenizer_class, tmp_path):
+    path = tmp_path / "bad.model"
+    path.write_bytes(MODEL.read_bytes().replace("▁The".encode(), b"\xff" * 6, 1))
+    tokenizer = tokenizer_class(path)  # SentencePiece takes it
+    with pytest.raises(TokenizerError, match=r"bad\.model is damaged: a piece is not UTF-8"):
+        tokenizer.get_vocab()
 
 
 def test_other_bad_places(tokenizer_class, tmp_path):

@@ -183,15 +183,42 @@ def test_bad_ids(tokenizer, ids):
         tokenizer.decode(ids)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda t: t.convert_tokens_to_ids(None),
+        lambda t: t.convert_tokens_to_ids([3]),
+        lambda t: t.convert_tokens_to_ids([["a"]]),
+        lambda t: t.convert_tokens_to_string([3]),
+        lambda t: t.batch_decode(3),
+        lambda t: t.tokenize(["a", "b"]),
+        lambda t: t.tokenize([]),
+        lambda t: t.tokenize(None),
+        lambda t: t.tokenize("a", ["b"]),
+        lambda t: t.add_special_tokens({"additional_special_tokens": "<e>"}),
+        lambda t: t.add_special_tokens({"additional_special_tokens": None}),
+        lambda t: t.add_special_tokens("<e>"),
+        lambda t: RemBertTokenizer(MODEL, additional_special_tokens="<e>"),
+    ],
+)
+def test_what_is_not_of_the_form(fresh, call):
+    with pytest.raises(InputError, match=r"must be .* Received: "):
+        call(fresh)
+    assert fresh.additional_special_tokens == []
+
+
 def test_pickle_and_copy(fresh):
     fresh.add_tokens(["<new>"])
     expected = fresh("a<new> ½ b", return_offsets_mapping=True)
     for other in (pickle.loads(pickle.dumps(fresh)), copy.copy(fresh), copy.deepcopy(fresh)):
         assert type(other) is type(fresh)
         assert other("a<new> ½ b", return_offsets_mapping=True) == expected
-    other = copy.deepcopy(fresh)
-    other.add_tokens(["<more>"])
-    assert len(fresh) == 32001
+    for other in (copy.deepcopy(fresh), copy.copy(fresh)):
+        other.add_tokens(["<more>"])
+        other.additional_special_tokens = ["<even more>"]
+        assert other.sentencepiece_model is fresh.sentencepiece_model
+        assert len(fresh) == 32001
+        assert fresh.additional_special_tokens == []
 
 
 def _encode_in_worker(arguments):

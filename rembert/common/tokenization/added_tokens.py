@@ -207,3 +207,8 @@ def _with_gaps(matches: Iterable[Match], length: int) -> Iterator[tuple[int, int
         position = end
     if position < length:
         yield position, length, None
+
+
+def has_surrogate(text: str) -> bool:
+    """Whether a lone surrogate is in `text`, so that no encoding can hold it."""
+    return any("\ud800" <= character <= "\udfff" for character in text)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rembert.common.errors import InputError
 from rembert.common.tokenization.batch_encoding import Alignment, BatchEncoding
-from rembert.common.tokenization.inputs import sort_inputs
+from rembert.common.tokenization.inputs import describe, sort_inputs
 from rembert.common.tokenization.layout import Padding, Truncation, Window, check_stride, special_count, windows
 from rembert.common.tokenization.padding import (
     as_columns,
@@ -233,7 +233,12 @@ class CallableTokenizer(Vocabulary):
             text: the text.
             pair: a second text, whose tokens come after.
             add_special_tokens: put `[CLS]` and `[SEP]` around them.
+
+        Raises:
+            InputError: `text` or `pair` is no string, or holds lone surrogates.
         """
+        if not isinstance(text, str):
+            raise InputError(f"`text` must be a string. Received: {describe(text)}.")
         firsts, seconds, _ = sort_inputs(text, pair, False)
         first, second = (
             [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,12 @@ class Folding:
         boundaries: list[int] = []
         for position, character in enumerate(text):
             # Lower case depends on the context only for the capital sigma, and never in its length.
-            boundaries += [position] * len(self.fold(character))
+            boundaries += [position] if character.isascii() else [position] * len(self.fold(character))
         boundaries.append(len(text))
         return self.fold(text), boundaries
 
 
+@lru_cache(1 << 16)
 def _without_accents(character: str) -> str:
     if character.isascii():
         return character

@@ -25,7 +25,7 @@ def sort_inputs(text: Any, text_pair: Any, words: bool) -> tuple[Samples, Sample
         return _sort_words(text, text_pair)
     if isinstance(text, str):
         if text_pair is not None and not isinstance(text_pair, str):
-            raise InputError(f"`text_pair` must be a string, as `text` is. Received: {_describe(text_pair)}.")
+            raise InputError(f"`text_pair` must be a string, as `text` is. Received: {describe(text_pair)}.")
         return [text], None if text_pair is None else [text_pair], False
     _check_list("text", text, "a string or a list of strings")
     if text_pair is None and len(text) and all(_is_pair(item) for item in text):
@@ -64,8 +64,9 @@ def _is_pair(item: Any) -> bool:
 
 
 def _check_list(name: str, value: Any, form: str) -> None:
-    if isinstance(value, str | bytes) or not (isinstance(value, Sequence) or hasattr(value, "__array__")):
-        raise InputError(f"`{name}` must be {form}. Received: {_describe(value)}.")
+    array = getattr(value, "ndim", 0) > 0  # one of no dimensions has no length
+    if isinstance(value, str | bytes) or not (isinstance(value, Sequence) or array):
+        raise InputError(f"`{name}` must be {form}. Received: {describe(value)}.")
 
 
 def _check_strings(name: str, values: Any) -> None:
@@ -74,7 +75,7 @@ def _check_strings(name: str, values: Any) -> None:
     for number, value in enumerate(values):
         if not isinstance(value, str):
             advice = " Pass `is_split_into_words=True` for lists of words." if isinstance(value, list | tuple) else ""
-            raise InputError(f"`{name}` must hold strings. Received: {_describe(value)} at position {number}.{advice}")
+            raise InputError(f"`{name}` must hold strings. Received: {describe(value)} at position {number}.{advice}")
 
 
 def _check_words(name: str, values: Any) -> None:
@@ -83,6 +84,7 @@ def _check_words(name: str, values: Any) -> None:
         _check_strings(f"{name}[{number}]", value)
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """The type and the start of a value, for messages."""
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

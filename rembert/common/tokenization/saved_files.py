@@ -10,7 +10,7 @@ from typing import Any
 
 from rembert.common.errors import TokenizerError
 from rembert.common.files import read_json
-from rembert.common.tokenization.added_tokens import AddedToken
+from rembert.common.tokenization.added_tokens import AddedToken, has_surrogate
 from rembert.common.tokenization.folding import Folding
 from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 from rembert.common.tokenization.tokenizer_json import TokenizerJson, read_tokenizer_json
@@ -26,6 +26,7 @@ OWN_KEY = "rembert_version"  # in the configuration: this library wrote it
 
 _SETTINGS = ("remove_space", "model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces")
 _FOLDING_SETTINGS = ("do_lower_case", "keep_accents")
+_IDS = 2**31  # ids are 32-bit integers in TensorFlow
 _ADDED_BY_TRANSFORMERS = ("[PAD]", "[UNK]")
 
 
@@ -55,11 +56,14 @@ def read_saved(path: str | os.PathLike[str], overrides: Mapping[str, Any]) -> di
         raise TokenizerError(f"{path} holds no tokenizer: neither {' nor '.join(MODEL_NAMES)} nor {JSON_NAME}.")
     model = None if model_path is None else SentencePieceModel.from_file(model_path)
     described = read_tokenizer_json(json_path) if json_path.exists() else None
-    config = _read_mapping(path / CONFIG_NAME)
-    special = _read_mapping(path / SPECIAL_NAME)
+    config = _read_tokens(path / CONFIG_NAME)
+    special = _read_tokens(path / SPECIAL_NAME)
     if "added_tokens_decoder" not in config:
         # Before transformers 4.34 the flags stood in no file but these two.
-        special = special | {"added": _read_mapping(path / ADDED_NAME)}
+        added = _read_mapping(path / ADDED_NAME)
+        for content, index in added.items():
+            _check_token(path / ADDED_NAME, content, index, content)
+        special = special | {"added": added}
     return _merge(model, described, config, special, overrides)
 
 
@@ -70,6 +74,36 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise TokenizerError(f"{path} must hold a JSON object. Received: {type(content).__name__}.")
     return content
+
+
+def _read_tokens(path: Path) -> dict[str, Any]:
+    """A JSON object in which tokens have one of the forms that they are written in."""
+    content = _read_mapping(path)
+    for name in ROLES:
+        if content.get(name) is not None:
+            _check_token(path, name, 0, content[name])
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        listed = content.get(name) or []
+        if not isinstance(listed, list | dict):
+            raise TokenizerError(f"`{name}` in {path} must be a list or an object. Received: {listed!r:.60}.")
+        for token in listed.values() if isinstance(listed, dict) else listed:
+            _check_token(path, name, 0, token)
+    by_id = content.get("added_tokens_decoder", {})
+    if not isinstance(by_id, dict):
+        raise TokenizerError(f"`added_tokens_decoder` in {path} must be an object. Received: {by_id!r:.60}.")
+    for index, token in by_id.items():
+        _check_token(path, "added_tokens_decoder", int(index) if index.isdecimal() else index, token)
+    return content
+
+
+def _check_token(path: Path, name: str, index: Any, token: Any) -> None:
+    content = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(content, str) or not content or has_surrogate(content):
+        raise TokenizerError(
+            f"Tokens in {path} must be strings or objects with a `content`. Received: `{name}` with {token!a:.60}."
+        )
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < _IDS:
+        raise TokenizerError(f"Tokens in {path} must have ids below {_IDS}. Received: {content!r} with {index!a:.60}.")
 
 
 def _merge(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -161,6 +162,8 @@ class RemBertTokenizer(CallableTokenizer):
         where tokens were added beyond the model, `added_tokens.json`.
         """
         directory = Path(directory)
+        if directory.exists() and not directory.is_dir():
+            raise InputError(f"`directory` must be a directory. Received: {directory}, which is a file.")
         directory.mkdir(parents=True, exist_ok=True)
         contents: dict[str, Any] = {
             JSON_NAME: self._tokenizer_json(),
@@ -232,6 +235,9 @@ class RemBertTokenizer(CallableTokenizer):
             plain = AddedToken(content, special=True).as_json()
             result[name] = content if fields == plain else {key: fields[key] for key in fields if key != "special"}
         return result
+
+    def __copy__(self: Self) -> Self:
+        return deepcopy(self)  # the model is shared; tokens added to one are not added to the other
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model.source!r}, vocab_size={self.vocab_size}, tokens={len(self)})"

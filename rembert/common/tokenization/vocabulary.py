@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rembert.common.errors import InputError, TokenizerError
-from rembert.common.tokenization.added_tokens import AddedToken, AddedTokenSplitter
+from rembert.common.tokenization.added_tokens import AddedToken, AddedTokenSplitter, has_surrogate
 from rembert.common.tokenization.folding import Folding
 from rembert.common.tokenization.sentencepiece_model import MARKER, SentencePieceModel
 
@@ -82,6 +82,8 @@ class Vocabulary:
         Returns:
             how many tokens were new.
         """
+        if not isinstance(special_tokens_dict, Mapping):
+            raise InputError(f"`special_tokens_dict` must be a mapping. Received: {special_tokens_dict!r:.60}.")
         unknown = [name for name in special_tokens_dict if name not in (*ROLES, *_EXTRA_NAMES)]
         if unknown:
             raise InputError(
@@ -92,6 +94,8 @@ class Vocabulary:
             if name in ROLES:
                 self._set_role(name, value, add=True)
             else:
+                if isinstance(value, str) or not isinstance(value, Iterable):
+                    raise InputError(f"`{name}` must be a list of tokens. Received: {value!r}.")
                 tokens = [AddedToken.of(token, special=True) for token in value]
                 for token in tokens:
                     self._register(token)
@@ -102,7 +106,7 @@ class Vocabulary:
 
     def _register(self, token: AddedToken, index: int | None = None) -> int:
         """Find `token` in the text from now on; returns its id."""
-        if not isinstance(token.content, str) or _has_surrogate(token.content):
+        if not isinstance(token.content, str) or has_surrogate(token.content):
             raise InputError(f"An added token must be a string of characters. Received: {token.content!a}.")
         known = self._added_ids.get(token.content)
         found = self._model.find(token.content) if known is None else known
@@ -116,7 +120,7 @@ class Vocabulary:
             if found in self._added or found < self._model.size:
                 raise TokenizerError(
                     f"Every token needs an id of its own. Received: {token.content!r} with the id {found}, which is "
-                    f"{self.convert_ids_to_tokens(found)!r}."
+                    f"{self.convert_ids_to_tokens(found)!r} with {self._model.source}."
                 )
         self._added[found] = token
         self._added_ids[token.content] = found
@@ -229,8 +233,15 @@ class Vocabulary:
         return self._model.unk_id if index is None else index
 
     def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
-        """The id of a token, or the ids of several; a token that is not in the vocabulary has the unknown one's."""
-        return self._token_id(tokens) if isinstance(tokens, str) else [self._token_id(token) for token in tokens]
+        """The id of a token, or the ids of several; a token that is not in the vocabulary has the unknown one's.
+
+        Raises:
+            InputError: a token that is no string.
+        """
+        if isinstance(tokens, str):
+            return self._token_id(tokens)
+        listed = _strings("tokens", tokens)
+        return [self._token_id(token) for token in listed]
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """The token of an id, or the tokens of several (a list, an array or a tensor).
@@ -265,7 +276,7 @@ class Vocabulary:
 
     def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
         """The text of some tokens: joined, with the markers as spaces, none of them at the start."""
-        return "".join(tokens).replace(MARKER, " ").lstrip(" ")
+        return "".join(_strings("tokens", tokens)).replace(MARKER, " ").lstrip(" ")
 
     def decode(
         self,
@@ -294,7 +305,10 @@ class Vocabulary:
         self, sequences: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
     ) -> list[str]:
         """`decode` for each sequence of a batch."""
-        return [self.decode(ids, skip_special_tokens, clean_up_tokenization_spaces) for ids in _plain(sequences)]
+        rows = _plain(sequences)
+        if isinstance(rows, int):
+            raise InputError(f"`sequences` must be a list of sequences of ids. Received: {sequences!r}.")
+        return [self.decode(ids, skip_special_tokens, clean_up_tokenization_spaces) for ids in rows]
 
 
 _EXTRA_NAMES = ("additional_special_tokens", "extra_special_tokens")
@@ -329,5 +343,9 @@ def _plain(ids: Any) -> Any:
     return ids if isinstance(ids, int) else [_plain(item) if hasattr(item, "tolist") else item for item in ids]
 
 
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
+def _strings(name: str, values: Any) -> list[str]:
+    """`values` as a list, when they are strings."""
+    listed = list(values) if isinstance(values, Iterable) else [values]
+    if not all(isinstance(value, str) for value in listed):
+        raise InputError(f"`{name}` must be strings. Received: {values!r:.60}.")
+    return listed
