@@ -99,3 +99,20 @@ def write_values(file: RawIOBase, tensor: TensorSource, progress: Progress = sil
             written = file.write(left[:WRITTEN]) or 0
             left = left[written:]
             progress(written)
+        _start_storing(file, piece.nbytes)
+
+
+def _start_storing(file: RawIOBase, length: int) -> None:
+    """Have the system begin to store the last `length` bytes, so that waiting for all of them at the end is short.
+
+    Linux does that when it is told that bytes in its cache are not needed; those not stored yet stay in the cache.
+    """
+    if hasattr(os, "posix_fadvise") and length >= WRITTEN and (descriptor := _descriptor(file)) is not None:
+        os.posix_fadvise(descriptor, file.tell() - length, length, os.POSIX_FADV_DONTNEED)
+
+
+def _descriptor(file: RawIOBase) -> int | None:
+    try:
+        return file.fileno()
+    except OSError:  # no file of the system
+        return None
