@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
+from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import ConfigError, InputError
 from rembert.common.hub import locate
@@ -228,17 +229,7 @@ def _as_source(tensor: Tensor) -> TensorSource:
     def read() -> np.ndarray:
         held = tensor.detach().cpu().contiguous()
         if held.dtype == torch.bfloat16:
-            import ml_dtypes
-
-            return held.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+            return held.view(torch.int16).numpy().view(DTYPES["bfloat16"])
         return held.numpy()
 
-    return TensorSource(shape=tuple(tensor.shape), dtype=_numpy_dtype(name), read=read)
-
-
-def _numpy_dtype(name: str) -> np.dtype:
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
+    return TensorSource(shape=tuple(tensor.shape), dtype=DTYPES[name], read=read)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
-from rembert.bridge.tensors import is_float
+from rembert.bridge.tensors import DTYPES, is_float
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import ConfigError
 from rembert.common.hub import locate
@@ -211,7 +211,7 @@ class TFRemBertPreTrainedModel(keras.Model):
 
 
 def _assign(variable: keras.Variable, array: np.ndarray) -> None:
-    variable.assign(array if array.dtype.name == variable.dtype else array.astype(_numpy_dtype(variable.dtype)))
+    variable.assign(array if array.dtype.name == variable.dtype else array.astype(DTYPES[variable.dtype]))
 
 
 def _as_source(variable: keras.Variable, parameter: Parameter) -> TensorSource:
@@ -225,12 +225,4 @@ def _as_source(variable: keras.Variable, parameter: Parameter) -> TensorSource:
         def read() -> np.ndarray:
             return np.ascontiguousarray(np.asarray(variable.value))
 
-    return TensorSource(shape=parameter.shape, dtype=_numpy_dtype(variable.dtype), read=read)
-
-
-def _numpy_dtype(name: str) -> np.dtype:
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
+    return TensorSource(shape=parameter.shape, dtype=DTYPES[variable.dtype], read=read)
