@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,18 @@ from rembert.common.parameters import HEADS
 
 MAX_CONFIG = 16 * 2**20  # bytes
 _ERF = b"\x12\x03Erf"  # a node of a saved graph that computes the error function: field 2, three letters
+
+
+# Where a size is seen: a tensor, and the axis of its shape.
+_SIZE_OF = {
+    "vocab_size": ("rembert.embeddings.word_embeddings.weight", 0),
+    "input_embedding_size": ("rembert.embeddings.word_embeddings.weight", 1),
+    "max_position_embeddings": ("rembert.embeddings.position_embeddings.weight", 0),
+    "type_vocab_size": ("rembert.embeddings.token_type_embeddings.weight", 0),
+    "hidden_size": ("rembert.encoder.embedding_hidden_mapping_in.weight", 0),
+    "intermediate_size": ("rembert.encoder.layer.0.intermediate.dense.weight", 0),
+    "output_embedding_size": ("cls.predictions.decoder.weight", 1),
+}
 
 
 class Checkpoint:
@@ -134,8 +147,9 @@ def open_checkpoint(path: str | os.PathLike[str], *, format: str | None = None) 
 def read_config(directory: Path, tensors: Mapping[str, TensorInfo]) -> RemBertConfig | None:
     """The configuration in a checkpoint's directory; None where there is none.
 
-    Google's files say nothing about heads and labels: these are recognised by the tensors. BLEURT's
-    `gelu` is the tanh form (see `RemBertConfig.from_pretrained`), except where its graph computes the error function.
+    Google's files say nothing about heads and labels: these are recognised by the tensors, as are sizes that the file
+    leaves out (they are not RemBERT's own in a distilled model). BLEURT's `gelu` is the tanh form (see
+    `RemBertConfig.from_pretrained`), except where its graph computes the error function.
 
     Raises:
         ConfigError: it is there and cannot be used.
@@ -145,9 +159,9 @@ def read_config(directory: Path, tensors: Mapping[str, TensorInfo]) -> RemBertCo
         return None
     if present[0].stat().st_size > MAX_CONFIG:
         raise ConfigError(f"{present[0]}: a configuration must have at most {MAX_CONFIG} bytes.")
-    config = RemBertConfig.from_pretrained(directory)
     if present[0].name == CONFIG_NAME:
-        return config
+        return RemBertConfig.from_pretrained(directory)
+    config = RemBertConfig.from_pretrained(directory, **_untold_sizes(present[0], tensors))
     classifier = tensors.get("classifier.weight")
     if classifier is not None and len(classifier.shape) == 2:
         config.num_labels = classifier.shape[0]
@@ -156,6 +170,28 @@ def read_config(directory: Path, tensors: Mapping[str, TensorInfo]) -> RemBertCo
     if said == "gelu" and config.hidden_act == "gelu_new" and _computes_erf(directory / "saved_model.pb"):
         config.hidden_act = "gelu"
     return config
+
+
+def _untold_sizes(file: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
+    """The sizes that Google's file leaves out, from the tensors' shapes.
+
+    Raises:
+        ConfigError: the number of heads is left out, which no shape tells.
+    """
+    content = read_json(file, ConfigError)
+    if not isinstance(content, dict):
+        return {}  # refused where it is read
+    encoder = "rembert.encoder.layer."
+    layers = {name.removeprefix(encoder).split(".")[0] for name in tensors if name.startswith(encoder)}
+    sizes = {"num_hidden_layers": len(layers)} if layers else {}
+    for size, (name, axis) in _SIZE_OF.items():
+        if name in tensors and len(tensors[name].shape) == 2:
+            sizes[size] = tensors[name].shape[axis]
+    if layers and "num_attention_heads" not in content:
+        raise ConfigError(f"{file} must say `num_attention_heads`, which no shape tells. Received: a file without it.")
+    if "embedding_size" in content:
+        sizes.pop("input_embedding_size", None)
+    return {size: value for size, value in sizes.items() if size not in content}
 
 
 def _computes_erf(graph: Path) -> bool:

@@ -22,7 +22,7 @@ from rembert.bridge.saving import TARGETS, save_checkpoint
 from rembert.bridge.tensors import DTYPES, TensorSource
 from rembert.common.config import CONFIG_NAME, RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
-from rembert.common.parameters import HEADS
+from rembert.common.parameters import HEADS, head_config
 
 # Files that travel with a checkpoint, and the name they get.
 CARRIED = {
@@ -33,6 +33,7 @@ CARRIED = {
     "special_tokens_map.json": "special_tokens_map.json",
     "added_tokens.json": "added_tokens.json",
     "generation_config.json": "generation_config.json",
+    "bleurt_config.json": "bleurt_config.json",
 }
 
 
@@ -125,7 +126,7 @@ def convert(
             written = save_checkpoint(
                 directory, tensors, config, to=to, head=chosen.head, max_shard_size=max_shard_size, progress=count
             )
-            files = [*written, *_carry(checkpoint.directory, directory)]
+            files = [*written, *carry(checkpoint.directory, directory)]
         return Conversion(
             source=source,
             target=target,
@@ -186,7 +187,7 @@ def _target_config(
     dtype: str | None,
     hidden_act: str | None,
 ) -> RemBertConfig:
-    config = copy.deepcopy(config)
+    config = head_config(copy.deepcopy(config), chosen.head)
     config.architectures = [HEADS[chosen.head].architecture]
     if chosen.head != head_before and not config.add_cross_attention:
         config.is_decoder = chosen.head == "causal-lm"
@@ -235,8 +236,8 @@ def is_checkpoint(directory: Path) -> bool:
     return True
 
 
-def _carry(origin: Path, target: Path) -> list[Path]:
-    """Copy the tokenizer's files and their like."""
+def carry(origin: Path, target: Path) -> list[Path]:
+    """Copy the tokenizer's files and their like from a checkpoint's directory into another."""
     copied: list[Path] = []
     for name, renamed in CARRIED.items():
         if (origin / name).is_file() and target / renamed not in copied:

@@ -90,7 +90,10 @@ def _claim(fresh: Path) -> int:
             raise InputError(f"Another process is writing this target: {fresh} is in use.") from None
         leftovers = list(fresh.iterdir()) if fresh.exists() else []
         for path in leftovers:
-            path.unlink()
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         if fresh.exists() and os.stat(fresh).st_ino == os.fstat(lock).st_ino:
             return lock
         os.close(lock)  # whoever had it before finished between our two steps

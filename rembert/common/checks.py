@@ -6,6 +6,9 @@ that is not known yet (inside a TensorFlow graph) is None and fits anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 
@@ -23,6 +26,7 @@ def check_input_shapes(
     position_ids: Shape | None = None,
     encoder_hidden_states: Shape | None = None,
     encoder_attention_mask: Shape | None = None,
+    cu_seqlens: Shape | None = None,
     cached_layers: int | None = None,
     cached_length: int | None = 0,
 ) -> None:
@@ -42,6 +46,22 @@ def check_input_shapes(
             f"Exactly one of `input_ids` and `inputs_embeds` must be given. Received: "
             f"{'neither' if input_ids is None else 'both'}."
         )
+    if cu_seqlens is not None:
+        _check_packed_shapes(
+            config,
+            cu_seqlens,
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            refused={
+                "attention_mask": attention_mask is not None,
+                "past_key_values": cached_layers is not None,
+                "encoder_hidden_states": encoder_hidden_states is not None,
+                "encoder_attention_mask": encoder_attention_mask is not None,
+            },
+        )
+        return
     if input_ids is not None:
         _check_shape("input_ids", input_ids, (None, None), "[batch, sequence]")
         batch, length = input_ids
@@ -97,6 +117,141 @@ def check_input_shapes(
         )
 
 
+def _check_packed_shapes(
+    config: RemBertConfig,
+    cu_seqlens: Shape,
+    *,
+    input_ids: Shape | None,
+    inputs_embeds: Shape | None,
+    token_type_ids: Shape | None,
+    position_ids: Shape | None,
+    refused: dict[str, bool],
+) -> None:
+    for name, given in refused.items():
+        if given:
+            raise InputError(
+                f"Packed inputs (`cu_seqlens`) take no `{name}`: every token is real, and sees its own sequence. "
+                f"Received: both `cu_seqlens` and `{name}`. Leave one out."
+            )
+    _check_shape("cu_seqlens", cu_seqlens, (None,), "[sequences + 1]")
+    if cu_seqlens[0] is not None and cu_seqlens[0] < 2:
+        raise InputError(
+            "`cu_seqlens` must hold the start of every sequence and the end of the last: at least two numbers. "
+            f"Received: the shape {list(cu_seqlens)}."
+        )
+    if input_ids is not None:
+        _check_shape("input_ids", input_ids, (None,), "[tokens] beside `cu_seqlens`")
+        tokens = input_ids[0]
+    elif inputs_embeds is not None:
+        width = config.input_embedding_size
+        _check_shape("inputs_embeds", inputs_embeds, (None, width), f"[tokens, {width}] beside `cu_seqlens`")
+        tokens = inputs_embeds[0]
+    for name, shape in (("token_type_ids", token_type_ids), ("position_ids", position_ids)):
+        if shape is not None:
+            _check_shape(name, shape, (tokens,), "[tokens] beside `cu_seqlens`")
+
+
+def check_packed_lengths(cu_seqlens: list[int] | None, tokens: int, max_seqlen: int | None, limit: int | None) -> None:
+    """Refuse packed sequences whose lengths do not add up.
+
+    Args:
+        cu_seqlens: the boundaries, None where they were not given.
+        tokens: packed tokens.
+        max_seqlen: the longest sequence's length as the caller gave it, or None.
+        limit: the longest length that positions counted from 0 allow; None where positions were given.
+
+    Raises:
+        InputError: quotes the boundary, or the length, that does not fit.
+    """
+    if cu_seqlens is None:
+        raise InputError(
+            f"`max_seqlen` belongs to packed inputs. Received: `max_seqlen={max_seqlen}` without `cu_seqlens`."
+        )
+    if cu_seqlens[0] != 0 or cu_seqlens[-1] != tokens:
+        raise InputError(
+            f"`cu_seqlens` must run from 0 to the number of tokens, here {tokens}. Received: from {cu_seqlens[0]} to "
+            f"{cu_seqlens[-1]}."
+        )
+    lengths = [end - start for start, end in pairwise(cu_seqlens)]
+    for index, length in enumerate(lengths):
+        if length < 1:
+            raise InputError(
+                "`cu_seqlens` must rise: every sequence has at least one token. Received: "
+                f"{cu_seqlens[index]} and then {cu_seqlens[index + 1]} for sequence {index}."
+            )
+    longest = max(lengths)
+    if max_seqlen is not None and max_seqlen < longest:
+        raise InputError(
+            f"`max_seqlen` must be at least the longest sequence's length, here {longest}. Received: "
+            f"`max_seqlen={max_seqlen}`."
+        )
+    if limit is not None and longest > limit:
+        raise InputError(
+            f"A sequence may have at most `max_position_embeddings={limit}` tokens. Received: {longest} tokens "
+            "in a sequence. Truncate it, or split it into windows."
+        )
+
+
+def check_packed_choices(sequences: int, batch: int | None, num_choices: int | None) -> int:
+    """How many choices packed inputs of a multiple-choice model have.
+
+    Args:
+        sequences: packed sequences, the choices of one question behind one another.
+        batch: questions, as the labels say it; None without labels.
+        num_choices: as the caller gave it, or None.
+
+    Raises:
+        InputError: neither is given, or the sequences do not divide among them.
+    """
+    if num_choices is None and not batch:
+        raise InputError("Packed inputs of a multiple-choice model need `num_choices` or `labels`. Received: neither.")
+    choices = num_choices if num_choices is not None else sequences // (batch or 1)
+    if choices < 1 or sequences % choices or (batch is not None and sequences != batch * choices):
+        raise InputError(
+            "The sequences of a multiple-choice model must be a multiple of its choices. Received: "
+            f"{sequences} sequences, `num_choices={num_choices}`" + ("." if batch is None else f" and {batch} labels.")
+        )
+    return choices
+
+
+def check_cache(
+    config: RemBertConfig,
+    batch: int | None,
+    layers: Sequence[Sequence[tuple[Shape, str]]],
+    dtype: str,
+) -> None:
+    """Refuse a cache that does not fit the model and the call, or that does not fit together.
+
+    Args:
+        config: the model's.
+        batch: rows of the call; None where unknown.
+        layers: for each layer the shape and dtype of its tensors: key, value, and with cross-attention the source's.
+        dtype: that keys and values will have.
+
+    Raises:
+        InputError: quotes the tensor that does not fit.
+    """
+    length: int | None = None
+    for index, layer in enumerate(layers):
+        if len(layer) not in ((2, 4) if config.add_cross_attention else (2,)):
+            raise InputError(
+                "Each entry of `past_key_values` must be (key, value), and in a decoder with cross-attention may hold "
+                f"the source's key and value too. Received: {len(layer)} tensors in entry {index}."
+            )
+        for place, (shape, own_dtype) in enumerate(layer):
+            name = f"past_key_values[{index}][{place}]"
+            wanted = (batch, config.num_attention_heads, length if place < 2 else None, config.head_dim)
+            _check_shape(name, shape, wanted, "[batch, heads, cached, width of a head], all layers alike")
+            if place == 0:
+                length = shape[2]
+            elif place == 3:
+                _check_shape(name, shape, layer[2][0], "of the source's key")
+            if own_dtype != dtype:
+                raise InputError(
+                    f"`{name}` must be of the dtype that the model computes in, {dtype}. Received: {own_dtype}."
+                )
+
+
 def check_indices(name: str, low: int, high: int, size: int, setting: str) -> None:
     """Refuse indices outside a table.
 
@@ -135,6 +290,60 @@ def check_label_shape(name: str, shape: Shape, wanted: Shape, meaning: str) -> N
         InputError: quotes the shape.
     """
     _check_shape(name, shape, wanted, meaning)
+
+
+def check_logits_at_shape(shape: Shape, leading: Shape) -> None:
+    """Refuse positions of logits that are not [batch, positions].
+
+    Args:
+        shape: of the positions.
+        leading: [batch, sequence], or [tokens] of packed sequences.
+
+    Raises:
+        InputError: quotes the shape.
+    """
+    meaning = "[positions] beside packed inputs" if len(leading) == 1 else "[batch, positions]"
+    _check_shape("logits_at", shape, (*leading[:-1], None), meaning)
+
+
+def check_logits_at(low: int, high: int, length: int) -> None:
+    """Refuse positions of logits outside the sequence of `length` tokens; `low` and `high` are the extremes.
+
+    Raises:
+        InputError: quotes the position that lies outside.
+    """
+    if low < 0 or high >= length:
+        raise InputError(
+            f"`logits_at` must lie in [0, {length - 1}] for {length} tokens. Received: {low if low < 0 else high}."
+        )
+
+
+def resized_vocabulary(config: RemBertConfig, new_num_tokens: int | None, pad_to_multiple_of: int | None) -> int:
+    """How many pieces a vocabulary has after a change of its size.
+
+    Args:
+        config: the model's.
+        new_num_tokens: pieces wanted, None for as many as there are.
+        pad_to_multiple_of: rounds the number up to a multiple of this, where given.
+
+    Raises:
+        InputError: a number that is none, or one that would cut off a special piece.
+    """
+    for name, number in (("new_num_tokens", new_num_tokens), ("pad_to_multiple_of", pad_to_multiple_of)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise InputError(f"`{name}` must be an integer from 1 on, or None. Received: `{name}={number!r}`.")
+    size = config.vocab_size if new_num_tokens is None else new_num_tokens
+    multiple = pad_to_multiple_of or 1
+    size = -(-size // multiple) * multiple
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        ids = getattr(config, name)
+        for token in ids if isinstance(ids, list | tuple) else [ids]:
+            if token is not None and size <= token < config.vocab_size:
+                raise InputError(
+                    f"`new_num_tokens` must leave the special pieces in the vocabulary. Received: {size} pieces and "
+                    f"`{name}={token}`. Change that key of the configuration first, or keep more pieces."
+                )
+    return size
 
 
 def check_choice_shapes(**shapes: Shape | None) -> None:

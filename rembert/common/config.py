@@ -31,6 +31,7 @@ ACTIVATIONS = (
 )
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
+ATTENTION_IMPLEMENTATIONS = ("auto", "sdpa", "eager")
 
 CONFIG_NAME = "config.json"
 GOOGLE_CONFIG_NAMES = ("rembert_config.json", "bert_config.json")
@@ -63,6 +64,7 @@ _QUIET_DEFAULTS: dict[str, Any] = {
     "architectures": None,
     "dtype": None,
     "problem_type": None,
+    "no_answer_threshold": None,
     "is_decoder": False,
     "add_cross_attention": False,
     "output_attentions": False,
@@ -98,8 +100,12 @@ class RemBertConfig:
         num_labels: labels of a classification head; follows from `id2label` where that is given.
         id2label, label2id: names of the labels; either follows from the other.
         problem_type: one of `PROBLEM_TYPES`, or None (inferred from the labels at hand).
+        no_answer_threshold: where a question may have no answer: how much likelier than the best answer none must be
+            to be given; None where every question has one.
         dtype: dtype the weights are stored in, one of `DTYPES`; `torch_dtype` is the same under its older name.
         architectures: class names a checkpoint was saved from.
+        attn_implementation: how attention is computed, one of `ATTENTION_IMPLEMENTATIONS`. A choice of the run and
+            not of the checkpoint: `config.json` does not hold it.
         output_attentions, output_hidden_states, return_dict: defaults of the models' arguments of these names.
         **extra: any other key, kept as an attribute and written back.
 
@@ -138,12 +144,14 @@ class RemBertConfig:
         id2label: dict[int, str] | dict[str, str] | None = None,
         label2id: dict[str, int] | None = None,
         problem_type: str | None = None,
+        no_answer_threshold: float | None = None,
         dtype: Any = None,
         torch_dtype: Any = None,
         architectures: list[str] | None = None,
         output_attentions: bool | None = False,
         output_hidden_states: bool | None = False,
         return_dict: bool | None = True,
+        attn_implementation: str | None = "auto",
         **extra: Any,
     ) -> None:
         self.vocab_size = vocab_size
@@ -169,11 +177,13 @@ class RemBertConfig:
         self.add_cross_attention = add_cross_attention
         self.tie_word_embeddings = tie_word_embeddings
         self.problem_type = problem_type
+        self.no_answer_threshold = no_answer_threshold
         self.dtype = _dtype_name(dtype if dtype is not None else torch_dtype)
         self.architectures = architectures
         self.output_attentions = bool(output_attentions)
         self.output_hidden_states = bool(output_hidden_states)
         self.return_dict = True if return_dict is None else return_dict
+        self.attn_implementation = "auto" if attn_implementation is None else attn_implementation
         self.id2label, self.label2id = _labels(num_labels, id2label, label2id)
 
         model_type = extra.pop("model_type", self.model_type)
@@ -264,6 +274,11 @@ class RemBertConfig:
                 f"`problem_type` must be None or one of {', '.join(PROBLEM_TYPES)}. Received: "
                 f"`problem_type={self.problem_type!r}`."
             )
+        threshold = self.no_answer_threshold
+        if threshold is not None and (not isinstance(threshold, int | float) or isinstance(threshold, bool)):
+            raise ConfigError(
+                f"`no_answer_threshold` must be None or a number. Received: `no_answer_threshold={threshold!r}`."
+            )
         if self.problem_type == "single_label_classification" and self.num_labels == 1:
             raise ConfigError(
                 "`problem_type='single_label_classification'` needs at least two labels: with one, the loss is always "
@@ -278,6 +293,11 @@ class RemBertConfig:
             raise ConfigError(
                 "RemBERT's input and output embeddings are decoupled and differ in width: `tie_word_embeddings` must "
                 "be False. Received: `tie_word_embeddings=True`."
+            )
+        if self.attn_implementation not in ATTENTION_IMPLEMENTATIONS:
+            raise ConfigError(
+                f"`attn_implementation` must be one of {', '.join(ATTENTION_IMPLEMENTATIONS)}. Received: "
+                f"`attn_implementation={self.attn_implementation!r}`."
             )
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ConfigError(f"`dtype` must be None or one of {', '.join(DTYPES)}. Received: `dtype={self.dtype!r}`.")
@@ -305,6 +325,7 @@ class RemBertConfig:
         for key, default in _QUIET_DEFAULTS.items():
             if content[key] == default:
                 del content[key]
+        del content["attn_implementation"]  # chosen for a run, as the docstring says
         if self.id2label == _labels(None, None, None)[0]:
             del content["id2label"], content["label2id"]
         else:

@@ -27,6 +27,18 @@ class CheckpointError(RemBertError, ValueError):
     """A checkpoint that is missing, damaged, or does not fit the model."""
 
 
+class DataError(RemBertError, ValueError):
+    """A file of examples that cannot be used; the message begins with the file and, where there is one, the line."""
+
+
+class ExportError(RemBertError, RuntimeError):
+    """An exported model that does not compute what the model does; nothing is left of it."""
+
+
+class TrainingError(RemBertError, RuntimeError):
+    """A training run that cannot go on, as when its loss is no number any more."""
+
+
 class MissingDependencyError(RemBertError, ImportError):
     """An optional package that a feature needs is not installed."""
 

@@ -89,6 +89,25 @@ def settle(
     }
 
 
+def require_all(match: Match, *, source: str, model: str) -> None:
+    """Refuse a file of weights that does not hold exactly a model's parameters.
+
+    Raises:
+        CheckpointError: one message with everything that does not fit.
+    """
+    problems = []
+    if match.missing:
+        problems.append(f"Missing ({len(match.missing)}): {_listed(match.missing)}.")
+    too_many = [*match.unused, *match.unexpected, *match.ignored]
+    if too_many:
+        problems.append(f"Not in the model ({len(too_many)}): {_listed(too_many)}.")
+    if match.mismatched:
+        shapes = [f"{m.name} {list(m.in_checkpoint)} (the model has {list(m.in_model)})" for m in match.mismatched]
+        problems.append(f"Of another shape ({len(shapes)}): {_listed(shapes)}.")
+    if problems:
+        raise CheckpointError(f"{source} does not fit {model}. " + " ".join(problems))
+
+
 def _belongs_to_encoder(name: str) -> bool:
     optional = name.startswith("rembert.pooler.") or ".crossattention." in name
     return name.startswith("rembert.") and not optional

@@ -6,6 +6,7 @@ conversion, inspection and completeness tests all read this table; nothing else 
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -45,11 +46,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Head:
-    """One of the model classes: `name` as commands say it, the class's name, and what it has beside the encoder."""
+    """One of the model classes: `name` as commands say it, the class's name, and what it has beside the encoder.
+
+    `num_labels` is the number of labels that the class has whatever its configuration says; None: the configuration's.
+    """
 
     name: str
     architecture: str
     has_pooler: bool
+    num_labels: int | None = None
 
 
 HEADS: dict[str, Head] = {
@@ -61,10 +66,23 @@ HEADS: dict[str, Head] = {
         Head("sequence-classification", "RemBertForSequenceClassification", has_pooler=True),
         Head("multiple-choice", "RemBertForMultipleChoice", has_pooler=True),
         Head("token-classification", "RemBertForTokenClassification", has_pooler=False),
-        Head("question-answering", "RemBertForQuestionAnswering", has_pooler=False),
+        Head("question-answering", "RemBertForQuestionAnswering", has_pooler=False, num_labels=2),
     )
 }
 HEADS_BY_ARCHITECTURE: dict[str, Head] = {head.architecture: head for head in HEADS.values()}
+
+
+def head_config(config: RemBertConfig, head: str) -> RemBertConfig:
+    """The configuration that a model of this head holds: `config` itself, or a copy with the head's number of labels.
+
+    transformers sizes the output of question answering by `num_labels`, so a saved one has to say 2.
+    """
+    count = HEADS[head].num_labels
+    if count is None or config.num_labels == count:
+        return config
+    config = copy.deepcopy(config)
+    config.num_labels = count
+    return config
 
 
 def parameters(config: RemBertConfig, head: str, *, pooler: bool | None = None) -> dict[str, Parameter]:

@@ -246,6 +246,15 @@ def test_a_fresh_head(tmp_path):
     assert weights(tmp_path / "again") == weights(tmp_path / "out")
 
 
+def test_question_answering_gets_two_labels(tmp_path):
+    with open_checkpoint(GOLDEN / "token_classification") as checkpoint:
+        assert checkpoint.config.num_labels != 2
+    convert(GOLDEN / "token_classification", tmp_path / "out", "pt", head="question-answering")
+    assert inspect(tmp_path / "out").fits
+    with open_checkpoint(tmp_path / "out") as checkpoint:
+        assert checkpoint.config.num_labels == 2
+
+
 def test_a_classifier_is_not_taken_for_another(tmp_path):
     done = convert(GOLDEN / "token_classification", tmp_path / "out", "pt", head="sequence-classification")
     assert "classifier.weight" in done.fresh

@@ -343,3 +343,12 @@ def test_saving_touches_no_other_file(tmp_path: Path) -> None:
     RemBertConfig(num_labels=3).save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "sentencepiece.model"]
     assert RemBertConfig.from_pretrained(tmp_path).num_labels == 3
+
+
+def test_the_attention_implementation_is_of_the_run_and_not_of_the_checkpoint(tmp_path: Path) -> None:
+    RemBertConfig(attn_implementation="eager").save_pretrained(tmp_path)
+    assert "attn_implementation" not in json.loads((tmp_path / "config.json").read_text())
+    assert RemBertConfig.from_pretrained(tmp_path).attn_implementation == "auto"
+    assert RemBertConfig.from_pretrained(tmp_path, attn_implementation="sdpa").attn_implementation == "sdpa"
+    with pytest.raises(ConfigError, match="attn_implementation='flash'"):
+        RemBertConfig(attn_implementation="flash")

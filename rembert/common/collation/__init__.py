@@ -1,0 +1,1 @@
+"""Rows to batches, in arrays: padding, masking, blocks, answer spans."""

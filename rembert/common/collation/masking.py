@@ -1,0 +1,119 @@
+"""Masks for masked language modelling: which pieces are to be predicted, and what stands in their place.
+
+- "piece": pieces one by one, and of those chosen 80% become `[MASK]`, 10% a random piece, 10% stay (Devlin et al.,
+  2019, section 3.1).
+- "word": whole words, with the same three fates for each piece.
+- "span": runs of words whose number is drawn from a geometric distribution (p = 0.2, at most 10), with one fate for
+  the whole run (Joshi et al., 2020, sections 3.1 and 4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rembert.common.checks import IGNORE_INDEX
+from rembert.common.errors import InputError
+
+STRATEGIES = ("piece", "word", "span")
+_MASKED, _RANDOM = 0.8, 0.1  # and the rest stays
+_SPAN_P, _SPAN_MOST = 0.2, 10
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How pieces are masked.
+
+    Args:
+        mask_token_id: of `[MASK]`.
+        special_ids: of pieces that are never chosen, and never put in another's place.
+        vocab_size: random pieces are drawn from it.
+        probability: the part of a row's pieces that is chosen, rounded; at least one piece of a row that has any.
+        strategy: one of `STRATEGIES`.
+        starts_word: [vocab] whether a piece begins a word, for the strategies that need words.
+
+    Raises:
+        InputError: a value that is none of these.
+    """
+
+    mask_token_id: int
+    special_ids: frozenset[int]
+    vocab_size: int
+    probability: float = 0.15
+    strategy: str = "piece"
+    starts_word: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probability <= 1:
+            raise InputError(f"`probability` must lie in (0, 1]. Received: `probability={self.probability!r}`.")
+        if self.strategy not in STRATEGIES:
+            raise InputError(
+                f"`strategy` must be one of {', '.join(STRATEGIES)}. Received: `strategy={self.strategy!r}`."
+            )
+        if self.strategy != "piece" and self.starts_word is None:
+            raise InputError(f"`strategy={self.strategy!r}` needs `starts_word`. Received: none.")
+
+    def __call__(self, ids: Sequence[int] | np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The masked ids [s] and the labels [s]: the id where a piece is to be predicted, -100 elsewhere."""
+        masked = np.array(ids, np.int64)
+        labels = np.full(masked.shape, IGNORE_INDEX, np.int64)
+        free = np.flatnonzero(~np.isin(masked, list(self.special_ids)))
+        if not len(free):
+            return masked, labels
+        budget = max(1, round(self.probability * len(free)))
+        runs = self._runs(masked, free, budget, rng)
+        chosen = np.concatenate(runs)
+        labels[chosen] = masked[chosen]
+        # One fate for each piece, or for each run.
+        sizes = [len(run) for run in runs]
+        draws = np.repeat(rng.random(len(runs)), sizes) if self.strategy == "span" else rng.random(len(chosen))
+        masked[chosen[draws < _MASKED]] = self.mask_token_id
+        others = chosen[(draws >= _MASKED) & (draws < _MASKED + _RANDOM)]
+        masked[others] = self._random_pieces(len(others), rng)
+        return masked, labels
+
+    def _runs(self, ids: np.ndarray, free: np.ndarray, budget: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Positions to predict, in runs that belong together, `budget` of them in all or a few less."""
+        if self.strategy == "piece":
+            return [np.sort(rng.permutation(free)[:budget])]
+        words = self._words(ids, free)
+        runs: list[np.ndarray] = []
+        if self.strategy == "word":
+            for number in rng.permutation(len(words)):
+                word = words[number]
+                # A word that is longer than what is left is passed over, unless nothing else would be chosen.
+                if len(word) <= budget:
+                    runs.append(word)
+                    budget -= len(word)
+        else:
+            taken = np.zeros(len(words), bool)
+            for start in rng.permutation(len(words)):
+                length = min(int(rng.geometric(_SPAN_P)), _SPAN_MOST)
+                span: list[np.ndarray] = []
+                for number in range(start, min(start + length, len(words))):
+                    adjoins = not span or words[number][0] == words[number - 1][-1] + 1
+                    if taken[number] or not adjoins or len(words[number]) > budget:
+                        break
+                    taken[number] = True
+                    span.append(words[number])
+                    budget -= len(words[number])
+                if span:
+                    runs.append(np.concatenate(span))
+                if not budget:
+                    break
+        return runs or [words[int(rng.integers(len(words)))]]
+
+    def _words(self, ids: np.ndarray, free: np.ndarray) -> list[np.ndarray]:
+        assert self.starts_word is not None  # checked when made
+        starts = self.starts_word[ids[free]].copy()
+        starts[0] = True
+        starts[1:] |= np.diff(free) > 1  # a special piece stood between
+        return np.split(free, np.flatnonzero(starts)[1:])
+
+    def _random_pieces(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        drawn = rng.integers(0, self.vocab_size, count)
+        while (bad := np.isin(drawn, list(self.special_ids))).any():
+            drawn[bad] = rng.integers(0, self.vocab_size, int(bad.sum()))
+        return drawn

@@ -1,0 +1,180 @@
+"""What generation may be asked for: its arguments, their defaults, and the checks of them, for both frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import InputError
+
+
+class Default(Enum):
+    """Stands for an argument that was left out, where None has a meaning of its own."""
+
+    CONFIG = "the configuration's"
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How tokens are chosen; checked and complete. See `RemBertForCausalLM.generate` for the meanings."""
+
+    max_new_tokens: int
+    do_sample: bool
+    num_beams: int
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    length_penalty: float
+    early_stopping: bool | str
+    eos_token_ids: tuple[int, ...]
+    pad_token_id: int
+
+    @property
+    def candidates(self) -> int:
+        """Continuations that beam search looks at for each text: enough to go on where all the best of them end."""
+        return max(2, 1 + len(self.eos_token_ids)) * self.num_beams
+
+
+def generation_settings(
+    config: RemBertConfig,
+    *,
+    max_new_tokens: Any,
+    do_sample: Any,
+    num_beams: Any,
+    temperature: Any,
+    top_k: Any,
+    top_p: Any,
+    repetition_penalty: Any,
+    length_penalty: Any,
+    early_stopping: Any,
+    eos_token_id: Any,
+    pad_token_id: Any,
+    has_streamer: bool,
+) -> GenerationSettings:
+    """The settings, from the arguments as they were given.
+
+    Raises:
+        InputError: a model that looks ahead, or an argument out of its range, quoted.
+    """
+    if not config.is_decoder:
+        raise InputError("Generation needs a model with `is_decoder=True`. Received: `is_decoder=False`.")
+    _check(
+        "max_new_tokens", max_new_tokens, _is_integer(max_new_tokens) and max_new_tokens >= 1, "an integer from 1 on"
+    )
+    _check("num_beams", num_beams, _is_integer(num_beams) and num_beams >= 1, "an integer from 1 on")
+    _check("do_sample", do_sample, isinstance(do_sample, bool), "True or False")
+    _check("temperature", temperature, _is_number(temperature) and temperature > 0, "a number above 0")
+    top_k = 0 if top_k is None else top_k
+    _check("top_k", top_k, _is_integer(top_k) and top_k >= 0, "an integer from 1 on, or 0 for no limit")
+    top_p = 1.0 if top_p is None else top_p
+    _check("top_p", top_p, _is_number(top_p) and 0 < top_p <= 1, "a number above 0 and up to 1")
+    _check(
+        "repetition_penalty",
+        repetition_penalty,
+        _is_number(repetition_penalty) and repetition_penalty > 0,
+        "a number above 0",
+    )
+    _check("length_penalty", length_penalty, _is_number(length_penalty), "a number")
+    is_known = isinstance(early_stopping, bool) or early_stopping == "never"
+    _check("early_stopping", early_stopping, is_known, "True, False or 'never'")
+    if has_streamer and num_beams > 1:
+        raise InputError(
+            "`streamer` needs tokens that stay as they are, and beam search may take them back. Received: "
+            f"`num_beams={num_beams}`. Leave one of the two out."
+        )
+    if num_beams * config.vocab_size < 2 * num_beams:
+        raise InputError(f"Beam search needs two pieces to choose from. Received: `vocab_size={config.vocab_size}`.")
+    ends = config.eos_token_id if eos_token_id is Default.CONFIG else eos_token_id
+    if ends is None:
+        ends = ()
+    elif hasattr(ends, "__array__"):  # a framework's tensor, or NumPy's
+        ends = np.asarray(ends).tolist()
+    eos_token_ids = tuple(ends) if isinstance(ends, Sequence) and not isinstance(ends, str) else (ends,)
+    if eos_token_id is Default.CONFIG:  # a vocabulary may be smaller than a configuration left as it was
+        eos_token_ids = tuple(token for token in eos_token_ids if token < config.vocab_size)
+    for token in eos_token_ids:
+        _check_token("eos_token_id", token, config.vocab_size)
+    if pad_token_id is None:
+        pad_token_id = next((each for each in (config.pad_token_id, *eos_token_ids) if each is not None), 0)
+    _check_token("pad_token_id", pad_token_id, config.vocab_size)
+    return GenerationSettings(
+        max_new_tokens=int(max_new_tokens),
+        do_sample=do_sample,
+        num_beams=int(num_beams),
+        temperature=float(temperature),
+        top_k=min(int(top_k), config.vocab_size),
+        top_p=float(top_p),
+        repetition_penalty=float(repetition_penalty),
+        length_penalty=float(length_penalty),
+        early_stopping=early_stopping,
+        eos_token_ids=tuple(map(int, eos_token_ids)),
+        pad_token_id=int(pad_token_id),
+    )
+
+
+def check_source_mask(dimensions: int) -> None:
+    """Refuse a mask of the source that speaks of the prompt's tokens, as there will be others.
+
+    Raises:
+        InputError: quotes the number of dimensions.
+    """
+    if dimensions != 2:
+        raise InputError(
+            "`encoder_attention_mask` must have the shape [batch, source] in generation. Received: "
+            f"{dimensions} dimensions."
+        )
+
+
+def check_room(config: RemBertConfig, longest_prompt: int, max_new_tokens: int) -> None:
+    """Refuse a prompt that leaves no room for the new tokens.
+
+    Raises:
+        InputError: quotes the lengths.
+    """
+    limit = config.max_position_embeddings
+    if longest_prompt + max_new_tokens > limit:
+        raise InputError(
+            f"Prompt and new tokens may be at most `max_position_embeddings={limit}` tokens together. Received: "
+            f"{longest_prompt} tokens in the longest prompt and `max_new_tokens={max_new_tokens}`. Shorten one."
+        )
+
+
+def check_prompt(batch: int, last_tokens_are_real: bool) -> None:
+    """Refuse a batch without prompts, and prompts with padding at the end.
+
+    Raises:
+        InputError: says on which side padding belongs.
+    """
+    if not batch:
+        raise InputError("`input_ids` must hold a prompt at least. Received: a batch of 0.")
+    if not last_tokens_are_real:
+        raise InputError(
+            "Prompts must be padded on the left: new tokens follow the last one. Received: an `attention_mask` with a "
+            "0 in its last column. Use a tokenizer with `padding_side='left'`."
+        )
+
+
+def _check(name: str, value: Any, fits: bool, wanted: str) -> None:
+    if not fits:
+        raise InputError(f"`{name}` must be {wanted}. Received: `{name}={value!r}`.")
+
+
+def _check_token(name: str, token: Any, size: int) -> None:
+    fits = _is_integer(token) and 0 <= token < size
+    _check(
+        name, token, fits, f"a piece id in [0, {size - 1}]" + (", a list of them, or None" if "eos" in name else "")
+    )
+
+
+def _is_integer(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and value == value

@@ -1,0 +1,87 @@
+"""Entity-level scores of tag sequences in IOB2, counted as seqeval does by default (and conlleval before it)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rembert.common.metrics.classification import f1
+
+
+class Entity(NamedTuple):
+    """What words `start` to `end` - 1 of a sentence are."""
+
+    kind: str
+    start: int
+    end: int
+
+
+def entities(tags: Sequence[str]) -> list[Entity]:
+    """The entities of a sentence's tags.
+
+    `B-x` begins an entity of kind x, and so does `I-x` where no entity of kind x is open. One ends before `O`, before
+    another kind, and before `B-`. A tag without a hyphen other than `O` is an entity without a kind.
+    """
+    return list(_entities(tags))
+
+
+def _entities(tags: Sequence[str]) -> Iterator[Entity]:
+    kind: str | None = None
+    start = 0
+    for position, tag in enumerate([*tags, "O"]):
+        prefix, _, name = tag.partition("-")
+        goes_on = prefix == "I" and kind == name
+        if kind is not None and not goes_on:
+            yield Entity(kind, start, position)
+            kind = None
+        if prefix != "O" and not goes_on:
+            kind, start = name, position
+
+
+def is_entity_scheme(tags: Sequence[str]) -> bool:
+    """Whether a set of tags is one of entities: `O`, `B-…` and `I-…` alone, at least one of them with a kind."""
+    return any("-" in tag for tag in tags) and all(tag == "O" or tag[:2] in ("B-", "I-") for tag in tags)
+
+
+def iob1_to_iob2(tags: Sequence[str]) -> list[str]:
+    """IOB2's tags for those of IOB1, in which `B-` stands only where an entity follows another of its kind."""
+    converted = list(tags)
+    for position, tag in enumerate(tags):
+        if tag.startswith("I-") and (position == 0 or tags[position - 1][1:] != tag[1:]):
+            converted[position] = "B" + tag[1:]
+    return converted
+
+
+class EntityScores:
+    """Precision, recall and F1 of entities: right are those whose kind and words both are."""
+
+    def __init__(self) -> None:
+        self._correct: Counter[str] = Counter()
+        self._predicted: Counter[str] = Counter()
+        self._expected: Counter[str] = Counter()
+        self._right = self._words = 0
+
+    def add(self, expected: Sequence[str], predicted: Sequence[str]) -> None:
+        """Count one sentence's tags."""
+        wanted, got = entities(expected), entities(predicted)
+        self._expected.update(entity.kind for entity in wanted)
+        self._predicted.update(entity.kind for entity in got)
+        self._correct.update(entity.kind for entity in set(wanted) & set(got))
+        self._right += sum(one == other for one, other in zip(expected, predicted, strict=True))
+        self._words += len(expected)
+
+    def result(self) -> dict[str, float]:
+        """`precision`, `recall`, `f1` (of all entities), `f1_macro` (mean over kinds), `accuracy` (of the tags)."""
+        correct, predicted, expected = (each.total() for each in (self._correct, self._predicted, self._expected))
+        kinds = sorted(self._expected.keys() | self._predicted.keys())
+        each = [f1(self._correct[kind], self._predicted[kind], self._expected[kind]) for kind in kinds]
+        return {
+            "precision": correct / predicted if predicted else 0.0,
+            "recall": correct / expected if expected else 0.0,
+            "f1": f1(correct, predicted, expected),
+            "f1_macro": float(np.mean(each)) if each else 0.0,
+            "accuracy": self._right / self._words if self._words else 0.0,
+        }
