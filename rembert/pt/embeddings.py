@@ -34,6 +34,8 @@ class RemBertEmbeddings(nn.Module):
     ) -> Tensor:
         """[b, s] ids, or [b, s, input_embedding_size] embeddings, to [b, s, input_embedding_size].
 
+        Packed, [t] takes the place of [b, s], and `position_ids` must be given.
+
         Args:
             past_length: positions in the cache; `position_ids` left out count on from there.
         """

@@ -5,18 +5,21 @@ Chung et al. (ICLR 2021), section 5. With `is_decoder` the same stack looks at e
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rembert.common.config import RemBertConfig
 from rembert.common.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from rembert.pt.cache import Cache, cached_length
 from rembert.pt.embeddings import RemBertEmbeddings
-from rembert.pt.inputs import check_inputs
+from rembert.pt.inputs import check_cache, check_inputs, values_can_be_read
 from rembert.pt.layer import LayerContext, RemBertLayer
 from rembert.pt.masks import attention_bias
+from rembert.pt.packing import first_tokens, lay_out
 from rembert.pt.pretrained import RemBertPreTrainedModel
 
 
@@ -27,6 +30,7 @@ class RemBertEncoder(nn.Module):
         super().__init__()
         self.embedding_hidden_mapping_in = nn.Linear(config.input_embedding_size, config.hidden_size)
         self.layer = nn.ModuleList(RemBertLayer(config) for _ in range(config.num_hidden_layers))
+        self.checkpointing: dict[str, Any] | None = None  # gradient checkpointing's keywords, where it is on
 
     def forward(
         self,
@@ -34,38 +38,52 @@ class RemBertEncoder(nn.Module):
         context: LayerContext,
         past_key_values: Cache | None = None,
         use_cache: bool = False,
+        output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> dict[str, Any]:
-        """[b, s, input_embedding_size] to the fields of the base model's output, all but the pooler's."""
+        """[b, s, input_embedding_size] to the fields of the base model's output, all but the pooler's.
+
+        Packed embeddings are [t, input_embedding_size], and then so are the states.
+        """
         hidden_states = self.embedding_hidden_mapping_in(embeddings)  # (b, s, e)
         all_states, attentions, cross_attentions, caches = [hidden_states], [], [], []
         for index, layer in enumerate(self.layer):
             cached = past_key_values[index] if past_key_values is not None else None
-            hidden_states, probabilities, cross_probabilities, cache = layer(hidden_states, context, cached)
-            all_states.append(hidden_states)
-            attentions.append(probabilities)
-            cross_attentions.append(cross_probabilities)
-            caches.append(cache)
-        has_cross = context.output_attentions and cross_attentions[0] is not None
+            hidden_states, probabilities, cross_probabilities, cache = self._run(layer, hidden_states, context, cached)
+            # What nobody asked for is not held on to.
+            if output_hidden_states:
+                all_states.append(hidden_states)
+            if output_attentions:
+                attentions.append(probabilities)
+                cross_attentions.append(cross_probabilities)
+            if use_cache:
+                caches.append(cache)
+        has_cross = output_attentions and cross_attentions[0] is not None
         return {
             "last_hidden_state": hidden_states,
             "past_key_values": tuple(caches) if use_cache else None,
             "hidden_states": tuple(all_states) if output_hidden_states else None,
-            "attentions": tuple(attentions) if context.output_attentions else None,
+            "attentions": tuple(attentions) if output_attentions else None,
             "cross_attentions": tuple(cross_attentions) if has_cross else None,
         }
 
+    def _run(self, layer: nn.Module, *arguments: Any) -> Any:
+        """A layer's output; with gradient checkpointing its insides are computed again in the backward pass."""
+        if self.checkpointing is not None and self.training and torch.is_grad_enabled():
+            return checkpoint(layer, *arguments, **self.checkpointing)
+        return layer(*arguments)
+
 
 class RemBertPooler(nn.Module):
-    """tanh of a linear layer of the first token's state."""
+    """tanh of a linear layer of each sequence's first token's state."""
 
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[b, s, e] to [b, e]."""
-        return torch.tanh(self.dense(hidden_states[:, 0]))
+    def forward(self, first_states: Tensor) -> Tensor:
+        """[b, e] to [b, e]."""
+        return torch.tanh(self.dense(first_states))
 
 
 class RemBertModel(RemBertPreTrainedModel):
@@ -100,8 +118,15 @@ class RemBertModel(RemBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
     ) -> BaseModelOutputWithPoolingAndCrossAttentions | tuple[Any, ...]:
         """Encode.
+
+        Padding is taken out before the embeddings and put back after the last layer, so it costs nothing; its rows of
+        `last_hidden_state` and `hidden_states` are zeros. A call whose attentions, cache or mask of pairs speak of
+        all positions computes all of them, with the same results; so do a decoder's cross-attention, the `eager`
+        implementation, and compiled and exported graphs, whose shapes cannot follow the mask's values.
 
         Args:
             input_ids: [b, s] piece ids.
@@ -117,6 +142,10 @@ class RemBertModel(RemBertPreTrainedModel):
             output_attentions: whether to return attention probabilities.
             output_hidden_states: whether to return the hidden states between layers.
             return_dict: False for a plain tuple.
+            cu_seqlens: [n + 1] integers from 0 to t, for a batch that is packed already: sequence i is the tokens
+                from cu_seqlens[i] to cu_seqlens[i + 1]. `input_ids`, `token_type_ids` and `position_ids` are then [t],
+                `inputs_embeds` [t, input_embedding_size], the states [t, e] and the pooled output [n, e].
+            max_seqlen: the longest sequence's length, if given at least that of `cu_seqlens`.
 
         Raises:
             InputError: arguments that do not go together, or indices outside their tables. The indices' values are
@@ -133,36 +162,50 @@ class RemBertModel(RemBertPreTrainedModel):
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past_key_values,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
         )
-        embeddings = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past_length)
-        dtype, device, length = _score_dtype(embeddings), embeddings.device, embeddings.shape[1]
-        context = LayerContext(
-            bias=attention_bias(
-                attention_mask,
-                length=length,
-                past_length=past_length,
-                causal=self.config.is_decoder,
-                dtype=dtype,
-                device=device,
-            ),
-            source=encoder_hidden_states,
-            source_bias=attention_bias(
-                encoder_attention_mask, length=length, past_length=0, causal=False, dtype=dtype, device=device
-            ),
-            output_attentions=self.config.output_attentions if output_attentions is None else output_attentions,
+        config = self.config
+        check_cache(
+            config, past_key_values, _score_dtype(self.embeddings.word_embeddings.weight), input_ids, inputs_embeds
         )
-        wants_cache = self.config.use_cache if use_cache is None else use_cache
-        fields = self.encoder(
-            embeddings,
-            context,
-            past_key_values=past_key_values,
-            use_cache=wants_cache and self.config.is_decoder,
-            output_hidden_states=(
-                self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-            ),
+        if output_attentions is None:
+            output_attentions = config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        if use_cache is None:
+            use_cache = config.use_cache and not self.training
+        use_cache = use_cache and config.is_decoder and cu_seqlens is None
+        explicit = output_attentions or config.attn_implementation == "eager"
+
+        layout = lay_out(
+            (input_ids, token_type_ids, position_ids, inputs_embeds),
+            attention_mask,
+            cu_seqlens,
+            needs_all=explicit or use_cache or past_key_values is not None or encoder_hidden_states is not None,
+            can_read=all(values_can_be_read(each) for each in (attention_mask, cu_seqlens) if each is not None),
+            causal=config.is_decoder,
         )
+        embeddings = self.embeddings(*layout.inputs, past_length)
+        context = LayerContext(source=encoder_hidden_states, explicit=explicit, packing=layout.packing)
+        if layout.packing is None:
+            shapes = {"length": embeddings.shape[1], "dtype": _score_dtype(embeddings), "device": embeddings.device}
+            context = replace(
+                context,
+                bias=attention_bias(
+                    layout.attention_mask, past_length=past_length, causal=config.is_decoder, **shapes
+                ),
+                source_bias=attention_bias(encoder_attention_mask, past_length=0, causal=False, **shapes),
+            )
+        fields = self.encoder(embeddings, context, past_key_values, use_cache, output_attentions, output_hidden_states)
+        if output_hidden_states:
+            fields["hidden_states"] = tuple(map(layout.restore, fields["hidden_states"]))
+            fields["last_hidden_state"] = fields["hidden_states"][-1]
+        else:
+            fields["last_hidden_state"] = layout.restore(fields["last_hidden_state"])
         if self.pooler is not None:
-            fields["pooler_output"] = self.pooler(fields["last_hidden_state"])
+            first = first_tokens(fields["last_hidden_state"], attention_mask, cu_seqlens)
+            fields["pooler_output"] = self.pooler(first)
         return self.finish(BaseModelOutputWithPoolingAndCrossAttentions(**fields), return_dict)
 
 

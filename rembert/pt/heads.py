@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rembert.common.checks import check_label_shape, infer_problem_type
+from rembert.common.checks import check_label_shape, check_packed_choices, infer_problem_type
 from rembert.common.config import RemBertConfig
 from rembert.common.outputs import (
     MultipleChoiceModelOutput,
@@ -15,8 +15,16 @@ from rembert.common.outputs import (
     TokenClassifierOutput,
 )
 from rembert.pt.encoder import RemBertModel
-from rembert.pt.inputs import check_choices, check_class_labels, check_positions, check_token_labels, is_integer
+from rembert.pt.inputs import (
+    check_choices,
+    check_class_labels,
+    check_positions,
+    check_token_labels,
+    count_sequences,
+    is_integer,
+)
 from rembert.pt.losses import cross_entropy, sequence_loss, span_loss, token_loss
+from rembert.pt.packing import pack_lengths
 from rembert.pt.pretrained import RemBertPreTrainedModel
 
 
@@ -44,8 +52,10 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
     ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """Logits [b, num_labels], and the loss of `labels`.
+        """Logits [b, num_labels] (of packed inputs [n, num_labels]), and the loss of `labels`.
 
         The loss follows `config.problem_type`; left out, one label means regression, integer labels one class each,
         other labels several classes each. Labels are [b] class ids (-100 is ignored), [b, num_labels] of 0 and 1, or
@@ -57,7 +67,7 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
         problem_type = ""
         if labels is not None:
             problem_type = infer_problem_type(self.config, is_integer(labels))
-            self._check_labels(labels, problem_type, input_ids if input_ids is not None else inputs_embeds)
+            self._check_labels(labels, problem_type, count_sequences(input_ids, inputs_embeds, cu_seqlens))
         outputs = self.rembert(
             input_ids,
             attention_mask,
@@ -68,6 +78,8 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output))
         result = SequenceClassifierOutput(
@@ -78,10 +90,10 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
         )
         return self.finish(result, return_dict)
 
-    def _check_labels(self, labels: Tensor, problem_type: str, inputs: Tensor | None) -> None:
-        if inputs is None:
+    def _check_labels(self, labels: Tensor, problem_type: str, batch: int | None) -> None:
+        if batch is None:
             return  # refused by the base model
-        batch, count = inputs.shape[0], self.num_labels
+        count = self.num_labels
         if problem_type == "single_label_classification":
             flat = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
             check_class_labels("labels", flat, count, "classes", (batch,), "[batch]")
@@ -114,35 +126,46 @@ class RemBertForMultipleChoice(RemBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
+        num_choices: int | None = None,
     ) -> MultipleChoiceModelOutput | tuple[Any, ...]:
         """Logits [b, choices], and the mean loss of `labels` [b] (the right choice; -100 is ignored).
 
         The other arguments are those of `RemBertModel` with a dimension of choices after the batch: [b, choices, s].
+        Packed inputs hold the choices of a question behind one another; how many those are follows from `labels`, or
+        is said by `num_choices`.
 
         Raises:
             InputError: arguments that do not go together, or labels outside the range.
         """
-        check_choices(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-        )
-        leading = input_ids if input_ids is not None else inputs_embeds
-        assert leading is not None  # checked above
-        batch, choices = leading.shape[:2]
+        inputs: tuple[Tensor | None, ...] = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        if cu_seqlens is None:
+            check_choices(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                token_type_ids=token_type_ids,
+                position_ids=position_ids,
+                inputs_embeds=inputs_embeds,
+            )
+            leading = input_ids if input_ids is not None else inputs_embeds
+            assert leading is not None  # checked above
+            batch, choices = leading.shape[:2]
+            inputs = tuple(None if tensor is None else tensor.flatten(0, 1) for tensor in inputs)
+        else:
+            sequences = count_sequences(input_ids, inputs_embeds, cu_seqlens) or 0
+            choices = check_packed_choices(sequences, None if labels is None else labels.numel(), num_choices)
+            batch = sequences // choices
         if labels is not None:
             check_class_labels("labels", labels, choices, "choices", (batch,), "[batch]")
         outputs = self.rembert(
-            *(
-                None if tensor is None else tensor.flatten(0, 1)
-                for tensor in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-            ),
+            *inputs,
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output)).view(-1, choices)
         result = MultipleChoiceModelOutput(
@@ -178,10 +201,12 @@ class RemBertForTokenClassification(RemBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
     ) -> TokenClassifierOutput | tuple[Any, ...]:
         """Logits [b, s, num_labels], and the mean loss of `labels` [b, s] (-100 and padding are ignored).
 
-        The other arguments are those of `RemBertModel`.
+        Of packed inputs, [t, num_labels] and [t]. The other arguments are those of `RemBertModel`.
 
         Raises:
             InputError: arguments that do not go together, or labels outside the range.
@@ -198,6 +223,8 @@ class RemBertForTokenClassification(RemBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
         )
         logits = self.classifier(self.dropout(outputs.last_hidden_state))
         result = TokenClassifierOutput(
@@ -216,7 +243,7 @@ class RemBertForQuestionAnswering(RemBertPreTrainedModel):
 
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
-        self.rembert = RemBertModel(config, add_pooling_layer=False)
+        self.rembert = RemBertModel(self.config, add_pooling_layer=False)
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
 
@@ -232,17 +259,20 @@ class RemBertForQuestionAnswering(RemBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
     ) -> QuestionAnsweringModelOutput | tuple[Any, ...]:
         """Start and end logits [b, s], and the mean loss of `start_positions` and `end_positions` [b].
 
-        There is a loss when both are given; positions of s and more are ignored, negative ones count as 0. The other
-        arguments are those of `RemBertModel`.
+        There is a loss when both are given. Padding takes no part in its softmax; positions of s and more and those on
+        padding are ignored, negative ones count as 0. Of packed inputs the logits are [t], and the positions [n] count
+        from the start of each sequence. The other arguments are those of `RemBertModel`.
 
         Raises:
             InputError: arguments that do not go together, or positions of another shape.
         """
         for name, positions in (("start_positions", start_positions), ("end_positions", end_positions)):
-            check_positions(name, positions, input_ids, inputs_embeds)
+            check_positions(name, positions, count_sequences(input_ids, inputs_embeds, cu_seqlens))
         outputs = self.rembert(
             input_ids,
             attention_mask,
@@ -253,11 +283,18 @@ class RemBertForQuestionAnswering(RemBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
         )
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            loss = span_loss(start_logits, end_logits, start_positions, end_positions)
+            if cu_seqlens is None:
+                loss = span_loss(start_logits, end_logits, start_positions, end_positions, attention_mask)
+            else:
+                packing = pack_lengths(cu_seqlens)
+                starts, ends = (packing.unpack(logits) for logits in (start_logits, end_logits))
+                loss = span_loss(starts, ends, start_positions, end_positions, packing.mask())
         result = QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=start_logits,

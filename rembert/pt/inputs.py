@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rembert.common import checks as common_checks
 from rembert.common.checks import (
     IGNORE_INDEX,
     check_choice_shapes,
@@ -14,13 +15,22 @@ from rembert.common.checks import (
     check_input_shapes,
     check_label_shape,
     check_labels,
+    check_logits_at,
+    check_logits_at_shape,
+    check_packed_lengths,
 )
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
-from rembert.pt.cache import Cache, cached_length
+from rembert.pt.cache import Cache, Room, cached_length
 
 
-def check_inputs(config: RemBertConfig, *, past_key_values: Cache | None, **tensors: Tensor | None) -> None:
+def check_inputs(
+    config: RemBertConfig,
+    *,
+    past_key_values: Cache | None,
+    max_seqlen: int | None = None,
+    **tensors: Tensor | None,
+) -> None:
     """Refuse arguments of the base model that do not go together, or indices outside their tables.
 
     Raises:
@@ -41,8 +51,35 @@ def check_inputs(config: RemBertConfig, *, past_key_values: Cache | None, **tens
         if indices is None:
             continue
         check_integers(name, indices)
-        if _values_can_be_read(indices):
+        if values_can_be_read(indices):
             check_indices(name, *_range(indices), size, setting)
+    cu_seqlens = tensors.get("cu_seqlens")
+    if cu_seqlens is not None:
+        check_integers("cu_seqlens", cu_seqlens)
+        if values_can_be_read(cu_seqlens):
+            given = next(each for each in (tensors["input_ids"], tensors["inputs_embeds"]) if each is not None)
+            limit = config.max_position_embeddings if tensors["position_ids"] is None else None
+            check_packed_lengths(cu_seqlens.tolist(), given.shape[0], max_seqlen, limit)
+    elif max_seqlen is not None:
+        check_packed_lengths(None, 0, max_seqlen, None)
+
+
+def check_cache(
+    config: RemBertConfig, past_key_values: Cache | None, dtype: torch.dtype, *inputs: Tensor | None
+) -> None:
+    """Refuse a cache whose tensors do not fit the model, the batch of the first given of `inputs`, or each other.
+
+    Raises:
+        InputError: see `rembert.common.checks`.
+    """
+    if past_key_values is None or any(isinstance(layer[0], Room) for layer in past_key_values if layer):
+        return  # generation's own cache is right by its making
+    layers = [
+        [(_shape("past_key_values", tensor) or (), _name(tensor.dtype)) for tensor in layer]
+        for layer in past_key_values
+    ]
+    given = next((tensor for tensor in inputs if tensor is not None), None)
+    common_checks.check_cache(config, None if given is None else given.shape[0], layers, _name(dtype))
 
 
 def check_choices(**tensors: Tensor | None) -> None:
@@ -62,36 +99,71 @@ def check_class_labels(name: str, labels: Tensor, count: int, what: str, shape: 
     """
     check_label_shape(name, tuple(labels.shape), shape, meaning)
     check_integers(name, labels)
-    if _values_can_be_read(labels):
-        counted = labels[labels != IGNORE_INDEX]
+    if values_can_be_read(labels):
+        counted = labels[labels.long() != IGNORE_INDEX]  # in a byte, -100 would be 156
         if counted.numel():
             check_labels(name, *_range(counted), count, what)
 
 
-def check_token_labels(labels: Tensor, count: int, what: str, *inputs: Tensor | None) -> None:
-    """Refuse labels that are not [b, s] as the first given of `inputs`, or outside [0, count - 1] and not -100.
+def check_token_labels(
+    labels: Tensor, count: int, what: str, input_ids: Tensor | None, inputs_embeds: Tensor | None
+) -> None:
+    """Refuse labels that are not [b, s] (packed: [t]) as the inputs are, or outside [0, count - 1] and not -100.
 
     Raises:
         InputError: see `rembert.common.checks`.
     """
-    given = next((tensor for tensor in inputs if tensor is not None), None)
-    if given is not None:  # the base model refuses a call without inputs
-        check_class_labels("labels", labels, count, what, tuple(given.shape[:2]), "[batch, sequence]")
+    if input_ids is None and inputs_embeds is None:
+        return  # refused by the base model
+    wanted = tuple(input_ids.shape) if input_ids is not None else tuple(inputs_embeds.shape[:-1])  # type: ignore[union-attr]
+    check_class_labels("labels", labels, count, what, wanted, "[tokens]" if len(wanted) == 1 else "[batch, sequence]")
 
 
-def check_positions(name: str, positions: Tensor | None, *inputs: Tensor | None) -> None:
+def check_prediction(
+    labels: Tensor | None,
+    logits_at: Tensor | None,
+    count: int,
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+) -> None:
+    """Refuse labels and `logits_at` of a language model that do not fit each other and the inputs.
+
+    Raises:
+        InputError: see `rembert.common.checks`. Values are not looked at inside compiled graphs.
+    """
+    if input_ids is None and inputs_embeds is None:
+        return  # refused by the base model
+    leading = tuple(input_ids.shape) if input_ids is not None else tuple(inputs_embeds.shape[:-1])  # type: ignore[union-attr]
+    shape, meaning = leading, "[tokens]" if len(leading) == 1 else "[batch, sequence]"
+    if logits_at is not None:
+        shape, meaning = _shape("logits_at", logits_at) or (), "of `logits_at`"
+        check_logits_at_shape(shape, leading)
+        check_integers("logits_at", logits_at)
+        if values_can_be_read(logits_at):
+            check_logits_at(*_range(logits_at), leading[-1])
+    if labels is not None:
+        check_class_labels("labels", labels, count, "pieces", shape, meaning)
+
+
+def check_positions(name: str, positions: Tensor | None, batch: int | None) -> None:
     """Refuse answer positions that are not integers [b] (or [b, 1]); any value is allowed.
 
     Raises:
         InputError: quotes the shape or dtype.
     """
-    given = next((tensor for tensor in inputs if tensor is not None), None)
-    if positions is None or given is None:
+    if positions is None or batch is None:
         return
-    batch = given.shape[0]
     wanted = (batch, 1) if positions.ndim == 2 else (batch,)
     check_label_shape(name, tuple(positions.shape), wanted, "[batch]")
     check_integers(name, positions)
+
+
+def count_sequences(input_ids: Tensor | None, inputs_embeds: Tensor | None, cu_seqlens: Tensor | None) -> int | None:
+    """How many sequences a call holds, for the check of its labels; None where the base model will refuse it."""
+    if cu_seqlens is not None:
+        return cu_seqlens.shape[0] - 1 if isinstance(cu_seqlens, Tensor) and cu_seqlens.ndim == 1 else None
+    given = input_ids if input_ids is not None else inputs_embeds
+    return None if given is None else given.shape[0]
 
 
 def check_integers(name: str, tensor: Tensor) -> None:
@@ -110,6 +182,10 @@ def is_integer(tensor: Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _shape(name: str, tensor: Any) -> tuple[int, ...] | None:
     if tensor is None:
         return None
@@ -118,12 +194,13 @@ def _shape(name: str, tensor: Any) -> tuple[int, ...] | None:
     return tuple(tensor.shape)
 
 
-def _values_can_be_read(tensor: Tensor) -> bool:
-    # Reading values would break a graph in two while it is traced, and a meta tensor has none.
-    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return not tracing and tensor.device.type != "meta" and tensor.numel() > 0
+def values_can_be_read(tensor: Tensor) -> bool:
+    """Whether looking at a tensor's values does no harm: it would break a graph in two while that is traced."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or tensor.device.type == "meta" or not tensor.numel():
+        return False
+    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def _range(tensor: Tensor) -> tuple[int, int]:
-    low, high = torch.aminmax(tensor)
-    return int(low), int(high)
+    low, high = torch.stack(torch.aminmax(tensor)).tolist()  # one wait for the device
+    return low, high

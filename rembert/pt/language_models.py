@@ -5,15 +5,19 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from rembert.common.checks import IGNORE_INDEX
 from rembert.common.config import RemBertConfig
 from rembert.common.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
 from rembert.pt.activations import ACTIVATIONS
 from rembert.pt.cache import Cache
 from rembert.pt.encoder import RemBertModel
-from rembert.pt.inputs import check_token_labels
-from rembert.pt.losses import causal_lm_loss, token_loss
+from rembert.pt.generation import GenerationMixin
+from rembert.pt.inputs import check_prediction
+from rembert.pt.linear_cross_entropy import is_plain_linear, linear_cross_entropy
+from rembert.pt.losses import cross_entropy, ignore_padding, next_labels
 from rembert.pt.pretrained import RemBertPreTrainedModel
 
 
@@ -27,9 +31,22 @@ class RemBertLMPredictionHead(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.output_embedding_size, eps=config.layer_norm_eps)
         self.decoder = nn.Linear(config.output_embedding_size, config.vocab_size)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[..., e] to [..., v]."""
-        return self.decoder(self.LayerNorm(self.activation(self.dense(hidden_states))))
+    def forward(self, hidden_states: Tensor, labels: Tensor | None = None) -> Tensor:
+        """[..., e] to [..., v]; or, given labels [...], to their mean cross entropy, without holding all logits."""
+        if labels is None:
+            return self.decoder(self.transform(hidden_states))
+        hidden_states, labels = hidden_states.flatten(0, -2), labels.flatten()
+        if not torch.compiler.is_compiling() and labels.device.type != "meta":  # which must know every shape
+            counted = labels != IGNORE_INDEX
+            hidden_states, labels = hidden_states[counted], labels[counted]
+        states = self.transform(hidden_states)
+        if is_plain_linear(self.decoder):
+            return linear_cross_entropy(states, self.decoder.weight, self.decoder.bias, labels)
+        return cross_entropy(self.decoder(states), labels)
+
+    def transform(self, hidden_states: Tensor) -> Tensor:
+        """[..., e] to [..., output_embedding_size], what the output embeddings are compared with."""
+        return self.LayerNorm(self.activation(self.dense(hidden_states)))
 
 
 class RemBertOnlyMLMHead(nn.Module):
@@ -39,12 +56,34 @@ class RemBertOnlyMLMHead(nn.Module):
         super().__init__()
         self.predictions = RemBertLMPredictionHead(config)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[..., e] to [..., v]."""
-        return self.predictions(hidden_states)
+    def forward(self, hidden_states: Tensor, labels: Tensor | None = None) -> Tensor:
+        """As `RemBertLMPredictionHead`."""
+        return self.predictions(hidden_states, labels)
 
 
-class RemBertForMaskedLM(RemBertPreTrainedModel):
+class RemBertLanguageModel(RemBertPreTrainedModel):
+    """What both language models share: logits where they are wanted, the loss where labels count."""
+
+    cls: RemBertOnlyMLMHead
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.cls.predictions.decoder
+
+    def predict_pieces(
+        self, hidden_states: Tensor, labels: Tensor | None, return_logits: bool | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The loss of `labels` and the logits, each None where it is not wanted.
+
+        Training needs no logits of its own: by default they are left out there when labels are given.
+        """
+        wants_logits = not (self.training and labels is not None) if return_logits is None else return_logits
+        if not wants_logits:
+            return None if labels is None else self.cls(hidden_states, labels), None
+        logits = self.cls(hidden_states)
+        return None if labels is None else cross_entropy(logits, labels), logits
+
+
+class RemBertForMaskedLM(RemBertLanguageModel):
     """Predicts the pieces under `[MASK]`."""
 
     head = "masked-lm"
@@ -59,9 +98,6 @@ class RemBertForMaskedLM(RemBertPreTrainedModel):
         self.cls = RemBertOnlyMLMHead(config)
         self.post_init()
 
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.cls.predictions.decoder
-
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -72,19 +108,29 @@ class RemBertForMaskedLM(RemBertPreTrainedModel):
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        logits_at: Tensor | None = None,
+        return_logits: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
     ) -> MaskedLMOutput | tuple[Any, ...]:
-        """Logits [b, s, v], and the mean loss of `labels` [b, s] (piece ids; -100 and padding are ignored).
+        """Logits [b, s, v], and the mean loss of `labels`. The arguments not named here are those of `RemBertModel`.
 
-        The other arguments are those of `RemBertModel`.
+        Of packed inputs logits are [t, v], `labels` [t], `logits_at` [k].
+
+        Args:
+            labels: [b, s] piece ids; -100 and labels on padding are ignored.
+            logits_at: [b, k] positions: logits are [b, k, v], of these alone, and `labels` are [b, k].
+            return_logits: whether to return logits; by default unless the model is in training mode and `labels` are
+                given. Without them the loss takes far less time and memory: it looks at labelled positions only.
 
         Raises:
-            InputError: arguments that do not go together, or labels outside the vocabulary.
+            InputError: arguments that do not go together, labels outside the vocabulary, or positions outside the
+                sequence.
         """
-        if labels is not None:
-            check_token_labels(labels, self.config.vocab_size, "pieces", input_ids, inputs_embeds)
+        check_prediction(labels, logits_at, self.config.vocab_size, input_ids, inputs_embeds)
         outputs = self.rembert(
             input_ids,
             attention_mask,
@@ -97,10 +143,16 @@ class RemBertForMaskedLM(RemBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
         )
-        logits = self.cls(outputs.last_hidden_state)
+        states = outputs.last_hidden_state
+        if logits_at is not None:
+            states, attention_mask = at_positions(states, attention_mask, logits_at)
+        targets = None if labels is None else ignore_padding(labels, attention_mask)
+        loss, logits = self.predict_pieces(states, targets, return_logits)
         result = MaskedLMOutput(
-            loss=None if labels is None else token_loss(logits, labels, attention_mask),
+            loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -108,7 +160,7 @@ class RemBertForMaskedLM(RemBertPreTrainedModel):
         return self.finish(result, return_dict)
 
 
-class RemBertForCausalLM(RemBertPreTrainedModel):
+class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
     """Predicts the next piece. A model of its own needs `is_decoder=True`."""
 
     head = "causal-lm"
@@ -121,9 +173,6 @@ class RemBertForCausalLM(RemBertPreTrainedModel):
         self.cls = RemBertOnlyMLMHead(config)
         self.post_init()
 
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.cls.predictions.decoder
-
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -135,20 +184,31 @@ class RemBertForCausalLM(RemBertPreTrainedModel):
         encoder_attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         labels: Tensor | None = None,
+        logits_at: Tensor | None = None,
+        return_logits: bool | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
     ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
-        """Logits [b, s, v], and the mean loss of `labels` [b, s], where logits at i predict the label at i + 1.
+        """Logits [b, s, v], and the mean loss of `labels`. The arguments not named here are those of `RemBertModel`.
 
-        Labels of -100 and on padding are ignored. The other arguments are those of `RemBertModel`.
+        Of packed inputs logits are [t, v], `labels` [t], `logits_at` [k].
+
+        Args:
+            labels: [b, s] piece ids, where logits at i predict the label at i + 1; -100, labels on padding and what
+                padding would predict are ignored.
+            logits_at: [b, k] positions: logits are [b, k, v], of these alone, and `labels` are [b, k], what each of
+                them predicts.
+            return_logits: as in `RemBertForMaskedLM`.
 
         Raises:
-            InputError: arguments that do not go together, or labels outside the vocabulary.
+            InputError: arguments that do not go together, labels outside the vocabulary, or positions outside the
+                sequence.
         """
-        if labels is not None:
-            check_token_labels(labels, self.config.vocab_size, "pieces", input_ids, inputs_embeds)
+        check_prediction(labels, logits_at, self.config.vocab_size, input_ids, inputs_embeds)
         outputs = self.rembert(
             input_ids,
             attention_mask,
@@ -162,10 +222,18 @@ class RemBertForCausalLM(RemBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
         )
-        logits = self.cls(outputs.last_hidden_state)
+        states, targets = outputs.last_hidden_state, labels
+        if logits_at is not None:
+            states, attention_mask = at_positions(states, attention_mask, logits_at)
+            targets = None if labels is None else ignore_padding(labels, attention_mask)
+        elif labels is not None:
+            targets = next_labels(labels, attention_mask, cu_seqlens)
+        loss, logits = self.predict_pieces(states, targets, return_logits)
         result = CausalLMOutputWithCrossAttentions(
-            loss=None if labels is None else causal_lm_loss(logits, labels, attention_mask),
+            loss=loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
@@ -173,3 +241,25 @@ class RemBertForCausalLM(RemBertPreTrainedModel):
             cross_attentions=outputs.cross_attentions,
         )
         return self.finish(result, return_dict)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **arguments: Any) -> dict[str, Any]:
+        """The arguments of the next call, by name: a hook that PEFT looks for in a causal language model."""
+        return {"input_ids": input_ids, **arguments}
+
+
+def at_positions(
+    hidden_states: Tensor, attention_mask: Tensor | None, positions: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The states, and a mask of tokens, at chosen positions.
+
+    Args:
+        hidden_states: [b, s, e], or [t, e] of packed sequences.
+        attention_mask: as the model took it.
+        positions: [b, k], or [k] of packed sequences.
+    """
+    positions = positions.long()
+    if hidden_states.ndim == 2:
+        return hidden_states[positions], None
+    if attention_mask is not None and attention_mask.ndim == 2:
+        attention_mask = attention_mask[:, -hidden_states.shape[1] :].gather(1, positions)
+    return torch.take_along_dim(hidden_states, positions[..., None], 1), attention_mask

@@ -10,6 +10,7 @@ from rembert.common.config import RemBertConfig
 from rembert.pt.activations import ACTIVATIONS
 from rembert.pt.attention import RemBertAttention
 from rembert.pt.cache import LayerCache
+from rembert.pt.packing import Packing
 
 
 class RemBertIntermediate(nn.Module):
@@ -47,13 +48,15 @@ class LayerContext:
         bias: self-attention's, [b or 1, 1, s or 1, t], or None.
         source: encoder states for cross-attention, [b, source, e], or None.
         source_bias: cross-attention's, [b, 1, s or 1, source], or None.
-        output_attentions: whether layers return their probabilities.
+        explicit: whether attention computes its probabilities, and layers return them.
+        packing: of packed states [t, e], which have neither bias nor source nor cache; None for [b, s, e].
     """
 
     bias: Tensor | None = None
     source: Tensor | None = None
     source_bias: Tensor | None = None
-    output_attentions: bool = False
+    explicit: bool = False
+    packing: Packing | None = None
 
 
 class RemBertLayer(nn.Module):
@@ -72,13 +75,14 @@ class RemBertLayer(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor | None, LayerCache]:
         """[b, s, e] to [b, s, e], with self- and cross-attention's probabilities (or None) and the layer's cache.
 
-        Cross-attention is left out when neither a source nor its cached keys are given.
+        Packed states are [t, e]. Cross-attention is left out when neither a source nor its cached keys are given.
         """
         hidden_states, probabilities, cache = self.attention(
             hidden_states,
             context.bias,
             cached=cached[:2] if cached is not None else None,
-            output_attentions=context.output_attentions,
+            explicit=context.explicit,
+            packing=context.packing,
         )
         cross_probabilities = None
         cached_source = cached[2:] if cached is not None and len(cached) == 4 else None
@@ -89,7 +93,7 @@ class RemBertLayer(nn.Module):
                 source=context.source,
                 cached=cached_source,
                 is_cross=True,
-                output_attentions=context.output_attentions,
+                explicit=context.explicit,
             )
             cache = (*cache, *cross_cache)
         hidden_states = self.output(self.intermediate(hidden_states), hidden_states)

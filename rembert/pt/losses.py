@@ -37,11 +37,6 @@ def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None) ->
     return cross_entropy(logits, ignore_padding(labels, attention_mask))
 
 
-def causal_lm_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Cross entropy of every next token: the logits at i predict the label at i + 1. Arguments as `token_loss`."""
-    return cross_entropy(logits[:, :-1], ignore_padding(labels, attention_mask)[:, 1:])
-
-
 def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str) -> Tensor:
     """The loss of a sequence classifier.
 
@@ -54,32 +49,61 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str) -> Tensor:
         return cross_entropy(logits, labels)
     logits = _precise(logits)
     targets = labels.to(logits.dtype).reshape(logits.shape)
-    if problem_type == "regression":
-        return F.mse_loss(logits, targets)
-    return F.binary_cross_entropy_with_logits(logits, targets)
+    loss = F.mse_loss if problem_type == "regression" else F.binary_cross_entropy_with_logits
+    return loss(logits, targets, reduction="sum") / max(targets.numel(), 1)
 
 
-def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """Mean of the start's and the end's cross entropy; positions of s and more are ignored, negative ones count as 0.
+def span_loss(
+    start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor, attention_mask: Tensor | None = None
+) -> Tensor:
+    """Mean of the start's and the end's cross entropy, where real positions alone compete.
+
+    Positions of s and more and those on padding are ignored; negative ones count as 0.
 
     Args:
         start_logits, end_logits: [b, s].
         starts, ends: [b] or [b, 1] integers.
+        attention_mask: as the model took it; only a [b, s] mask says which positions are padding.
     """
     length = start_logits.shape[1]
-    losses = [
-        cross_entropy(logits, positions.long().reshape(-1).clamp(0, length), ignore_index=length)
-        for logits, positions in ((start_logits, starts), (end_logits, ends))
-    ]
+    real = attention_mask != 0 if attention_mask is not None and attention_mask.ndim == 2 else None
+    losses = []
+    for logits, positions in ((start_logits, starts), (end_logits, ends)):
+        positions = positions.long().reshape(-1).clamp(0, length)
+        if real is not None:
+            # Not minus infinity: a row without real positions would have no softmax.
+            logits = _precise(logits)
+            logits = logits.masked_fill(~real, torch.finfo(logits.dtype).min / 2)
+            held = F.pad(real, (0, 1)).gather(1, positions[:, None]).squeeze(1)
+            positions = positions.masked_fill(~held, length)
+        losses.append(cross_entropy(logits, positions, ignore_index=length))
     return (losses[0] + losses[1]) / 2
 
 
 def ignore_padding(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
     """`labels` [b, s] with -100 where the [b, t] mask says padding; t may count cached positions before s."""
+    labels = labels.long()  # in a byte, -100 would be 156
     if attention_mask is None or attention_mask.ndim != 2:
         return labels
     real = attention_mask[:, -labels.shape[1] :] != 0
-    return labels.long().masked_fill(~real, IGNORE_INDEX)  # which a byte does not hold
+    return labels.masked_fill(~real, IGNORE_INDEX)
+
+
+def next_labels(labels: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None = None) -> Tensor:
+    """What each position of a causal language model is to predict: the label after it.
+
+    That is -100 at the end of a sequence, before a label on padding, and where padding itself would have to predict.
+
+    Args:
+        labels: [b, s] integers, or [t] of packed sequences.
+        attention_mask: as `ignore_padding`.
+        cu_seqlens: [n + 1], where the packed sequences start, and t.
+    """
+    labels = ignore_padding(labels, attention_mask)
+    following = F.pad(labels[..., 1:], (0, 1), value=IGNORE_INDEX)
+    if cu_seqlens is not None:
+        following = following.index_fill(0, cu_seqlens[1:].long() - 1, IGNORE_INDEX)
+    return ignore_padding(following, attention_mask)
 
 
 def _precise(logits: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
 from rembert.bridge.tensors import DTYPES
+from rembert.common.checks import resized_vocabulary
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import ConfigError, InputError
 from rembert.common.hub import locate
 from rembert.common.loading import loading_config, settle
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, match, parameters
+from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, head_config, match, parameters
+from rembert.pt.inference import can_pack, check_kept, check_stays, optimize, quantize
 from rembert.pt.initialization import initialization_left_out, initialize
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -36,7 +38,7 @@ class RemBertPreTrainedModel(nn.Module):
         if not isinstance(config, RemBertConfig):
             raise ConfigError(f"`config` must be a RemBertConfig. Received: {type(config).__name__}.")
         config.validate()
-        self.config = config
+        self.config = head_config(config, self.head)
 
     def post_init(self) -> None:
         """Initialise the modules that this class added; a base model inside has initialised its own."""
@@ -64,6 +66,57 @@ class RemBertPreTrainedModel(nn.Module):
         """The output table of a language model, a linear layer to [.., vocab_size]; None for other heads."""
         return None
 
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> nn.Embedding:
+        """Change how many pieces the vocabulary has: the input table, and a language model's output table and bias.
+
+        Rows that stay keep their numbers; rows that come are initialised as those of a new model are, and the new
+        biases are 0. An optimiser must be made anew.
+
+        Args:
+            new_num_tokens: pieces wanted; None for as many as there are.
+            pad_to_multiple_of: rounds the number up to a multiple of this.
+
+        Returns:
+            The input embeddings.
+
+        Raises:
+            InputError: a number that is none, one that would cut off a special piece, or a table that is no plain one
+                (quantised, or inside an adapter).
+        """
+        size = resized_vocabulary(self.config, new_num_tokens, pad_to_multiple_of)
+        table, output = self.get_input_embeddings(), self.get_output_embeddings()
+        for layer, plain in ((table, nn.Embedding), (output, nn.Linear)):
+            if layer is not None and (type(layer) is not plain or type(layer.weight) is not nn.Parameter):
+                raise InputError(
+                    f"Only plain tables can be resized. Received: a {type(layer).__name__} with a weight of the type "
+                    f"{type(layer.weight).__name__}. Resize before quantisation, adapters and sharding."
+                )
+        if size == self.config.vocab_size:
+            return table
+        self._resize(table, "weight", size)
+        table.num_embeddings = size
+        if output is not None:
+            self._resize(output, "weight", size)
+            self._resize(output, "bias", size)
+            output.out_features = size
+        self.config.vocab_size = size
+        return table
+
+    def _resize(self, layer: nn.Module, name: str, size: int) -> None:
+        """Give a parameter `size` rows."""
+        old = getattr(layer, name)
+        new = old.new_empty(size, *old.shape[1:])
+        kept = min(size, len(old))
+        with torch.no_grad():
+            new[:kept] = old[:kept]
+            if name == "bias":
+                nn.init.zeros_(new[kept:])
+            else:
+                nn.init.normal_(new[kept:], std=self.config.initializer_range)
+        setattr(layer, name, nn.Parameter(new, requires_grad=old.requires_grad))
+
     @property
     def dtype(self) -> torch.dtype:
         """dtype of the parameters."""
@@ -74,9 +127,24 @@ class RemBertPreTrainedModel(nn.Module):
         """Device of the parameters."""
         return next(self.parameters()).device
 
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        """How many numbers the parameters hold."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the parameters hold, with or without those of the input tables."""
+        tables = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
+        return sum(
+            parameter.numel()
+            for parameter in self.parameters()
+            if (parameter.requires_grad or not only_trainable) and not (exclude_embeddings and id(parameter) in tables)
+        )
+
+    @property
+    def head_modules(self) -> list[str]:
+        """The parts beyond embeddings and encoder, by name: what an adapter's file must hold whole beside the adapter.
+
+        For PEFT, `LoraConfig(modules_to_save=model.head_modules)`: its task types name the classifier only, and a
+        pooler made afresh would be lost.
+        """
+        parts = (name.removeprefix(BASE_PREFIX).split(".")[0] for name in self.parameter_table())
+        return [part for part in dict.fromkeys(parts) if part not in ("embeddings", "encoder")]
 
     def parameter_table(self) -> dict[str, Parameter]:
         """This model's entries of the parameter table, by canonical name."""
@@ -86,6 +154,120 @@ class RemBertPreTrainedModel(nn.Module):
         """`outputs` itself, or its tuple where `return_dict` (by default the configuration's) is False."""
         wants_dict = self.config.return_dict if return_dict is None else return_dict
         return outputs if wants_dict else outputs.to_tuple()
+
+    # ------------------------------------------------------------------ training
+
+    supports_gradient_checkpointing = True
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is on."""
+        return self.base_model.encoder.checkpointing is not None  # type: ignore[union-attr]
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Hold each layer's input only while training, and compute the layer again in the backward pass.
+
+        A training step takes about a third longer, and the layers' memory shrinks to one layer's and every input's:
+        Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016).
+
+        Args:
+            gradient_checkpointing_kwargs: keywords of `torch.utils.checkpoint.checkpoint`; by default
+                `{"use_reentrant": False}`.
+        """
+        keywords = {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
+        self.base_model.encoder.checkpointing = keywords  # type: ignore[union-attr]
+
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """`gradient_checkpointing_enable` as transformers' Trainer calls it.
+
+        Raises:
+            InputError: every layer is checkpointed, and what it keeps stays where it is: other wishes are refused.
+        """
+        if every_n_layers != 1 or offload:
+            raise InputError(
+                "`every_n_layers` must be 1 and `offload` False. Received: "
+                f"`every_n_layers={every_n_layers}` and `offload={offload}`."
+            )
+        self.gradient_checkpointing_enable(activation_checkpointing_kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Hold everything that the backward pass needs, as by default."""
+        self.base_model.encoder.checkpointing = None  # type: ignore[union-attr]
+
+    def enable_input_require_grads(self) -> None:
+        """Let the embeddings' output take a gradient though no parameter before it does.
+
+        Re-entrant gradient checkpointing of a frozen model with adapters needs that.
+        """
+        self.get_input_embeddings().register_forward_hook(lambda _module, _inputs, output: output.requires_grad_(True))
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, or evaluation mode where `mode` is False.
+
+        Raises:
+            InputError: the parameters were dropped for inference.
+        """
+        if mode:
+            check_kept(self, "trained")
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        check_stays(self, fn)  # before the first tensor is changed
+        return super()._apply(fn, recurse)
+
+    def freeze_embeddings(self) -> None:
+        """Leave the input embeddings out of training: their tables hold a third of the released encoder's memory."""
+        for parameter in self.base_model.embeddings.parameters():  # type: ignore[union-attr]
+            parameter.requires_grad_(False)
+
+    # ------------------------------------------------------------------ inference
+
+    def optimize_for_inference(self, *, keep_parameters: bool = False) -> Self:
+        """Prepare the encoder's linear layers for inference on this machine's CPU; results stay within rounding.
+
+        The kernels that the processor offers are timed on each kind of layer (about a second at full width), the
+        fastest is taken: the plain one, oneDNN's on weights in its own layout, or that with GELU in the product. In
+        float32, and in bfloat16 where the processor has it; any other model, or one in a PyTorch without oneDNN, stays
+        as it is.
+
+        Args:
+            keep_parameters: whether layers keep their original parameters beside, for saving and training at twice
+                the memory. Without, the model can only be called; `save_pretrained` and `train` refuse.
+
+        Returns:
+            The model itself, in evaluation mode.
+        """
+        self.eval()
+        if can_pack():
+            optimize(self, self.config.hidden_act, keep_parameters)
+        return self
+
+    def quantize_dynamic(self, *, keep_parameters: bool = False) -> Self:
+        """Bring the encoder's linear layers to eight bits: weights now, their inputs in every call.
+
+        For inference on a CPU. Weights have a scale for each output, inputs one for each call. Embeddings, attention,
+        norms and heads stay as they are. The error depends on the model: measure it on the task at hand.
+
+        Args:
+            keep_parameters: as in `optimize_for_inference`.
+
+        Returns:
+            The model itself, in evaluation mode.
+
+        Raises:
+            InputError: the model is not on the CPU, or its parameters were dropped already.
+        """
+        check_kept(self, "quantized")
+        if self.device.type != "cpu":
+            raise InputError(f"Dynamic quantization is for models on the CPU. Received: one on {self.device}.")
+        self.eval()
+        quantize(self, keep_parameters)
+        return self
 
     # ------------------------------------------------------------------ files
 
@@ -171,8 +353,10 @@ class RemBertPreTrainedModel(nn.Module):
             state_dict: in place of the model's own, as distributed training gathers it.
 
         Raises:
-            InputError: `state_dict` lacks a parameter.
+            InputError: `state_dict` lacks a parameter, or the parameters were dropped for inference.
         """
+        if state_dict is None:
+            check_kept(self, "saved")
         state = self.state_dict() if state_dict is None else state_dict
         absent = [name for name in map(self._own_name, self.parameter_table()) if name not in state]
         if absent:

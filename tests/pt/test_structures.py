@@ -96,6 +96,56 @@ def test_compiled_by_the_default_backend() -> None:
     torch.testing.assert_close(compiled.logits, PT.call(model, **inputs).logits)
 
 
+@pytest.mark.parametrize("name", ["causal_lm", "question_answering"])
+def test_lengths_do_not_compile_anew(name: str) -> None:
+    """Padded batches of several lengths and sizes: one graph for the first, one for all others of its size."""
+    from torch._dynamo.utils import counters
+
+    case = next(case for case in CASES if case.name == name)
+    config = case.config(num_hidden_layers=1)
+    model = build(PT, case, config)
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for batch, length in ((3, 7), (3, 9), (4, 12), (5, 14)):
+        inputs = case.inputs(config, batch=batch, length=length)
+        eager, traced = (PT.call(each, **inputs) for each in (model, compiled))
+        for one, other in zip(pytree.tree_leaves(traced), pytree.tree_leaves(eager), strict=True):
+            torch.testing.assert_close(one, other)
+    assert counters["stats"]["unique_graphs"] <= 3
+
+
+def test_packed_inputs_compile_in_one_graph() -> None:
+    case = CASES[0]
+    model = build(PT, case, case.config(num_hidden_layers=1))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for ends in ([0, 2, 7], [0, 3, 4, 9]):
+        inputs = {"input_ids": np.arange(ends[-1]), "cu_seqlens": np.array(ends)}
+        eager, traced = (PT.call(each, **inputs) for each in (model, compiled))
+        for name in eager:
+            torch.testing.assert_close(traced[name], eager[name])
+
+
+@by_case([case for case in CASES if case.name in ("causal_lm", "multiple_choice")])
+def test_exported_with_dynamic_axes(case: Case) -> None:
+    config = case.config(num_hidden_layers=1)
+    model = build(PT, case, config)
+    names = ("input_ids", "attention_mask", "token_type_ids")
+
+    def inputs(batch: int, length: int) -> dict[str, torch.Tensor]:
+        arrays = case.inputs(config, batch=batch, length=length)
+        return {name: PT.tensor(arrays[name]) for name in names}
+
+    last = 2 if case.head == "multiple-choice" else 1
+    axes = {0: torch.export.Dim("batch"), last: torch.export.Dim("sequence", max=18)}
+    program = torch.export.export(model, (), inputs(3, 7), dynamic_shapes=dict.fromkeys(names, axes))
+    for batch, length in ((2, 5), (4, 18)):
+        given = inputs(batch, length)
+        eager, exported = model(**given), program.module()(**given)
+        for one, other in zip(pytree.tree_leaves(exported), pytree.tree_leaves(eager), strict=True):
+            torch.testing.assert_close(one, other)
+
+
 def test_exported() -> None:
     case = next(case for case in CASES if case.name == "one_label_each")
     model = build(PT, case, case.config(num_hidden_layers=1))

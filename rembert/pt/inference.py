@@ -1,0 +1,294 @@
+"""Linear layers for inference on a CPU: weights laid out for oneDNN, or held in eight bits.
+
+The products are most of an encoder's work. Which kernel is fastest depends on the processor: with AVX-512 oneDNN's,
+on weights in its own layout and with GELU computed in the product; on older processors often the one that
+`torch.nn.Linear` calls. So the kernels are timed where they will run, and a layer for which nothing is gained stays
+as it is. Query, key and value in one product were measured no faster than in three.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rembert.common.errors import InputError
+
+# Activations that oneDNN computes in the product: its name and algorithm for each.
+_FUSED = {
+    "gelu": ("gelu", "none"),
+    "gelu_new": ("gelu", "tanh"),
+    "gelu_pytorch_tanh": ("gelu", "tanh"),
+    "relu": ("relu", ""),
+}
+_TIMED_TOKENS = 256
+_DROPPED = (
+    "The original parameters of this model were dropped when it was prepared for inference, so it cannot be {}. Load "
+    "it anew, or prepare it with `keep_parameters=True`."
+)
+
+
+class InferenceLinear(nn.Module):
+    """A linear layer whose weights are held in another form, with or without the original parameters.
+
+    With them, a call that needs gradients computes as before, and weights that have changed are laid out again; a
+    change through `.data`, which PyTorch does not count, goes unnoticed.
+    Without them the layer can be called in evaluation mode only.
+    """
+
+    dtype: torch.dtype  # of the weights as they are held, or as they are called for
+
+    def __init__(self, linear: nn.Linear, activation: Callable[[Tensor], Tensor] | None, keep: bool) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.kept = keep
+        self.activation = activation
+        if keep:
+            self.weight, self.bias = linear.weight, linear.bias
+        self._hold(linear.weight.detach(), linear.bias.detach())
+        self.training = False
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., in_features] to [..., out_features], with the activation where there is one."""
+        if self.kept:
+            if self._needs_original(states):
+                product = F.linear(states, self.weight, self.bias)
+                return product if self.activation is None else self.activation(product)
+            if self._stamp() != self.held:
+                self._hold(self.weight.detach(), self.bias.detach())
+        return self._product(states)
+
+    def _needs_original(self, states: Tensor) -> bool:
+        needs_gradient = torch.is_grad_enabled() and (states.requires_grad or self.weight.requires_grad)
+        return needs_gradient or not self._can_take(self.weight) or torch.compiler.is_compiling()
+
+    def _can_take(self, weight: Tensor) -> bool:
+        """Whether this layer's own form exists for such weights; otherwise it computes as before."""
+        return _is_plain(weight)
+
+    def _stamp(self) -> tuple[Any, ...]:
+        """What changes when the weights do."""
+        both = (self.weight, self.bias)
+        return tuple((each.data_ptr(), None if each.is_inference() else each._version) for each in both)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.held: Any = None  # new numbers may come to lie where the old ones were
+        return super()._apply(fn, recurse)
+
+    def _hold(self, weight: Tensor, bias: Tensor) -> None:
+        self._take(weight, bias)
+        if self.kept:
+            self.held = self._stamp()
+
+    def _take(self, weight: Tensor, bias: Tensor) -> None:
+        """Hold the weights in this layer's own form."""
+        raise NotImplementedError
+
+    def _product(self, states: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        raise InputError("A model prepared for inference cannot be copied. Copy it before.")
+
+    def __reduce__(self) -> Any:
+        raise InputError("A model prepared for inference cannot be pickled. Save it before, by `save_pretrained`.")
+
+
+class PackedLinear(InferenceLinear):
+    """Weights in oneDNN's layout; GELU and ReLU are computed in the product."""
+
+    def __init__(
+        self,
+        linear: nn.Linear,
+        activation: Callable[[Tensor], Tensor] | None = None,
+        fused: tuple[str, str] | None = None,
+        keep: bool = False,
+    ) -> None:
+        self.fused = fused or ("none", "")
+        self.dtype = linear.weight.dtype
+        super().__init__(linear, activation, keep)
+
+    def _can_take(self, weight: Tensor) -> bool:
+        return _can_pack(weight)
+
+    def _take(self, weight: Tensor, bias: Tensor) -> None:
+        self.dtype = weight.dtype
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self.packed_bias = bias.clone()
+
+    def _product(self, states: Tensor) -> Tensor:
+        name, algorithm = self.fused
+        states = states.to(self.dtype)
+        product = torch.ops.mkldnn._linear_pointwise(states, self.packed, self.packed_bias, name, [], algorithm)
+        return product if self.activation is None or name != "none" else self.activation(product)
+
+
+class QuantizedLinear(InferenceLinear):
+    """Weights in eight bits with a scale for each output; inputs are brought to eight bits in every call.
+
+    The product is exact in 32-bit integers. A processor without VNNI adds pairs of products in 16 bits, which 7-bit
+    inputs fit; there inputs have 7 bits.
+    """
+
+    dtype = torch.float32
+
+    def _take(self, weight: Tensor, bias: Tensor) -> None:
+        weight = weight.float()
+        scales = (weight.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+        zeros = torch.zeros_like(scales, dtype=torch.long)
+        with warnings.catch_warnings():
+            # PyTorch means to give up tensors of quantized dtypes, but its fused product is packed from nothing else.
+            warnings.simplefilter("ignore")
+            quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(quantized, bias.float())
+        self.reduce_range = not torch.cpu._is_vnni_supported()
+
+    def _product(self, states: Tensor) -> Tensor:
+        product = torch.ops.quantized.linear_dynamic(states.float(), self.packed, self.reduce_range).to(states.dtype)
+        return product if self.activation is None else self.activation(product)
+
+
+def optimize(model: nn.Module, activation: str, keep_parameters: bool) -> None:
+    """Replace the linear layers of a model's encoder, where that is faster on this machine.
+
+    Args:
+        model: a model class's instance, on the CPU, in float32 or bfloat16 (others stay as they are).
+        activation: the configuration's `hidden_act`.
+        keep_parameters: whether the replaced layers keep the original ones beside.
+    """
+    fastest: dict[tuple[Any, ...], str] = {}
+    _restore(model)
+    with torch.no_grad():
+        for parent, name, linear in _linears(model):
+            if not _can_pack(linear.weight):
+                continue
+            function: Any = getattr(parent, "activation", None)
+            widens = function is not None
+            fused = _FUSED.get(activation) if widens else None
+            key = (*linear.weight.shape, linear.weight.dtype, widens)
+            if key not in fastest:
+                fastest[key] = _fastest(linear, function, fused)
+            if fastest[key] == "plain":
+                continue
+            packed = PackedLinear(linear, function, fused if fastest[key] == "fused" else None, keep_parameters)
+            _replace(parent, name, packed)
+    _freeze(model)
+
+
+def quantize(model: nn.Module, keep_parameters: bool) -> None:
+    """Replace the linear layers of a model's encoder by those in eight bits. Arguments as `optimize`."""
+    _restore(model)
+    with torch.no_grad():
+        for parent, name, linear in _linears(model):
+            function: Any = getattr(parent, "activation", None)
+            _replace(parent, name, QuantizedLinear(linear, function, keep_parameters))
+    _freeze(model)
+
+
+def can_pack() -> bool:
+    """Whether this build of PyTorch has oneDNN's operators."""
+    names = ("_reorder_linear_weight", "_linear_pointwise")
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+
+
+def has_dropped(model: nn.Module) -> bool:
+    """Whether original parameters of a model are gone."""
+    return any(isinstance(module, InferenceLinear) and not module.kept for module in model.modules())
+
+
+def check_kept(model: nn.Module, what: str) -> None:
+    """Refuse what needs the original parameters.
+
+    Raises:
+        InputError: they were dropped, so the model cannot be ... (`what`).
+    """
+    if has_dropped(model):
+        raise InputError(_DROPPED.format(what))
+
+
+def check_stays(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Refuse a change of device or dtype, as `nn.Module` applies it to every tensor, of weights that cannot follow.
+
+    Raises:
+        InputError: the original parameters were dropped.
+    """
+    for module in model.modules():
+        if isinstance(module, InferenceLinear) and not module.kept:
+            changed = change(torch.empty(0, dtype=module.dtype))
+            if changed.dtype != module.dtype or changed.device.type != "cpu":
+                raise InputError(_DROPPED.format("moved or cast"))
+
+
+def _linears(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """The linear layers of the encoder, each with its parent and its name there."""
+    encoder: nn.Module = model.base_model.encoder  # type: ignore[union-attr, assignment]
+    return [
+        (parent, name, child)
+        for parent in list(encoder.modules())
+        for name, child in list(parent.named_children())
+        if type(child) is nn.Linear
+    ]
+
+
+def _restore(model: nn.Module) -> None:
+    """Put plain layers back where their parameters were kept, so that a model can be prepared in another way."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, InferenceLinear) and child.kept:
+                linear = nn.Linear(child.in_features, child.out_features, device="meta").train(child.training)
+                linear.weight, linear.bias = child.weight, child.bias
+                setattr(parent, name, linear)
+                if child.activation is not None:
+                    setattr(parent, "activation", child.activation)  # noqa: B010  # which mypy takes for a tensor
+
+
+def _freeze(model: nn.Module) -> None:
+    """No gradient passes through a layer without parameters, so the others need not prepare for one."""
+    if has_dropped(model):
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+
+
+def _replace(parent: nn.Module, name: str, packed: InferenceLinear) -> None:
+    setattr(parent, name, packed)
+    if packed.activation is not None:
+        setattr(parent, "activation", _as_it_is)  # noqa: B010  # which mypy takes for a tensor
+
+
+def _fastest(linear: nn.Linear, activation: Callable[[Tensor], Tensor] | None, fused: tuple[str, str] | None) -> str:
+    """The name of the fastest way to compute a linear layer and its activation: plain, packed or fused."""
+    example = torch.randn(_TIMED_TOKENS, linear.in_features).to(linear.weight.dtype)
+
+    def plain(states: Tensor) -> Tensor:
+        product = linear(states)
+        return product if activation is None else activation(product)
+
+    ways: dict[str, Callable[[Tensor], Tensor]] = {"plain": plain, "packed": PackedLinear(linear, activation)}
+    if fused is not None:
+        ways["fused"] = PackedLinear(linear, activation, fused)
+    best = dict.fromkeys(ways, float("inf"))
+    for _ in range(5):  # in turns, so that a busy moment of the machine meets all of them
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way(example)
+            best[name] = min(best[name], time.perf_counter() - start)
+    return min(best, key=lambda name: best[name])
+
+
+def _can_pack(weight: Tensor) -> bool:
+    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False  # the processor has no instructions for it
+    return weight.dtype in (torch.float32, torch.bfloat16) and _is_plain(weight)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and not tensor.is_mkldnn and type(tensor) in (Tensor, nn.Parameter)
+
+
+def _as_it_is(states: Tensor) -> Tensor:
+    return states

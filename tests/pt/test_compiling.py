@@ -1,0 +1,105 @@
+"""Graphs of any length: how often torch.compile compiles, and what torch.export leaves open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tests.frameworks import PT, flat  # noqa: E402
+from tests.parity.cases import CASES, Case, as_dtype, build, by_case  # noqa: E402
+
+# None is the batch's size, nor the first the number of choices: sizes that are the same at first are taken for one.
+LENGTHS = (5, 3, 7, 4, 11, 16, 9, 2, 18, 13)
+QUICK = ("one_label_each", "causal_lm")
+
+
+def _inputs(case: Case, length: int, batch: int = 6) -> dict[str, Any]:
+    """Padded inputs; the last row has no more than one real token."""
+    inputs = as_dtype(case.inputs(case.config(), seed=length, batch=batch, length=length), "float32")
+    inputs["attention_mask"][-1, ..., 1:] = 0
+    return inputs
+
+
+def _same(case: Case, model: Any, other: Any, inputs: dict[str, Any]) -> None:
+    wanted, found = flat(PT, PT.call(model, **inputs)), flat(PT, PT.call(other, **inputs))
+    assert list(found) == list(wanted)
+    for name, array in wanted.items():
+        scale = max(1.0, np.abs(array).max(initial=0))
+        assert np.abs(found[name] - array).max(initial=0) <= 1e-5 * scale, (name, inputs["input_ids"].shape)
+
+
+def _graphs_for_ten_lengths(case: Case, **settings: Any) -> int:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model = build(PT, case, case.config(num_hidden_layers=1), dtype="float32")
+    # What is compiled, and not the code made of it, is at stake: this backend runs the graph as it is.
+    compiled = torch.compile(model, fullgraph=True, backend="eager", **settings)
+    for length in LENGTHS:
+        _same(case, model, compiled, _inputs(case, length))
+    assert not torch._dynamo.utils.counters["graph_break"]
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+@by_case([case for case in CASES if case.name in QUICK])
+def test_one_graph_for_ten_lengths(case: Case) -> None:
+    assert _graphs_for_ten_lengths(case, dynamic=True) == 1
+
+
+@by_case([case for case in CASES if case.name in QUICK])
+def test_by_default_one_more_for_the_second_length(case: Case) -> None:
+    assert _graphs_for_ten_lengths(case) == 2
+
+
+@pytest.mark.slow
+@by_case([case for case in CASES if case.name not in QUICK])
+def test_one_graph_for_ten_lengths_of_any_head(case: Case) -> None:
+    assert _graphs_for_ten_lengths(case, dynamic=True) == 1
+    assert _graphs_for_ten_lengths(case) == 2
+
+
+@pytest.mark.slow
+def test_one_graph_in_training() -> None:
+    case = next(case for case in CASES if case.name == "one_label_each")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model = build(PT, case, case.config(num_hidden_layers=1), dtype="float32").train()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+    for length in LENGTHS:
+        model.zero_grad()
+        compiled(**{name: PT.tensor(array) for name, array in _inputs(case, length).items()}).loss.backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def _exported(case: Case) -> None:
+    model = build(PT, case, case.config(num_hidden_layers=1), dtype="float32")
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=18)
+    taken = {
+        name: array for name, array in _inputs(case, 7).items() if not name.startswith(("labels", "start", "end"))
+    }
+    axes = {0: batch, 2: length} if case.head == "multiple-choice" else {0: batch, 1: length}
+    shapes = {name: {0: batch} if name.startswith("encoder") else axes for name in taken}
+    if case.settings.get("is_decoder"):
+        taken["use_cache"], shapes["use_cache"] = False, None
+    arguments = {name: PT.tensor(value) for name, value in taken.items()}
+    program = torch.export.export(model, (), arguments, dynamic_shapes=shapes)
+    for rows, size in ((1, 18), (4, 2), (2, 11)):
+        other = {name: array for name, array in _inputs(case, size, rows).items() if name in taken}
+        if "use_cache" in taken:
+            other["use_cache"] = False
+        _same(case, model, program.module(), other)
+
+
+@by_case([case for case in CASES if case.name in QUICK])
+def test_exported_with_open_axes(case: Case) -> None:
+    _exported(case)
+
+
+@pytest.mark.slow
+@by_case([case for case in CASES if case.name not in QUICK])
+def test_exported_with_open_axes_of_any_head(case: Case) -> None:
+    _exported(case)

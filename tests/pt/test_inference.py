@@ -1,0 +1,178 @@
+"""Layers prepared for inference: the same numbers, weights kept or dropped, and what is refused then."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from rembert.common.config import ACTIVATIONS  # noqa: E402
+from rembert.common.errors import InputError  # noqa: E402
+from rembert.pt import inference  # noqa: E402
+from tests.frameworks import PT, difference, flat  # noqa: E402
+from tests.parity.cases import CASES, Case, as_dtype, build, by_case  # noqa: E402
+
+BY_NAME = {case.name: case for case in CASES}
+needs_onednn = pytest.mark.skipif(not inference.can_pack(), reason="this PyTorch has no oneDNN")
+
+
+@pytest.fixture(params=["packed", "fused"])
+def chosen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which kernel is fastest depends on the machine: here it is said."""
+    monkeypatch.setattr(
+        inference, "_fastest", lambda _linear, _activation, fused: "packed" if fused is None else request.param
+    )
+    return request.param
+
+
+def _model(name: str, dtype: str = "float32", **settings: Any) -> Any:
+    return build(PT, BY_NAME[name], BY_NAME[name].config(**settings), dtype=dtype)
+
+
+def _inputs(name: str) -> dict[str, np.ndarray]:
+    return as_dtype(BY_NAME[name].inputs(BY_NAME[name].config()), "float32")
+
+
+def _packed_layers(model: Any) -> int:
+    return sum(isinstance(module, inference.InferenceLinear) for module in model.modules())
+
+
+@needs_onednn
+@by_case(CASES)
+def test_every_head_gives_the_same(case: Case, chosen: str) -> None:
+    model = _model(case.name)
+    wanted = flat(PT, PT.call(model, **_inputs(case.name)))
+    assert model.optimize_for_inference() is model
+    per_layer = 10 if case.settings.get("add_cross_attention") else 6
+    assert _packed_layers(model) == 1 + 2 * per_layer
+    for name, array in flat(PT, PT.call(model, **_inputs(case.name))).items():
+        assert difference(array, wanted[name]) <= 1e-5, name
+
+
+@needs_onednn
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation(activation: str, chosen: str) -> None:
+    model = _model("model", hidden_act=activation)
+    wanted = PT.call(model, **_inputs("model")).last_hidden_state
+    actual = PT.call(model.optimize_for_inference(), **_inputs("model")).last_hidden_state
+    assert difference(actual.numpy(), wanted.numpy()) <= 1e-5
+
+
+@needs_onednn
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16")
+def test_bfloat16(chosen: str) -> None:
+    model = _model("model", dtype="float32").bfloat16()
+    wanted = PT.call(model, **_inputs("model")).last_hidden_state.float()
+    actual = PT.call(model.optimize_for_inference(), **_inputs("model")).last_hidden_state
+    assert actual.dtype == torch.bfloat16
+    # bfloat16 has 8 bits; a kernel that rounds elsewhere differs by a few of the last.
+    assert difference(actual.float().numpy(), wanted.numpy()) <= 0.03
+
+
+def test_the_fastest_kernel_is_taken() -> None:
+    wanted_model, model = _model("model"), _model("model")
+    wanted = PT.call(wanted_model, **_inputs("model")).last_hidden_state
+    assert difference(PT.call(model.optimize_for_inference(), **_inputs("model"))[0].numpy(), wanted.numpy()) <= 1e-5
+
+
+def test_without_the_operators_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rembert.pt.pretrained.can_pack", lambda: False)
+    model = _model("model").train().optimize_for_inference()
+    assert not model.training
+    assert _packed_layers(model) == 0
+
+
+def test_another_dtype_stays_as_it_is() -> None:
+    assert _packed_layers(_model("model", dtype="float64").optimize_for_inference()) == 0
+
+
+@needs_onednn
+def test_dropped_parameters(chosen: str, tmp_path: Path) -> None:
+    model = _model("one_label_each").optimize_for_inference()
+    assert not any("dense.weight" in name and "encoder" in name for name in model.state_dict())
+    for attempt in (
+        lambda: model.save_pretrained(tmp_path),
+        model.train,
+        model.double,
+        lambda: model.to("meta"),
+        model.quantize_dynamic,
+    ):
+        with pytest.raises(InputError, match=r"dropped.*keep_parameters=True"):
+            attempt()
+    assert not list(tmp_path.iterdir())
+    for attempt in (lambda: copy.deepcopy(model), lambda: pickle.dumps(model)):
+        with pytest.raises(InputError, match="prepared for inference"):
+            attempt()
+    loss = model(**{name: PT.tensor(array) for name, array in _inputs("one_label_each").items()}).loss
+    assert not loss.requires_grad
+
+
+@needs_onednn
+@pytest.mark.parametrize("method", ["optimize_for_inference", "quantize_dynamic"])
+def test_kept_parameters(chosen: str, method: str, tmp_path: Path) -> None:
+    """The model is trained, saved and loaded as before, and what training changed is what inference computes with."""
+    inputs = _inputs("one_label_each")
+    plain, model = (_model("one_label_each", classifier_dropout_prob=0.0) for _ in range(2))
+    getattr(model, method)(keep_parameters=True)
+    assert list(model.state_dict()) == list(plain.state_dict())
+    before = PT.call(model, **inputs).logits
+    wanted = PT.gradients(plain.train(), **inputs)
+    for name, gradient in PT.gradients(model.train(), **inputs).items():
+        assert difference(gradient, wanted[name]) <= 1e-5, name
+    for each in (plain, model):
+        torch.optim.SGD(each.parameters(), lr=0.5).step()
+    model.save_pretrained(tmp_path)
+    loaded = PT.load(tmp_path, BY_NAME["one_label_each"].head)
+    wanted_logits = PT.call(plain.eval(), **inputs).logits.numpy()
+    tolerance = 1e-5 if method == "optimize_for_inference" else 0.1
+    for each in (model.eval(), loaded):
+        assert difference(PT.call(each, **inputs).logits.numpy(), wanted_logits) <= tolerance
+    assert difference(before.numpy(), wanted_logits) > 10 * tolerance or method == "quantize_dynamic"
+    model.double()
+    assert PT.call(model, **inputs).logits.dtype == torch.float64
+
+
+@needs_onednn
+def test_prepared_anew_in_another_way(chosen: str) -> None:
+    """With their parameters kept, layers are made from the original, and do not stay in their first form."""
+    plain, model = _model("model"), _model("model")
+    wanted = PT.call(plain.quantize_dynamic(), **_inputs("model")).last_hidden_state
+    model.optimize_for_inference(keep_parameters=True).quantize_dynamic(keep_parameters=True)
+    kinds = [type(module).__name__ for module in model.modules()]
+    assert "PackedLinear" not in kinds
+    assert torch.equal(PT.call(model, **_inputs("model")).last_hidden_state, wanted)
+    model.optimize_for_inference()
+    assert not any(isinstance(module, inference.QuantizedLinear) for module in model.modules())
+    exact = PT.call(_model("model"), **_inputs("model")).last_hidden_state
+    assert difference(PT.call(model, **_inputs("model")).last_hidden_state.numpy(), exact.numpy()) <= 1e-5
+
+
+@by_case([BY_NAME[name] for name in ("model", "one_label_each", "causal_lm_cross")])
+def test_eight_bits(case: Case) -> None:
+    model = _model(case.name)
+    wanted = flat(PT, PT.call(model, **_inputs(case.name)))
+    model.quantize_dynamic()
+    assert _packed_layers(model) == sum(
+        isinstance(module, torch.nn.Linear) for module in _model(case.name).base_model.encoder.modules()
+    )
+    for name, array in flat(PT, PT.call(model, **_inputs(case.name))).items():
+        # Two roundings of 1/127 (or, without VNNI, 1/63) of the largest number, over two layers.
+        assert difference(array, wanted[name]) <= 0.1, name
+
+
+def test_eight_bits_do_not_overflow() -> None:
+    """Where all numbers are large, pairs of products would not fit the 16 bits of a processor without VNNI."""
+    numbers = np.random.default_rng(0)
+    linear = torch.nn.Linear(64, 16)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(numbers.uniform(0.9, 1, (16, 64))))
+    states = torch.from_numpy(numbers.uniform(0.9, 1, (8, 64)).astype(np.float32))
+    wanted = linear(states).detach()
+    actual = inference.QuantizedLinear(linear, None, keep=False)(states)
+    assert difference(actual.numpy(), wanted.numpy()) <= 0.01
