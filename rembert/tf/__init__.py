@@ -20,6 +20,7 @@ if keras.backend.backend() != "tensorflow":
 from typing import TYPE_CHECKING, Any
 
 from rembert.common.config import RemBertConfig
+from rembert.tf.data import bucket_by_length
 from rembert.tf.encoder import TFRemBertModel
 from rembert.tf.heads import (
     TFRemBertForMultipleChoice,
@@ -28,6 +29,7 @@ from rembert.tf.heads import (
     TFRemBertForTokenClassification,
 )
 from rembert.tf.language_models import TFRemBertForCausalLM, TFRemBertForMaskedLM
+from rembert.tf.optimizer import AdamW
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 from rembert.tf.structures import register_outputs
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from rembert.common.tokenization import RemBertTokenizer, RemBertTokenizerFast
 
 __all__ = [
+    "AdamW",
     "RemBertConfig",
     "RemBertTokenizer",
     "RemBertTokenizerFast",
@@ -46,6 +49,7 @@ __all__ = [
     "TFRemBertForTokenClassification",
     "TFRemBertModel",
     "TFRemBertPreTrainedModel",
+    "bucket_by_length",
 ]
 
 register_outputs()

@@ -1,6 +1,6 @@
 """Multi-head attention: Vaswani et al., "Attention Is All You Need" (2017), section 3.2.
 
-Notation: b batch, s queries, t keys, h heads, d width of a head, e = h × d.
+Notation: b batch, s queries, t keys (or the tokens of a packed batch), h heads, d width of a head, e = h × d.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from keras import ops
 from rembert.common.config import RemBertConfig
 from rembert.tf.cache import LayerCache, extend
 from rembert.tf.layers import RemBertLayerBase, dense, norm
+from rembert.tf.packing import Packing
 
 Tensor = Any
 
@@ -39,25 +40,31 @@ class TFRemBertSelfAttention(RemBertLayerBase):
     def call(
         self,
         hidden_states: Tensor,
-        bias: Tensor | None = None,
+        bias: Tensor | tuple[Tensor, ...] | None = None,
         source: Tensor | None = None,
         cached: LayerCache | None = None,
         is_cross: bool = False,
+        packing: Packing | None = None,
         training: bool | None = None,
-    ) -> tuple[Tensor, Tensor, LayerCache]:
+    ) -> tuple[Tensor, Tensor | None, LayerCache]:
         """Attend.
 
         Args:
-            hidden_states: [b, s, e], where the queries come from.
-            bias: added to the scores, broadcastable to [b, h, s, t].
+            hidden_states: [b, s, e], where the queries come from; with `packing` [t, e].
+            bias: added to the scores, broadcastable to [b, h, s, t]; with `packing` one for each group.
             source: [b, t, e], where keys and values come from in cross-attention.
             cached: (key, value) of earlier calls: of earlier positions, or of the whole source in cross-attention.
             is_cross: whether this is cross-attention.
+            packing: of packed states; they attend to their own sequences, without a cache.
             training: whether dropout is on.
 
         Returns:
-            The context [b, s, e], the probabilities [b, h, s, t], and the (key, value) to cache.
+            The context as `hidden_states`, the probabilities [b, h, s, t] (None of packed states), and the
+            (key, value) to cache.
         """
+        if packing is not None:
+            query, key, value = (project(hidden_states) for project in (self.query, self.key, self.value))
+            return self.attend_packed(query, key, value, bias, packing, training), None, ()
         query = self.split_heads(self.query(hidden_states))
         if is_cross and cached is not None:
             key, value = cached
@@ -67,15 +74,18 @@ class TFRemBertSelfAttention(RemBertLayerBase):
             if not is_cross:
                 key, value = extend(cached, key, value)
         context, probabilities = self.attend(query, key, value, bias, training)
-        context = ops.transpose(context, (0, 2, 1, 3))
-        batch, length = ops.shape(context)[:2]
-        context = ops.reshape(context, (batch, length, self.num_heads * self.head_dim))  # (b, s, e)
-        return context, probabilities, (key, value)
+        return self.join_heads(context), probabilities, (key, value)
 
     def split_heads(self, states: Tensor) -> Tensor:
         """[b, t, e] to [b, h, t, d]."""
         batch, length = ops.shape(states)[:2]
         return ops.transpose(ops.reshape(states, (batch, length, self.num_heads, self.head_dim)), (0, 2, 1, 3))
+
+    def join_heads(self, context: Tensor) -> Tensor:
+        """[b, h, s, d] to [b, s, e]."""
+        batch, _, length, _ = ops.shape(context)
+        context = ops.transpose(context, (0, 2, 1, 3))
+        return ops.reshape(context, (batch, length, self.num_heads * self.head_dim))
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, training: bool | None
@@ -88,6 +98,24 @@ class TFRemBertSelfAttention(RemBertLayerBase):
         # TensorFlow's own softmax: Keras' warns of a single key, which is what the first step of decoding has.
         probabilities = ops.cast(tf.nn.softmax(ops.cast(scores, statistics), axis=-1), value.dtype)
         return ops.matmul(self.dropout(probabilities, training=training), value), probabilities
+
+    def attend_packed(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Any,
+        packing: Packing,
+        training: bool | None,
+    ) -> Tensor:
+        """Attention within each sequence of a packed batch, by groups of like lengths; all take and give [t, e]."""
+        parts = (tf.split(states, packing.sizes, num=len(packing.groups)) for states in (query, key, value))
+        contexts = []
+        for group, mask, *states in zip(packing.groups, bias, *parts, strict=True):
+            query, key, value = (self.split_heads(group.unpack(part)) for part in states)
+            context, _ = self.attend(query, key, value, mask, training)
+            contexts.append(group.pack(self.join_heads(context)))
+        return ops.concatenate(contexts)
 
 
 @keras.saving.register_keras_serializable("rembert")
@@ -124,14 +152,21 @@ class TFRemBertAttention(RemBertLayerBase):
     def call(
         self,
         hidden_states: Tensor,
-        bias: Tensor | None = None,
+        bias: Tensor | tuple[Tensor, ...] | None = None,
         source: Tensor | None = None,
         cached: LayerCache | None = None,
         is_cross: bool = False,
+        packing: Packing | None = None,
         training: bool | None = None,
-    ) -> tuple[Tensor, Tensor, LayerCache]:
+    ) -> tuple[Tensor, Tensor | None, LayerCache]:
         """As `TFRemBertSelfAttention`, with the sub-layer's output [b, s, e] in place of the context."""
         context, probabilities, cache = self.self(
-            hidden_states, bias, source=source, cached=cached, is_cross=is_cross, training=training
+            hidden_states,
+            bias,
+            source=source,
+            cached=cached,
+            is_cross=is_cross,
+            packing=packing,
+            training=training,
         )
         return self.out(context, hidden_states, training=training), probabilities, cache

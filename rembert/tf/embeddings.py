@@ -44,6 +44,8 @@ class TFRemBertEmbeddings(RemBertLayerBase):
     ) -> Tensor:
         """[b, s] ids, or [b, s, input_embedding_size] embeddings, to [b, s, input_embedding_size].
 
+        Packed, [t] takes the place of [b, s], and `position_ids` must be given.
+
         Args:
             past_length: positions in the cache; `position_ids` left out count on from there.
         """
@@ -53,7 +55,7 @@ class TFRemBertEmbeddings(RemBertLayerBase):
             length = ops.shape(inputs_embeds)[1]
             position_ids = ops.arange(past_length, past_length + length, dtype="int32")[None]
         if token_type_ids is None:
-            token_types = self.token_type_embeddings(ops.zeros((1, 1), dtype="int32"))  # all tokens are of type 0
+            token_types = self.token_type_embeddings(ops.zeros((1,), dtype="int32"))  # all tokens are of type 0
         else:
             token_types = self.token_type_embeddings(token_type_ids)
         embeddings = inputs_embeds + token_types + self.position_embeddings(position_ids)
@@ -64,4 +66,4 @@ class TFRemBertEmbeddings(RemBertLayerBase):
         words = self.word_embeddings(input_ids)
         if self.config.pad_token_id is None:
             return words
-        return ops.where((input_ids == self.config.pad_token_id)[..., None], ops.stop_gradient(words), words)
+        return ops.where(ops.expand_dims(input_ids == self.config.pad_token_id, -1), ops.stop_gradient(words), words)

@@ -14,10 +14,11 @@ from rembert.common.config import RemBertConfig
 from rembert.common.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from rembert.tf.cache import Cache, cached_length
 from rembert.tf.embeddings import TFRemBertEmbeddings
-from rembert.tf.inputs import accepts_structures, check_inputs
+from rembert.tf.inputs import accepts_structures, check_cache, check_inputs
 from rembert.tf.layer import TFRemBertLayer
-from rembert.tf.layers import RemBertLayerBase, dense
+from rembert.tf.layers import RemBertLayerBase, computed_again, dense
 from rembert.tf.masks import attention_bias
+from rembert.tf.packing import Packing, first_tokens, lay_out
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 
 Tensor = Any
@@ -36,6 +37,7 @@ class TFRemBertEncoder(RemBertLayerBase):
             TFRemBertLayer(config, name=f"layer_{index}", dtype=self.dtype_policy)
             for index in range(config.num_hidden_layers)
         ]
+        self.checkpointing = False
 
     def build(self, input_shape: Any = None) -> None:
         self.build_parts(embedding_hidden_mapping_in=self.config.input_embedding_size, layer=None)
@@ -43,27 +45,42 @@ class TFRemBertEncoder(RemBertLayerBase):
     def call(
         self,
         embeddings: Tensor,
-        bias: Tensor | None = None,
+        bias: Tensor | tuple[Tensor, ...] | None = None,
         source: Tensor | None = None,
         source_bias: Tensor | None = None,
+        packing: Packing | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool = False,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         training: bool | None = None,
     ) -> dict[str, Any]:
-        """[b, s, input_embedding_size] to the fields of the base model's output, all but the pooler's."""
+        """[b, s, input_embedding_size] to the fields of the base model's output, all but the pooler's.
+
+        Packed embeddings are [t, input_embedding_size], and then so are the states.
+        """
         hidden_states = self.embedding_hidden_mapping_in(embeddings)  # (b, s, e)
         all_states, attentions, cross_attentions, caches = [hidden_states], [], [], []
+        again = self.checkpointing and training and not (use_cache or output_attentions)
         for index, layer in enumerate(self.layer):
             cached = past_key_values[index] if past_key_values is not None else None
-            hidden_states, probabilities, cross_probabilities, cache = layer(
-                hidden_states, bias, source=source, source_bias=source_bias, cached=cached, training=training
+            hidden_states, probabilities, cross_probabilities, cache = (computed_again(layer) if again else layer)(
+                hidden_states,
+                bias,
+                source=source,
+                source_bias=source_bias,
+                cached=cached,
+                packing=packing,
+                training=training,
             )
-            all_states.append(hidden_states)
-            attentions.append(probabilities)
-            cross_attentions.append(cross_probabilities)
-            caches.append(cache)
+            # What nobody asked for is not held on to.
+            if output_hidden_states:
+                all_states.append(hidden_states)
+            if output_attentions:
+                attentions.append(probabilities)
+                cross_attentions.append(cross_probabilities)
+            if use_cache:
+                caches.append(cache)
         has_cross = output_attentions and cross_attentions[0] is not None
         return {
             "last_hidden_state": hidden_states,
@@ -76,7 +93,7 @@ class TFRemBertEncoder(RemBertLayerBase):
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertPooler(RemBertLayerBase):
-    """tanh of a linear layer of the first token's state."""
+    """tanh of a linear layer of each sequence's first token's state."""
 
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -85,9 +102,9 @@ class TFRemBertPooler(RemBertLayerBase):
     def build(self, input_shape: Any = None) -> None:
         self.build_parts(dense=self.config.hidden_size)
 
-    def call(self, hidden_states: Tensor) -> Tensor:
-        """[b, s, e] to [b, e]."""
-        return ops.tanh(self.dense(hidden_states[:, 0]))
+    def call(self, first_states: Tensor) -> Tensor:
+        """[b, e] to [b, e]."""
+        return ops.tanh(self.dense(first_states))
 
 
 @keras.saving.register_keras_serializable("rembert")
@@ -131,9 +148,16 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         training: bool | None = None,
     ) -> BaseModelOutputWithPoolingAndCrossAttentions | tuple[Any, ...]:
         """Encode.
+
+        Padding is taken out before the embeddings and put back after the last layer, so it costs nothing; its rows of
+        `last_hidden_state` and `hidden_states` are zeros. A call whose attentions, cache or mask of pairs speak of
+        all positions computes all of them, with the same results; so do a decoder's cross-attention, the `eager`
+        implementation, and XLA (`jit_compile=True`, TPUs), whose shapes cannot follow the mask's values.
 
         Args:
             input_ids: [b, s] piece ids; or a dict of arguments by name, or a tuple of them in this order.
@@ -149,6 +173,10 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
             output_attentions: whether to return attention probabilities.
             output_hidden_states: whether to return the hidden states between layers.
             return_dict: False for a plain tuple.
+            cu_seqlens: [n + 1] integers from 0 to t, for a batch that is packed already: sequence i is the tokens
+                from cu_seqlens[i] to cu_seqlens[i + 1]. `input_ids`, `token_type_ids` and `position_ids` are then [t],
+                `inputs_embeds` [t, input_embedding_size], the states [t, e] and the pooled output [n, e].
+            max_seqlen: the longest sequence's length, if given at least that of `cu_seqlens`.
             training: whether dropout is on.
 
         Raises:
@@ -163,40 +191,54 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
             "position_ids": position_ids,
             "encoder_hidden_states": encoder_hidden_states,
             "encoder_attention_mask": encoder_attention_mask,
+            "cu_seqlens": cu_seqlens,
         }
-        check_inputs(self.config, past_key_values=past_key_values, **inputs)
+        check_inputs(self.config, past_key_values=past_key_values, max_seqlen=max_seqlen, **inputs)
+        check_cache(self.config, past_key_values, self.compute_dtype, input_ids, inputs_embeds)
         past_length = cached_length(past_key_values)
-        embeddings = self.embeddings(
-            input_ids,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            past_length=past_length,
-            training=training,
+        config = self.config
+        output_attentions = config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        if use_cache is None:
+            use_cache = config.use_cache and not training
+        use_cache = use_cache and config.is_decoder and cu_seqlens is None
+        is_cross = encoder_hidden_states is not None or past_key_values is not None
+        layout = lay_out(
+            (input_ids, token_type_ids, position_ids, inputs_embeds),
+            attention_mask,
+            cu_seqlens,
+            needs_all=output_attentions or use_cache or is_cross or config.attn_implementation == "eager",
+            causal=config.is_decoder,
         )
-        length, dtype = ops.shape(embeddings)[1], self.compute_dtype
-        wants_cache = self.config.use_cache if use_cache is None else use_cache
+        embeddings = self.embeddings(*layout.inputs, past_length=past_length, training=training)
+        dtype = self.compute_dtype
+
+        def bias(mask: Tensor | None, length: Any) -> Tensor | None:
+            return attention_bias(mask, length=length, past_length=past_length, causal=config.is_decoder, dtype=dtype)
+
+        length = ops.shape(embeddings)[1]
         fields = self.encoder(
             embeddings,
-            attention_bias(
-                attention_mask,
-                length=length,
-                past_length=past_length,
-                causal=self.config.is_decoder,
-                dtype=dtype,
+            (
+                bias(layout.attention_mask, length)
+                if layout.packing is None
+                else tuple(bias(group.mask(), group.shape[1]) for group in layout.packing.groups)
             ),
             source=encoder_hidden_states,
             source_bias=attention_bias(
                 encoder_attention_mask, length=length, past_length=0, causal=False, dtype=dtype
             ),
+            packing=layout.packing,
             past_key_values=past_key_values,
-            use_cache=wants_cache and self.config.is_decoder,
-            output_attentions=self.config.output_attentions if output_attentions is None else output_attentions,
-            output_hidden_states=(
-                self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-            ),
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
             training=training,
         )
+        fields = {**fields, "last_hidden_state": layout.restore(fields["last_hidden_state"])}
+        if output_hidden_states:
+            fields["hidden_states"] = tuple(map(layout.restore, fields["hidden_states"]))
         if self.pooler is not None:
-            fields = {**fields, "pooler_output": self.pooler(fields["last_hidden_state"])}
+            first = first_tokens(fields["last_hidden_state"], attention_mask, cu_seqlens)
+            fields["pooler_output"] = self.pooler(first)
         return self.finish(BaseModelOutputWithPoolingAndCrossAttentions(**fields), return_dict)

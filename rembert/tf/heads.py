@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from rembert.common.checks import check_label_shape, infer_problem_type
+from rembert.common.checks import check_label_shape, check_packed_choices, infer_problem_type
 from rembert.common.config import RemBertConfig
 from rembert.common.outputs import (
     MultipleChoiceModelOutput,
@@ -22,10 +22,12 @@ from rembert.tf.inputs import (
     check_class_labels,
     check_positions,
     check_token_labels,
+    count_sequences,
     is_integer,
 )
 from rembert.tf.layers import dense
 from rembert.tf.losses import cross_entropy, sequence_loss, span_loss, token_loss
+from rembert.tf.packing import pad_packed
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 
 Tensor = Any
@@ -60,9 +62,11 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         training: bool | None = None,
     ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """Logits [b, num_labels], and the loss of `labels`.
+        """Logits [b, num_labels] (of packed inputs [n, num_labels]), and the loss of `labels`.
 
         The loss follows `config.problem_type`; left out, one label means regression, integer labels one class each,
         other labels several classes each. Labels are [b] class ids (-100 is ignored), [b, num_labels] of 0 and 1, or
@@ -74,7 +78,7 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
         problem_type = ""
         if labels is not None:
             problem_type = infer_problem_type(self.config, is_integer(labels))
-            self._check_labels(labels, problem_type, input_ids if input_ids is not None else inputs_embeds)
+            self._check_labels(labels, problem_type, count_sequences(input_ids, inputs_embeds, cu_seqlens))
         outputs = self.rembert(
             input_ids,
             attention_mask,
@@ -85,6 +89,8 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
             training=training,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output, training=training))
@@ -96,10 +102,8 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
         )
         return self.finish(result, return_dict)
 
-    def _check_labels(self, labels: Tensor, problem_type: str, inputs: Tensor | None) -> None:
-        if inputs is None:
-            return  # refused by the base model
-        batch, count = inputs.shape[0], self.num_labels
+    def _check_labels(self, labels: Tensor, problem_type: str, batch: int | None) -> None:
+        count = self.num_labels
         if problem_type == "single_label_classification":
             flat = labels[:, 0] if len(labels.shape) == 2 and labels.shape[1] == 1 else labels
             check_class_labels("labels", flat, count, "classes", (batch,), "[batch]")
@@ -137,40 +141,53 @@ class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
+        num_choices: int | None = None,
         training: bool | None = None,
     ) -> MultipleChoiceModelOutput | tuple[Any, ...]:
         """Logits [b, choices], and the mean loss of `labels` [b] (the right choice; -100 is ignored).
 
         The other arguments are those of `TFRemBertModel` with a dimension of choices after the batch: [b, choices, s].
+        Packed inputs hold the choices of a question behind one another; how many those are follows from `labels`, or
+        is said by `num_choices`.
 
         Raises:
             InputError: arguments that do not go together, or labels outside the range.
         """
-        check_choices(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-        )
-        leading = input_ids if input_ids is not None else inputs_embeds
-        assert leading is not None  # checked above
-        batch, choices = leading.shape[:2]
+        inputs: tuple[Tensor | None, ...] = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        if cu_seqlens is None:
+            check_choices(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                token_type_ids=token_type_ids,
+                position_ids=position_ids,
+                inputs_embeds=inputs_embeds,
+            )
+            leading = input_ids if input_ids is not None else inputs_embeds
+            assert leading is not None  # checked above
+            (batch, choices), columns = leading.shape[:2], ops.shape(leading)[1]
+            inputs = tuple(
+                None if tensor is None else ops.reshape(tensor, (-1, *ops.shape(tensor)[2:])) for tensor in inputs
+            )
+        else:
+            sequences = count_sequences(input_ids, inputs_embeds, cu_seqlens) or 0
+            choices = check_packed_choices(sequences, None if labels is None else labels.shape[0], num_choices)
+            batch, columns = sequences // choices, choices
         if labels is not None:
             check_class_labels("labels", labels, choices, "choices", (batch,), "[batch]")
         outputs = self.rembert(
-            *(
-                None if tensor is None else ops.reshape(tensor, (-1, *ops.shape(tensor)[2:]))
-                for tensor in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-            ),
+            *inputs,
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
             training=training,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output, training=training))
-        logits = ops.reshape(logits, (-1, ops.shape(leading)[1]))
+        logits = ops.reshape(logits, (-1, columns))
         result = MultipleChoiceModelOutput(
             loss=None if labels is None else cross_entropy(logits, labels),
             logits=logits,
@@ -209,11 +226,13 @@ class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         training: bool | None = None,
     ) -> TokenClassifierOutput | tuple[Any, ...]:
         """Logits [b, s, num_labels], and the mean loss of `labels` [b, s] (-100 and padding are ignored).
 
-        The other arguments are those of `TFRemBertModel`.
+        Of packed inputs, [t, num_labels] and [t]. The other arguments are those of `TFRemBertModel`.
 
         Raises:
             InputError: arguments that do not go together, or labels outside the range.
@@ -230,6 +249,8 @@ class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
             training=training,
         )
         logits = self.classifier(self.dropout(outputs.last_hidden_state, training=training))
@@ -250,7 +271,7 @@ class TFRemBertForQuestionAnswering(TFRemBertPreTrainedModel):
 
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
-        self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
+        self.rembert = TFRemBertModel(self.config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
         self.qa_outputs = dense(config, 2, "qa_outputs", self.dtype_policy)
         self.post_init()
 
@@ -270,18 +291,21 @@ class TFRemBertForQuestionAnswering(TFRemBertPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         training: bool | None = None,
     ) -> QuestionAnsweringModelOutput | tuple[Any, ...]:
         """Start and end logits [b, s], and the mean loss of `start_positions` and `end_positions` [b].
 
-        There is a loss when both are given; positions of s and more are ignored, negative ones count as 0. The other
-        arguments are those of `TFRemBertModel`.
+        There is a loss when both are given. Padding takes no part in its softmax; positions of s and more and those on
+        padding are ignored, negative ones count as 0. Of packed inputs the logits are [t], and the positions [n] count
+        from the start of each sequence. The other arguments are those of `TFRemBertModel`.
 
         Raises:
             InputError: arguments that do not go together, or positions of another shape.
         """
         for name, positions in (("start_positions", start_positions), ("end_positions", end_positions)):
-            check_positions(name, positions, input_ids, inputs_embeds)
+            check_positions(name, positions, count_sequences(input_ids, inputs_embeds, cu_seqlens))
         outputs = self.rembert(
             input_ids,
             attention_mask,
@@ -292,12 +316,18 @@ class TFRemBertForQuestionAnswering(TFRemBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
             training=training,
         )
         start_logits, end_logits = ops.unstack(self.qa_outputs(outputs.last_hidden_state), 2, axis=-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            loss = span_loss(start_logits, end_logits, start_positions, end_positions)
+            if cu_seqlens is None:
+                loss = span_loss(start_logits, end_logits, start_positions, end_positions, attention_mask)
+            else:
+                padded, mask = pad_packed((start_logits, end_logits), cu_seqlens)
+                loss = span_loss(padded[0], padded[1], start_positions, end_positions, mask)
         result = QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=start_logits,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from rembert.common import checks as common_checks
 from rembert.common.checks import (
     IGNORE_INDEX,
     Shape,
@@ -18,6 +19,9 @@ from rembert.common.checks import (
     check_input_shapes,
     check_label_shape,
     check_labels,
+    check_logits_at,
+    check_logits_at_shape,
+    check_packed_lengths,
 )
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
@@ -32,13 +36,13 @@ def accepts_structures(call: Callable[..., Any]) -> Callable[..., Any]:
     Raises:
         InputError: a key that is no argument, an argument given twice, or more values than there are arguments.
     """
-    names = [name for name in inspect.signature(call).parameters if name != "self"]
+    names = argument_names(call)
 
     @functools.wraps(call)
     def unpacking(self: Any, input_ids: Any = None, *args: Any, **kwargs: Any) -> Any:
         try:
             if isinstance(input_ids, Mapping | tuple | list):
-                given = _by_name(type(self).__name__, input_ids, names)
+                given = by_name(type(self).__name__, input_ids, names)
                 return call(self, **_together(given, {**dict(zip(names[1:], args, strict=False)), **kwargs}))
             return call(self, input_ids, *args, **kwargs)
         except InputError as problem:
@@ -49,7 +53,12 @@ def accepts_structures(call: Callable[..., Any]) -> Callable[..., Any]:
     return unpacking
 
 
-def _by_name(model: str, inputs: Any, names: list[str]) -> dict[str, Any]:
+def argument_names(call: Callable[..., Any]) -> list[str]:
+    """The names of a model's arguments, in their order."""
+    return [name for name in inspect.signature(call).parameters if name != "self"]
+
+
+def by_name(model: str, inputs: Any, names: list[str]) -> dict[str, Any]:
     """The values of one dict or sequence by argument name."""
     if isinstance(inputs, Mapping):
         unknown = [str(name) for name in inputs if name not in names]
@@ -71,7 +80,13 @@ def _together(given: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
     return {**named, **given}
 
 
-def check_inputs(config: RemBertConfig, *, past_key_values: Cache | None, **tensors: Tensor | None) -> None:
+def check_inputs(
+    config: RemBertConfig,
+    *,
+    past_key_values: Cache | None,
+    max_seqlen: int | None = None,
+    **tensors: Tensor | None,
+) -> None:
     """Refuse arguments of the base model that do not go together, or indices outside their tables.
 
     Raises:
@@ -95,6 +110,32 @@ def check_inputs(config: RemBertConfig, *, past_key_values: Cache | None, **tens
         values = _values(indices)
         if values is not None and values.size:
             check_indices(name, int(values.min()), int(values.max()), size, setting)
+    cu_seqlens = tensors.get("cu_seqlens")
+    if cu_seqlens is not None:
+        check_integers("cu_seqlens", cu_seqlens)
+        values = _values(cu_seqlens)
+        if values is not None:
+            given = next(each for each in (tensors["input_ids"], tensors["inputs_embeds"]) if each is not None)
+            limit = config.max_position_embeddings if tensors["position_ids"] is None else None
+            check_packed_lengths(values.tolist(), given.shape[0], max_seqlen, limit)
+    elif max_seqlen is not None:
+        check_packed_lengths(None, 0, max_seqlen, None)
+
+
+def check_cache(config: RemBertConfig, past_key_values: Cache | None, dtype: str, *inputs: Tensor | None) -> None:
+    """Refuse a cache whose tensors do not fit the model, the batch of the first given of `inputs`, or each other.
+
+    Raises:
+        InputError: see `rembert.common.checks`.
+    """
+    if past_key_values is None:
+        return
+    layers = [
+        [(_shape("past_key_values", tensor) or (), tf.as_dtype(tensor.dtype).name) for tensor in layer]
+        for layer in past_key_values
+    ]
+    given = next((tensor for tensor in inputs if tensor is not None), None)
+    common_checks.check_cache(config, None if given is None else given.shape[0], layers, dtype)
 
 
 def check_choices(**tensors: Tensor | None) -> None:
@@ -129,22 +170,58 @@ def check_token_labels(labels: Tensor, count: int, what: str, *inputs: Tensor | 
     """
     given = next((tensor for tensor in inputs if tensor is not None), None)
     if given is not None:  # the base model refuses a call without inputs
-        check_class_labels("labels", labels, count, what, tuple(given.shape[:2]), "[batch, sequence]")
+        wanted = tuple(given.shape if is_integer(given) else given.shape[:-1])
+        meaning = "[tokens]" if len(wanted) == 1 else "[batch, sequence]"
+        check_class_labels("labels", labels, count, what, wanted, meaning)
 
 
-def check_positions(name: str, positions: Tensor | None, *inputs: Tensor | None) -> None:
+def check_prediction(
+    labels: Tensor | None,
+    logits_at: Tensor | None,
+    count: int,
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+) -> None:
+    """Refuse labels and `logits_at` of a language model that do not fit each other and the inputs.
+
+    Raises:
+        InputError: see `rembert.common.checks`. Values are not looked at inside graphs.
+    """
+    if input_ids is None and inputs_embeds is None:
+        return  # refused by the base model
+    leading = tuple(input_ids.shape) if input_ids is not None else tuple(inputs_embeds.shape[:-1])  # type: ignore[union-attr]
+    shape, meaning = leading, "[tokens]" if len(leading) == 1 else "[batch, sequence]"
+    if logits_at is not None:
+        shape, meaning = _shape("logits_at", logits_at) or (), "of `logits_at`"
+        check_logits_at_shape(shape, leading)
+        check_integers("logits_at", logits_at)
+        values = _values(logits_at)
+        if values is not None and values.size and leading[-1] is not None:
+            check_logits_at(int(values.min()), int(values.max()), leading[-1])
+    if labels is not None:
+        check_class_labels("labels", labels, count, "pieces", shape, meaning)
+
+
+def check_positions(name: str, positions: Tensor | None, batch: int | None) -> None:
     """Refuse answer positions that are not integers [b] (or [b, 1]); any value is allowed.
 
     Raises:
         InputError: quotes the shape or dtype.
     """
-    given = next((tensor for tensor in inputs if tensor is not None), None)
-    if positions is None or given is None:
+    if positions is None:
         return
-    batch = given.shape[0]
     wanted = (batch, 1) if len(positions.shape) == 2 else (batch,)
     check_label_shape(name, tuple(positions.shape), wanted, "[batch]")
     check_integers(name, positions)
+
+
+def count_sequences(input_ids: Tensor | None, inputs_embeds: Tensor | None, cu_seqlens: Tensor | None) -> int | None:
+    """How many sequences a call holds, for the check of its labels; None where unknown, or refused later."""
+    if cu_seqlens is not None:
+        known = hasattr(cu_seqlens, "shape") and len(cu_seqlens.shape) == 1 and cu_seqlens.shape[0] is not None
+        return cu_seqlens.shape[0] - 1 if known else None
+    given = input_ids if input_ids is not None else inputs_embeds
+    return getattr(given, "shape", (None,))[0]
 
 
 def check_integers(name: str, tensor: Tensor) -> None:

@@ -6,15 +6,21 @@ import warnings
 from typing import Any
 
 import keras
+import tensorflow as tf
+from keras import ops
 
+from rembert.common.checks import IGNORE_INDEX
 from rembert.common.config import RemBertConfig
 from rembert.common.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
 from rembert.tf.activations import ACTIVATIONS
 from rembert.tf.cache import Cache
 from rembert.tf.encoder import TFRemBertModel
-from rembert.tf.inputs import accepts_structures, check_token_labels
+from rembert.tf.generation import GenerationMixin
+from rembert.tf.inputs import accepts_structures, check_prediction
 from rembert.tf.layers import RemBertLayerBase, dense, norm
-from rembert.tf.losses import causal_lm_loss, token_loss
+from rembert.tf.linear_cross_entropy import is_plain_linear, linear_cross_entropy
+from rembert.tf.losses import cross_entropy, ignore_padding, next_labels
+from rembert.tf.packing import in_xla
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 
 Tensor = Any
@@ -25,7 +31,8 @@ class TFRemBertLMPredictionHead(RemBertLayerBase):
     """Hidden states to vocabulary logits through the wide output embeddings; Chung et al. (ICLR 2021), section 4."""
 
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
-        super().__init__(config, **kwargs)
+        # The loss casts what it uses of the table: Keras would hand it a copy of all of it in the compute dtype.
+        super().__init__(config, **{"autocast": False, **kwargs})
         self.dense = dense(config, config.output_embedding_size, "dense", self.dtype_policy)
         self.activation = ACTIVATIONS[config.hidden_act]
         self.LayerNorm = norm(config, self.dtype_policy)
@@ -35,9 +42,24 @@ class TFRemBertLMPredictionHead(RemBertLayerBase):
         width = self.config.output_embedding_size
         self.build_parts(dense=self.config.hidden_size, LayerNorm=width, decoder=width)
 
-    def call(self, hidden_states: Tensor) -> Tensor:
-        """[..., e] to [..., v]."""
-        return self.decoder(self.LayerNorm(self.activation(self.dense(hidden_states))))
+    def call(self, hidden_states: Tensor, labels: Tensor | None = None, training: bool | None = None) -> Tensor:
+        """[..., e] to [..., v]; or, given labels [...], to their mean cross entropy, without holding all logits."""
+        if labels is None:
+            return self.decoder(self.transform(hidden_states))
+        hidden_states = ops.reshape(hidden_states, (-1, self.config.hidden_size))
+        labels = ops.reshape(labels, (-1,))
+        if not in_xla():  # which must know every shape
+            counted = tf.where(labels != IGNORE_INDEX)[:, 0]
+            hidden_states, labels = tf.gather(hidden_states, counted), tf.gather(labels, counted)
+        states = self.transform(hidden_states)
+        if is_plain_linear(self.decoder):
+            kernel, bias = (variable.value for variable in (self.decoder.kernel, self.decoder.bias))
+            return linear_cross_entropy(states, kernel, bias, labels, bool(training))
+        return cross_entropy(self.decoder(states), labels)
+
+    def transform(self, hidden_states: Tensor) -> Tensor:
+        """[..., e] to [..., output_embedding_size], what the output embeddings are compared with."""
+        return self.LayerNorm(self.activation(self.dense(hidden_states)))
 
 
 @keras.saving.register_keras_serializable("rembert")
@@ -51,13 +73,33 @@ class TFRemBertOnlyMLMHead(RemBertLayerBase):
     def build(self, input_shape: Any = None) -> None:
         self.build_parts(predictions=None)
 
-    def call(self, hidden_states: Tensor) -> Tensor:
-        """[..., e] to [..., v]."""
-        return self.predictions(hidden_states)
+    def call(self, hidden_states: Tensor, labels: Tensor | None = None, training: bool | None = None) -> Tensor:
+        """As `TFRemBertLMPredictionHead`."""
+        return self.predictions(hidden_states, labels, training=training)
+
+
+class TFRemBertLanguageModel(TFRemBertPreTrainedModel):
+    """What both language models share: logits where they are wanted, the loss where labels count."""
+
+    def get_output_embeddings(self) -> keras.layers.Dense:
+        return self.cls.predictions.decoder
+
+    def predict_pieces(
+        self, hidden_states: Tensor, labels: Tensor | None, return_logits: bool | None, training: bool | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The loss of `labels` and the logits, each None where it is not wanted.
+
+        Training needs no logits of its own: by default they are left out there when labels are given.
+        """
+        wants_logits = not (training and labels is not None) if return_logits is None else return_logits
+        if not wants_logits:
+            return None if labels is None else self.cls(hidden_states, labels, training=training), None
+        logits = self.cls(hidden_states)
+        return None if labels is None else cross_entropy(logits, labels), logits
 
 
 @keras.saving.register_keras_serializable("rembert")
-class TFRemBertForMaskedLM(TFRemBertPreTrainedModel):
+class TFRemBertForMaskedLM(TFRemBertLanguageModel):
     """Predicts the pieces under `[MASK]`."""
 
     head = "masked-lm"
@@ -75,9 +117,6 @@ class TFRemBertForMaskedLM(TFRemBertPreTrainedModel):
     def build(self, input_shape: Any = None) -> None:
         self.build_parts(rembert=None, cls=None)
 
-    def get_output_embeddings(self) -> keras.layers.Dense:
-        return self.cls.predictions.decoder
-
     @accepts_structures
     def call(
         self,
@@ -89,20 +128,30 @@ class TFRemBertForMaskedLM(TFRemBertPreTrainedModel):
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        logits_at: Tensor | None = None,
+        return_logits: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         training: bool | None = None,
     ) -> MaskedLMOutput | tuple[Any, ...]:
-        """Logits [b, s, v], and the mean loss of `labels` [b, s] (piece ids; -100 and padding are ignored).
+        """Logits [b, s, v], and the mean loss of `labels`. The arguments not named here are those of `TFRemBertModel`.
 
-        The other arguments are those of `TFRemBertModel`.
+        Of packed inputs logits are [t, v], `labels` [t], `logits_at` [k].
+
+        Args:
+            labels: [b, s] piece ids; -100 and labels on padding are ignored.
+            logits_at: [b, k] positions: logits are [b, k, v], of these alone, and `labels` are [b, k].
+            return_logits: whether to return logits; by default unless `training` is true and `labels` are given.
+                Without them the loss takes far less time and memory: it looks at labelled positions only.
 
         Raises:
-            InputError: arguments that do not go together, or labels outside the vocabulary.
+            InputError: arguments that do not go together, labels outside the vocabulary, or positions outside the
+                sequence.
         """
-        if labels is not None:
-            check_token_labels(labels, self.config.vocab_size, "pieces", input_ids, inputs_embeds)
+        check_prediction(labels, logits_at, self.config.vocab_size, input_ids, inputs_embeds)
         outputs = self.rembert(
             input_ids,
             attention_mask,
@@ -115,11 +164,17 @@ class TFRemBertForMaskedLM(TFRemBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
             training=training,
         )
-        logits = self.cls(outputs.last_hidden_state)
+        states = outputs.last_hidden_state
+        if logits_at is not None:
+            states, attention_mask = at_positions(states, attention_mask, logits_at)
+        targets = None if labels is None else ignore_padding(labels, attention_mask)
+        loss, logits = self.predict_pieces(states, targets, return_logits, training)
         result = MaskedLMOutput(
-            loss=None if labels is None else token_loss(logits, labels, attention_mask),
+            loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -128,7 +183,7 @@ class TFRemBertForMaskedLM(TFRemBertPreTrainedModel):
 
 
 @keras.saving.register_keras_serializable("rembert")
-class TFRemBertForCausalLM(TFRemBertPreTrainedModel):
+class TFRemBertForCausalLM(GenerationMixin, TFRemBertLanguageModel):
     """Predicts the next piece. A model of its own needs `is_decoder=True`."""
 
     head = "causal-lm"
@@ -144,9 +199,6 @@ class TFRemBertForCausalLM(TFRemBertPreTrainedModel):
     def build(self, input_shape: Any = None) -> None:
         self.build_parts(rembert=None, cls=None)
 
-    def get_output_embeddings(self) -> keras.layers.Dense:
-        return self.cls.predictions.decoder
-
     @accepts_structures
     def call(
         self,
@@ -159,21 +211,32 @@ class TFRemBertForCausalLM(TFRemBertPreTrainedModel):
         encoder_attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         labels: Tensor | None = None,
+        logits_at: Tensor | None = None,
+        return_logits: bool | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         training: bool | None = None,
     ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
-        """Logits [b, s, v], and the mean loss of `labels` [b, s], where logits at i predict the label at i + 1.
+        """Logits [b, s, v], and the mean loss of `labels`. The arguments not named here are those of `TFRemBertModel`.
 
-        Labels of -100 and on padding are ignored. The other arguments are those of `TFRemBertModel`.
+        Of packed inputs logits are [t, v], `labels` [t], `logits_at` [k].
+
+        Args:
+            labels: [b, s] piece ids, where logits at i predict the label at i + 1; -100, labels on padding and what
+                padding would predict are ignored.
+            logits_at: [b, k] positions: logits are [b, k, v], of these alone, and `labels` are [b, k], what each of
+                them predicts.
+            return_logits: as in `TFRemBertForMaskedLM`.
 
         Raises:
-            InputError: arguments that do not go together, or labels outside the vocabulary.
+            InputError: arguments that do not go together, labels outside the vocabulary, or positions outside the
+                sequence.
         """
-        if labels is not None:
-            check_token_labels(labels, self.config.vocab_size, "pieces", input_ids, inputs_embeds)
+        check_prediction(labels, logits_at, self.config.vocab_size, input_ids, inputs_embeds)
         outputs = self.rembert(
             input_ids,
             attention_mask,
@@ -187,11 +250,19 @@ class TFRemBertForCausalLM(TFRemBertPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
             training=training,
         )
-        logits = self.cls(outputs.last_hidden_state)
+        states, targets = outputs.last_hidden_state, labels
+        if logits_at is not None:
+            states, attention_mask = at_positions(states, attention_mask, logits_at)
+            targets = None if labels is None else ignore_padding(labels, attention_mask)
+        elif labels is not None:
+            targets = next_labels(labels, attention_mask, cu_seqlens)
+        loss, logits = self.predict_pieces(states, targets, return_logits, training)
         result = CausalLMOutputWithCrossAttentions(
-            loss=None if labels is None else causal_lm_loss(logits, labels, attention_mask),
+            loss=loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
@@ -199,3 +270,20 @@ class TFRemBertForCausalLM(TFRemBertPreTrainedModel):
             cross_attentions=outputs.cross_attentions,
         )
         return self.finish(result, return_dict)
+
+
+def at_positions(
+    hidden_states: Tensor, attention_mask: Tensor | None, positions: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The states, and a mask of tokens, at chosen positions.
+
+    Args:
+        hidden_states: [b, s, e], or [t, e] of packed sequences.
+        attention_mask: as the model took it.
+        positions: [b, k], or [k] of packed sequences.
+    """
+    batch_dims = len(hidden_states.shape) - 2
+    if attention_mask is not None and len(attention_mask.shape) == 2:
+        length = ops.shape(hidden_states)[1]
+        attention_mask = tf.gather(attention_mask[:, -length:], positions, batch_dims=1)
+    return tf.gather(hidden_states, positions, batch_dims=batch_dims), attention_mask

@@ -11,6 +11,7 @@ from rembert.tf.activations import ACTIVATIONS
 from rembert.tf.attention import TFRemBertAttention
 from rembert.tf.cache import LayerCache
 from rembert.tf.layers import RemBertLayerBase, dense, norm
+from rembert.tf.packing import Packing
 
 Tensor = Any
 
@@ -71,23 +72,30 @@ class TFRemBertLayer(RemBertLayerBase):
     def call(
         self,
         hidden_states: Tensor,
-        bias: Tensor | None = None,
+        bias: Tensor | tuple[Tensor, ...] | None = None,
         source: Tensor | None = None,
         source_bias: Tensor | None = None,
         cached: LayerCache | None = None,
+        packing: Packing | None = None,
         training: bool | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor | None, LayerCache]:
-        """[b, s, e] to [b, s, e], with self- and cross-attention's probabilities (or None) and the layer's cache.
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, LayerCache]:
+        """[b, s, e] or packed [t, e] to the same, with self- and cross-attention's probabilities (or None) and the
+        layer's cache.
 
         Cross-attention is left out when neither a source nor its cached keys are given.
 
         Args:
-            bias: self-attention's, [b or 1, 1, s or 1, t], or None.
+            bias: self-attention's, [b or 1, 1, s or 1, t], or None; of packed states one for each group.
             source: encoder states for cross-attention, [b, source, e], or None.
             source_bias: cross-attention's, [b, 1, s or 1, source], or None.
+            packing: of packed states, which have neither source nor cache; None for [b, s, e].
         """
         hidden_states, probabilities, cache = self.attention(
-            hidden_states, bias, cached=cached[:2] if cached is not None else None, training=training
+            hidden_states,
+            bias,
+            cached=cached[:2] if cached is not None else None,
+            packing=packing,
+            training=training,
         )
         cross_probabilities = None
         cached_source = cached[2:] if cached is not None and len(cached) == 4 else None

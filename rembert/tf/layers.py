@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from rembert.common.config import RemBertConfig
 from rembert.tf.initialization import normal
@@ -38,6 +40,30 @@ def build_parts(whole: keras.layers.Layer, widths: dict[str, int | None]) -> Non
         for layer in part if isinstance(part, list | tuple) else [part]:
             if not layer.built:
                 layer.build((None, None, width))
+
+
+def computed_again(layer: keras.layers.Layer) -> Callable[..., tuple[Any, None, None, tuple[()]]]:
+    """A layer of the encoder whose insides are computed again in the backward pass, and not kept: less memory.
+
+    Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016). `keras.remat` would draw other dropout masks
+    the second time, which makes the gradients wrong; here both passes get the same seeds. Only the states come back:
+    what the layer returns beside them would be kept.
+    """
+
+    def call(
+        hidden_states: Any, bias: Any = None, *, source: Any = None, **rest: Any
+    ) -> tuple[Any, None, None, tuple[()]]:
+        generators = [each.seed_generator for each in layer._flatten_layers() if hasattr(each, "seed_generator")]
+        seeds = [(generator.state, generator.next()) for generator in generators]
+
+        def states(*given: Any) -> Any:
+            with keras.StatelessScope(state_mapping=seeds):
+                return layer(given[0], bias, source=given[1] if given[1:] else None, **rest)[0]
+
+        given = [hidden_states] if source is None else [hidden_states, source]
+        return tf.recompute_grad(states)(*given), None, None, ()
+
+    return call
 
 
 class RemBertLayerBase(keras.layers.Layer):

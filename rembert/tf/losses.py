@@ -43,11 +43,6 @@ def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None) ->
     return cross_entropy(logits, ignore_padding(labels, attention_mask))
 
 
-def causal_lm_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Cross entropy of every next token: the logits at i predict the label at i + 1. Arguments as `token_loss`."""
-    return cross_entropy(logits[:, :-1], ignore_padding(labels, attention_mask)[:, 1:])
-
-
 def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str) -> Tensor:
     """The loss of a sequence classifier.
 
@@ -61,37 +56,68 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str) -> Tensor:
     logits = _precise(logits)
     targets = ops.reshape(ops.cast(labels, logits.dtype), ops.shape(logits))
     if problem_type == "regression":
-        return ops.mean(ops.square(logits - targets))
-    return ops.mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
+        losses = ops.square(logits - targets)
+    else:
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
+    return ops.sum(losses) / ops.cast(ops.maximum(ops.size(losses), 1), losses.dtype)
 
 
-def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """Mean of the start's and the end's cross entropy; positions of s and more are ignored, negative ones count as 0.
+def span_loss(
+    start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor, attention_mask: Tensor | None = None
+) -> Tensor:
+    """Mean of the start's and the end's cross entropy, where real positions alone compete.
+
+    Positions of s and more and those on padding are ignored; negative ones count as 0.
 
     Args:
         start_logits, end_logits: [b, s].
         starts, ends: [b] or [b, 1] integers.
+        attention_mask: as the model took it; only a [b, s] mask says which positions are padding.
     """
     length = ops.shape(start_logits)[1]
-    losses = [
+    real = None
+    if attention_mask is not None and len(attention_mask.shape) == 2:
+        real = ops.not_equal(attention_mask, ops.zeros((), dtype=attention_mask.dtype))
+    losses = []
+    for logits, positions in ((start_logits, starts), (end_logits, ends)):
         # Clipped as int64: a position beyond int32 stays beyond the sequence.
-        cross_entropy(
-            logits,
-            ops.clip(ops.reshape(ops.cast(positions, "int64"), (-1,)), 0, ops.cast(length, "int64")),
-            ignore_index=length,
-        )
-        for logits, positions in ((start_logits, starts), (end_logits, ends))
-    ]
+        positions = ops.clip(ops.reshape(ops.cast(positions, "int64"), (-1,)), 0, ops.cast(length, "int64"))
+        if real is not None:
+            # Not minus infinity: a row without real positions would have no softmax.
+            logits = _precise(logits)
+            logits = ops.where(real, logits, ops.cast(logits.dtype.min / 2, logits.dtype))
+            held = tf.gather(ops.pad(real, ((0, 0), (0, 1))), positions, batch_dims=1)
+            positions = ops.where(held, positions, ops.cast(length, "int64"))
+        losses.append(cross_entropy(logits, positions, ignore_index=length))
     return (losses[0] + losses[1]) / 2
 
 
 def ignore_padding(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
     """`labels` [b, s] with -100 where the [b, t] mask says padding; t may count cached positions before s."""
+    labels = ops.cast(labels, "int32")  # in a byte, -100 would be 156
     if attention_mask is None or len(attention_mask.shape) != 2:
         return labels
     real = attention_mask[:, -ops.shape(labels)[1] :]
     real = ops.not_equal(real, ops.zeros((), dtype=real.dtype))
-    return ops.where(real, ops.cast(labels, "int32"), IGNORE_INDEX)  # which a byte does not hold
+    return ops.where(real, labels, IGNORE_INDEX)
+
+
+def next_labels(labels: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None = None) -> Tensor:
+    """What each position of a causal language model is to predict: the label after it.
+
+    That is -100 at the end of a sequence, before a label on padding, and where padding itself would have to predict.
+
+    Args:
+        labels: [b, s] integers, or [t] of packed sequences.
+        attention_mask: as `ignore_padding`.
+        cu_seqlens: [n + 1], where the packed sequences start, and t.
+    """
+    labels = ignore_padding(labels, attention_mask)
+    following = ops.concatenate([labels[..., 1:], ops.full_like(labels[..., :1], IGNORE_INDEX)], axis=-1)
+    if cu_seqlens is not None:
+        ends = ops.cast(cu_seqlens[1:, None], "int32") - 1
+        following = tf.tensor_scatter_nd_update(following, ends, ops.full_like(ends[:, 0], IGNORE_INDEX))
+    return ignore_padding(following, attention_mask)
 
 
 def _precise(logits: Tensor) -> Tensor:

@@ -34,11 +34,12 @@ def attention_bias(
     if causal and (attention_mask is None or len(attention_mask.shape) == 2):
         queries = ops.arange(past_length, past_length + length, dtype="int32")[:, None]
         keys = ops.arange(past_length + length, dtype="int32")[None]
-        before = (keys <= queries)[None, None]
+        before = ops.expand_dims(keys <= queries, (0, 1))
     allowed = before
     if attention_mask is not None:
         real = ops.not_equal(attention_mask, ops.zeros((), dtype=attention_mask.dtype))
-        real = real[:, None] if len(real.shape) == 3 else real[:, None, None]
+        # Not an index: LiteRT cuts no booleans.
+        real = ops.expand_dims(real, 1 if len(real.shape) == 3 else (1, 2))
         allowed = real if before is None else ops.logical_and(real, before)
         nothing = ops.logical_not(ops.any(allowed, axis=-1, keepdims=True))
         allowed = ops.logical_or(allowed, nothing if before is None else ops.logical_and(nothing, before))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
@@ -11,14 +15,18 @@ import numpy as np
 
 from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
 from rembert.bridge.tensors import DTYPES, is_float
+from rembert.common.checks import resized_vocabulary
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import ConfigError
+from rembert.common.errors import CheckpointError, ConfigError, InputError
 from rembert.common.hub import locate
-from rembert.common.loading import loading_config, settle
+from rembert.common.loading import loading_config, require_all, settle
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import BASE_PREFIX, HEADS, Kind, Parameter, match, parameters
-from rembert.tf.initialization import initialization_left_out, normal
+from rembert.common.parameters import BASE_PREFIX, HEADS, Kind, Parameter, head_config, match, parameters
+from rembert.tf.adaptation import adapt, adaptations, check_plain, is_adapted, merged
+from rembert.tf.initialization import Stored, building_left_out, is_building_left_out, normal
 from rembert.tf.layers import build_parts
+from rembert.tf.serving import padding_left_in, serving_signature
+from rembert.tf.training import TrainableModel
 
 # What Keras calls a parameter, by kind: the attribute of the layer that holds it.
 _ATTRIBUTES = {
@@ -30,7 +38,7 @@ _ATTRIBUTES = {
 }
 
 
-class TFRemBertPreTrainedModel(keras.Model):
+class TFRemBertPreTrainedModel(TrainableModel):
     """Base of the model classes. A subclass sets `head`, a key of the parameter table's `HEADS`."""
 
     head: ClassVar[str]
@@ -45,11 +53,14 @@ class TFRemBertPreTrainedModel(keras.Model):
         config.validate()
         # Keras would cast every float argument to the compute dtype, labels included; the layers cast what they use.
         super().__init__(**{"autocast": False, **kwargs})
-        self.config = config
+        self.config = head_config(config, self.head)
+        # `fit` chooses XLA by itself on a GPU: it would compile anew for every length, and compute all padding.
+        self.supports_jit = False
 
     def post_init(self) -> None:
         """Make the weights: all shapes follow from the configuration, no input is needed."""
-        self.build()
+        if not is_building_left_out():
+            self.build()
 
     def build_parts(self, /, **widths: int | None) -> None:
         """Make the weights of parts; see `rembert.tf.layers.build_parts`."""
@@ -58,13 +69,20 @@ class TFRemBertPreTrainedModel(keras.Model):
     def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in self._own_arguments}
         dtype = keras.saving.serialize_keras_object(self.dtype_policy)
-        return {"config": self.config.to_dict(), "name": self.name, "dtype": dtype, **own}
+        return {"config": self.config.to_dict(), "name": self.name, "dtype": dtype, **own, **self._adaptations()}
+
+    def _adaptations(self) -> dict[str, Any]:
+        done = adaptations(self)
+        return {"adaptations": done} if done else {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> TFRemBertPreTrainedModel:
         settings = dict(config)
         settings["dtype"] = keras.saving.deserialize_keras_object(settings["dtype"])
-        return cls(RemBertConfig.from_dict(settings.pop("config")), **settings)
+        done = settings.pop("adaptations", {})
+        model = cls(RemBertConfig.from_dict(settings.pop("config")), **settings)
+        adapt(model, done)
+        return model
 
     # ------------------------------------------------------------------ parts
 
@@ -85,10 +103,92 @@ class TFRemBertPreTrainedModel(keras.Model):
         """The output table of a language model, a linear layer to [.., vocab_size]; None for other heads."""
         return None
 
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        """How many numbers the parameters hold."""
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> keras.layers.Embedding:
+        """Change how many pieces the vocabulary has: the input table, and a language model's output table and bias.
+
+        Rows that stay keep their numbers; rows that come are initialised as those of a new model are, and the new
+        biases are 0. A model that was compiled must be compiled anew: its optimiser knows the old tables.
+
+        Args:
+            new_num_tokens: pieces wanted; None for as many as there are.
+            pad_to_multiple_of: rounds the number up to a multiple of this.
+
+        Returns:
+            The input embeddings.
+
+        Raises:
+            InputError: a number that is none, one that would cut off a special piece, or a table that is no plain one
+                (quantised, or with an adapter).
+        """
+        size = resized_vocabulary(self.config, new_num_tokens, pad_to_multiple_of)
+        table, output = self.get_input_embeddings(), self.get_output_embeddings()
+        for layer, plain in ((table, keras.layers.Embedding), (output, keras.layers.Dense)):
+            if layer is not None and (type(layer) is not plain or layer.quantization_mode or layer.lora_enabled):
+                raise InputError(
+                    f"Only plain tables can be resized. Received: a {type(layer).__name__} with "
+                    f"`quantization_mode={layer.quantization_mode}` and `lora_enabled={layer.lora_enabled}`. Resize "
+                    "before quantisation and adapters."
+                )
+        if size == self.config.vocab_size:
+            return table
+        draw = normal(self.config.initializer_range)
+        self._resize(table, {"_embeddings": (0, draw)}, size)
+        table.input_dim = size
+        if output is not None:
+            self._resize(output, {"_kernel": (1, draw), "bias": (0, keras.initializers.Zeros())}, size)
+            output.units = size
+        self.config.vocab_size = size
+        self.train_function = self.test_function = self.predict_function = None  # traced with the old tables
+        return table
+
+    @staticmethod
+    def _resize(layer: keras.layers.Layer, axes: dict[str, tuple[int, Any]], size: int) -> None:
+        """Give a layer's variables, by attribute with axis and initialiser, `size` rows or columns.
+
+        Keras' variables keep their shape, so they are replaced, as Keras' own layers do it for adapters.
+        """
+        was_locked = layer._tracker.locked
+        layer._tracker.unlock()
+        for attribute, (axis, initializer) in axes.items():
+            old = getattr(layer, attribute)
+            kept = np.take(np.asarray(old.value), range(min(size, old.shape[axis])), axis)
+            shape = [*old.shape]
+            shape[axis] = size - kept.shape[axis]
+            fresh = np.asarray(initializer(shape, dtype=old.dtype))
+            layer._untrack_variable(old)
+            new = layer.add_weight(
+                shape=[size if index == axis else length for index, length in enumerate(old.shape)],
+                initializer=keras.initializers.Zeros(),
+                name=old.name,
+                dtype=old.dtype,
+                trainable=old.trainable,
+            )
+            new.assign(np.concatenate([kept, fresh], axis))
+            setattr(layer, attribute, new)
+        if was_locked:
+            layer._tracker.lock()
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Train with the insides of every layer computed again in the backward pass and not kept: less memory."""
+        self.get_base_model().encoder.checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep the insides of the layers for the backward pass again."""
+        self.get_base_model().encoder.checkpointing = False
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is on."""
+        return self.get_base_model().encoder.checkpointing
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the parameters hold, with or without those of the input tables."""
+        layers = self._flatten_layers() if exclude_embeddings else ()
+        tables = {id(layer.embeddings) for layer in layers if isinstance(layer, keras.layers.Embedding)}
         variables = self.trainable_weights if only_trainable else self.weights
-        return sum(int(np.prod(variable.shape)) for variable in variables)
+        return sum(int(np.prod(variable.shape)) for variable in variables if id(variable) not in tables)
 
     def parameter_table(self) -> dict[str, Parameter]:
         """This model's entries of the parameter table, by canonical name."""
@@ -96,13 +196,17 @@ class TFRemBertPreTrainedModel(keras.Model):
 
     def variable(self, parameter: Parameter) -> keras.Variable:
         """The variable of a parameter; a dense kernel is [in, out], the transpose of the table's shape."""
+        return getattr(self._holder(parameter), _ATTRIBUTES[parameter.kind])
+
+    def _holder(self, parameter: Parameter) -> Any:
+        """The layer that has a parameter."""
         path = parameter.name.removeprefix(BASE_PREFIX) if self.head == "model" else parameter.name
         *steps, _ = path.split(".")
         holder: Any = self
         for step in steps:
             # `output` is a property of every Keras layer: the part of that name is the attribute `out`.
             holder = holder[int(step)] if step.isdigit() else getattr(holder, "out" if step == "output" else step)
-        return getattr(holder, _ATTRIBUTES[parameter.kind])
+        return holder
 
     def finish(self, outputs: ModelOutput, return_dict: bool | None) -> Any:
         """`outputs` itself, or its tuple where `return_dict` (by default the configuration's) is False."""
@@ -126,8 +230,8 @@ class TFRemBertPreTrainedModel(keras.Model):
     ) -> Any:
         """Load a checkpoint.
 
-        The file is mapped into memory and each tensor copied once, into its variable. No dummy input is needed, no
-        random number is drawn for a weight that the file holds.
+        The file is mapped into memory and each tensor copied once, into the memory of its variable. No dummy input is
+        needed, no initialiser runs for a weight that the file holds.
 
         Args:
             name_or_path: a checkpoint directory, a file of weights, or a name on the Hugging Face Hub.
@@ -158,7 +262,7 @@ class TFRemBertPreTrainedModel(keras.Model):
             if wanted == "auto":
                 # Of weights: beside them an old checkpoint may have integers, which are none.
                 wanted = next(info.dtype.name for info in checkpoint.tensors.values() if is_float(info.dtype))
-            with initialization_left_out():
+            with building_left_out():
                 model = cls(model_config, dtype=getattr(wanted, "name", wanted), **arguments)
             table = model.parameter_table()
             fit = match(table, {name: info.shape for name, info in checkpoint.tensors.items()})
@@ -169,30 +273,29 @@ class TFRemBertPreTrainedModel(keras.Model):
                 ignore_mismatched_sizes=ignore_mismatched_sizes,
                 report_only=output_loading_info,
             )
-            for canonical, stored in fit.found.items():
-                array = checkpoint.read(stored)
-                is_kernel = table[canonical].kind is Kind.KERNEL
-                _assign(model.variable(table[canonical]), array.T if is_kernel else array)
-        for canonical in fit.fresh:
-            model._initialize_fresh(table[canonical])
+            model._build_from({table[name]: partial(checkpoint.read, fit.found[name]) for name in fit.found})
         model_config.dtype = model.variable_dtype
         return (model, report) if output_loading_info else model
 
     def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: int | str = "5GB") -> None:
         """Write `model.safetensors` (or shards and their index) and `config.json` into `directory`.
 
-        The files are the ones that PyTorch writes and reads. Other files in the directory stay as they are. Every
-        file appears complete, or not at all.
+        The files are the ones that PyTorch writes and reads. What LoRA has learned is added to the weights. Other
+        files in the directory stay as they are. Every file appears complete, or not at all.
 
         Args:
             directory: made where it is missing.
             max_shard_size: bytes, or text such as '5GB'; larger models are split into several files.
+
+        Raises:
+            InputError: the model is quantized: a checkpoint holds floating-point weights.
         """
+        check_plain(self, "saved as a checkpoint")
         table = self.parameter_table()
         tensors = {}
         for canonical, parameter in table.items():
             name = canonical.removeprefix(BASE_PREFIX) if self.head == "model" else canonical
-            tensors[name] = _as_source(self.variable(parameter), parameter)
+            tensors[name] = _as_source(self._holder(parameter), parameter)
         config = RemBertConfig.from_dict(self.config.to_dict())
         config.architectures = [HEADS[self.head].architecture]
         config.dtype = self.variable_dtype
@@ -200,29 +303,79 @@ class TFRemBertPreTrainedModel(keras.Model):
         save_safetensors(directory, tensors, max_shard_size=max_shard_size)
         config.save_pretrained(directory)
 
+    def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Keras' `load_weights`, which first says all that does not fit.
+
+        Raises:
+            CheckpointError: a damaged file, or one of another head, size or quantization.
+        """
+        path = Path(filepath)
+        adapted = is_adapted(self)
+        if not skip_mismatch and not adapted and path.name.endswith((".weights.h5", ".keras")):
+            with open_checkpoint(path) as checkpoint:
+                # What the reader takes for no weights: the optimizer's, dropout's seeds, and weights in integers.
+                if any(not re.search(r"optimizer/|seed_generator", name) for name in checkpoint.left_out):
+                    raise CheckpointError(
+                        f"{path} holds quantized weights. Call `model.quantize` before `load_weights`. Received: a "
+                        f"{type(self).__name__} that is not quantized."
+                    )
+                fit = match(self.parameter_table(), {name: info.shape for name, info in checkpoint.tensors.items()})
+            require_all(fit, source=str(path), model=type(self).__name__)
+        try:
+            super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+        except (ValueError, KeyError, OSError) as problem:
+            raise CheckpointError(f"{path} does not fit {type(self).__name__}. {_shortened(problem)}") from problem
+
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keras' `export`, of the three usual inputs by name where `input_signature` is left out.
+
+        LiteRT gets a graph that computes padding too: it has nothing to take it out with. `rembert.tf.exporting`
+        writes the same and compares the result.
+
+        Raises:
+            InputError: `format="onnx"`.
+        """
+        if format == "onnx":
+            # Keras goes through tf2onnx, whose 1.17 writes a wrong reshape that ONNX Runtime 1.32 stops at.
+            raise InputError(
+                "`format` must be 'tf_saved_model' or 'litert'. Use `rembert export --to onnx`, which goes through "
+                "PyTorch. Received: `format='onnx'`."
+            )
+        if input_signature is None:
+            input_signature = [serving_signature(self.config, self.head, self.compute_dtype)]
+        with contextlib.nullcontext() if format == "tf_saved_model" else padding_left_in(self):
+            super().export(filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs)
+
     # The constructor's arguments beside `config` that `from_pretrained` passes on and `get_config` writes.
     _own_arguments: ClassVar[tuple[str, ...]] = ()
 
-    def _initialize_fresh(self, parameter: Parameter) -> None:
-        """Fresh values for a parameter that the checkpoint does not hold; biases and norms have theirs already."""
-        if parameter.kind in (Kind.KERNEL, Kind.EMBEDDING):
-            variable = self.variable(parameter)
-            variable.assign(normal(self.config.initializer_range)(variable.shape, dtype=variable.dtype))
+    def _build_from(self, stored: Mapping[Parameter, Callable[[], np.ndarray]]) -> None:
+        """Make the weights: of what is stored where it is, fresh ones for the rest."""
+        own = []
+        for parameter, read in stored.items():
+            holder, name = self._holder(parameter), f"{_ATTRIBUTES[parameter.kind]}_initializer"
+            own.append((holder, name, getattr(holder, name)))
+            setattr(holder, name, Stored(read, turned=parameter.kind is Kind.KERNEL))
+        self.build()
+        for holder, name, initializer in own:
+            setattr(holder, name, initializer)
 
 
-def _assign(variable: keras.Variable, array: np.ndarray) -> None:
-    variable.assign(array if array.dtype.name == variable.dtype else array.astype(DTYPES[variable.dtype]))
+def _as_source(layer: keras.layers.Layer, parameter: Parameter) -> TensorSource:
+    def read() -> np.ndarray:
+        value = merged(layer, parameter)
+        return np.ascontiguousarray(value.T if parameter.kind is Kind.KERNEL else value)
+
+    return TensorSource(shape=parameter.shape, dtype=DTYPES[layer.variable_dtype], read=read)
 
 
-def _as_source(variable: keras.Variable, parameter: Parameter) -> TensorSource:
-    read: Callable[[], np.ndarray]
-    if parameter.kind is Kind.KERNEL:
-
-        def read() -> np.ndarray:
-            return np.ascontiguousarray(np.asarray(variable.value).T)
-    else:
-
-        def read() -> np.ndarray:
-            return np.ascontiguousarray(np.asarray(variable.value))
-
-    return TensorSource(shape=parameter.shape, dtype=DTYPES[variable.dtype], read=read)
+def _shortened(problem: Exception) -> str:
+    text = " ".join(str(problem).split())
+    return text if len(text) <= 400 else text[:400] + " …"

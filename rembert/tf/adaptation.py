@@ -1,0 +1,148 @@
+"""What becomes of layers after they are made: Keras' LoRA, int8 weights, and weights left out of training.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022), section 4.1: W + (alpha / rank) A B, where
+A and B alone are trained. Keras knows how a layer does this and how it quantizes itself; here stands which layers do,
+and what a saved model has to remember of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from rembert.common.errors import InputError
+from rembert.common.parameters import BASE_PREFIX, Kind, Parameter
+
+Model = Any  # a TFRemBertPreTrainedModel, whose file imports this one
+
+
+def enable_lora(
+    model: Model, rank: int, *, alpha: float | None = None, targets: Sequence[str] = ("query", "value")
+) -> None:
+    """Give linear layers of the encoder a trainable part of low rank, and leave the encoder's own weights as they are.
+
+    What a head adds to the encoder goes on training. The model computes the same as before until it is trained.
+    `save_pretrained` and `save_weights` write the sum of both parts.
+
+    Args:
+        model: any of the model classes, quantized or not. It must be compiled afterwards, not before.
+        rank: of the trainable part, 1 or more.
+        alpha: the trainable part counts alpha / rank; by default 1.
+        targets: the last part of the layers' names: `query`, `key`, `value`, `dense`.
+
+    Raises:
+        InputError: a rank below 1, a name that no layer has, or a model that has LoRA already.
+    """
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise InputError(f"`rank` must be a whole number of 1 or more. Received: `rank={rank!r}`.")
+    if isinstance(targets, str):
+        targets = (targets,)
+    chosen, names = [], set()
+    for name, parameter in model.parameter_table().items():
+        if parameter.kind is Kind.KERNEL and name.startswith(BASE_PREFIX):
+            last = name.split(".")[-2]
+            names.add(last)
+            if last in targets:
+                chosen.append(model._holder(parameter))
+    unknown = [name for name in targets if name not in names]
+    if unknown or not chosen:
+        received = ", ".join(unknown) or "none"
+        raise InputError(f"`targets` must be names of {', '.join(sorted(names))}. Received: {received}.")
+    if any(layer.lora_enabled for layer in chosen):
+        raise InputError("`model` has LoRA already: it can be given only once to each layer.")
+    for variable in _own_variables(model.get_base_model()):
+        variable.trainable = False
+    for layer in chosen:
+        layer.enable_lora(rank, lora_alpha=alpha)
+
+
+def adaptations(model: Model) -> dict[str, Any]:
+    """What a saved model remembers of its layers beside the configuration; empty where nothing was done to them.
+
+    Returns:
+        `layers`: by name, the quantized dtype policy and LoRA's rank and alpha. `frozen`: parameters out of training.
+    """
+    layers: dict[str, dict[str, Any]] = {}
+    frozen = []
+    for name, layer, parameter in _holders(model):
+        done: dict[str, Any] = {}
+        if layer.dtype_policy.quantization_mode is not None:
+            done["quantization"] = layer.dtype_policy.quantization_mode
+        if getattr(layer, "lora_enabled", False):
+            done |= {"lora_rank": layer.lora_rank, "lora_alpha": layer.lora_alpha}
+        if done and parameter.kind in (Kind.KERNEL, Kind.EMBEDDING):
+            layers[name.rpartition(".")[0]] = done
+        variable = _variable(layer, parameter)
+        if not variable.trainable and not (done and parameter.kind is not Kind.BIAS):
+            frozen.append(name)
+    return {key: value for key, value in (("layers", layers), ("frozen", frozen)) if value}
+
+
+def adapt(model: Model, done: Mapping[str, Any]) -> None:
+    """Do to a fresh model what `adaptations` remembers; its weights are loaded afterwards."""
+    layers, frozen = done.get("layers", {}), set(done.get("frozen", ()))
+    for name, layer, parameter in _holders(model):
+        if name in frozen:
+            _variable(layer, parameter).trainable = False
+        own = layers.get(name.rpartition(".")[0])
+        if own and parameter.kind in (Kind.KERNEL, Kind.EMBEDDING):
+            if "quantization" in own:
+                layer.quantize(own["quantization"])
+            if "lora_rank" in own:
+                layer.enable_lora(own["lora_rank"], lora_alpha=own["lora_alpha"])
+
+
+def is_adapted(model: Model) -> bool:
+    """Whether a layer is quantized or has LoRA: it then has other variables than the parameter table says."""
+    return "layers" in adaptations(model)
+
+
+def check_plain(model: Model, purpose: str) -> None:
+    """Refuse a quantized model where numbers of the original kind are needed.
+
+    Raises:
+        InputError: names a layer and how it is quantized.
+    """
+    for name, own in adaptations(model).get("layers", {}).items():
+        if "quantization" in own:
+            raise InputError(
+                f"A quantized model cannot be {purpose}, which holds floating-point weights. Save it with "
+                f"`model.save('NAME.keras')` or `model.save_weights('NAME.weights.h5')`. Received: {name} in "
+                f"{own['quantization']}."
+            )
+
+
+def merged(layer: keras.layers.Layer, parameter: Parameter) -> np.ndarray:
+    """A parameter's value with its part of low rank, in the variable's own dtype and Keras' orientation."""
+    value = _variable(layer, parameter).value
+    if getattr(layer, "lora_enabled", False) and parameter.kind in (Kind.KERNEL, Kind.EMBEDDING):
+        a, b = (
+            (layer.lora_kernel_a, layer.lora_kernel_b)
+            if parameter.kind is Kind.KERNEL
+            else (layer.lora_embeddings_a, layer.lora_embeddings_b)
+        )
+        wide = tf.matmul(tf.cast(a.value, tf.float64), tf.cast(b.value, tf.float64)) * (
+            layer.lora_alpha / layer.lora_rank
+        )
+        value = tf.cast(tf.cast(value, tf.float64) + wide, value.dtype)
+    return np.asarray(value)
+
+
+def _holders(model: Model) -> Iterator[tuple[str, keras.layers.Layer, Parameter]]:
+    for name, parameter in model.parameter_table().items():
+        yield name, model._holder(parameter), parameter
+
+
+# The attributes `kernel` and `embeddings` of a layer with LoRA are sums; its variables are found by name.
+def _variable(layer: keras.layers.Layer, parameter: Parameter) -> keras.Variable:
+    names = {Kind.KERNEL: "kernel", Kind.EMBEDDING: "embeddings", Kind.BIAS: "bias", Kind.SCALE: "gamma"}
+    name = names.get(parameter.kind, "beta")
+    return next(variable for variable in layer.variables if variable.name == name)
+
+
+def _own_variables(model: Model) -> list[keras.Variable]:
+    return [variable for variable in model.trainable_variables if tf.as_dtype(variable.dtype).is_floating]

@@ -1,0 +1,101 @@
+"""Batches of a few fixed shapes for XLA and TPUs, which compile anew for every shape.
+
+Elsewhere no such care is needed: padding is taken out of a batch before the layers (see `packing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import tensorflow as tf
+
+from rembert.common.checks import IGNORE_INDEX
+from rembert.common.errors import InputError
+
+
+def bucket_by_length(
+    dataset: tf.data.Dataset,
+    lengths: Sequence[int] = (32, 64, 128, 256, 512),
+    batch_size: int | Sequence[int] = 32,
+    *,
+    pad_token_id: int = 0,
+    drop_remainder: bool = False,
+) -> tf.data.Dataset:
+    """Batch examples of like lengths, padded to one of `lengths`: no other shapes, if remainders are dropped.
+
+    Args:
+        dataset: of single examples: dicts with `input_ids` [s] (or `inputs_embeds` [s, input_embedding_size]), or
+            tuples (dict, labels) or (dict, labels, weights). An `attention_mask` is added where there is none.
+        lengths: what to pad to, rising. An example goes to the first that holds it; one longer than the last is an
+            `InvalidArgumentError` of TensorFlow when it comes up.
+        batch_size: examples in a batch, or one number for each length.
+        pad_token_id: what `input_ids` are padded with. Labels of tokens are padded with -100, all else with 0.
+        drop_remainder: whether to drop the last, smaller batch of each length.
+
+    Raises:
+        InputError: lengths that do not rise, another count of batch sizes, or examples that are no such dicts.
+    """
+    if not lengths or lengths[0] < 1 or any(one >= two for one, two in pairwise(lengths)):
+        raise InputError(f"`lengths` must be positive and rise. Received: `lengths={lengths!r}`.")
+    sizes = [batch_size] * len(lengths) if isinstance(batch_size, int) else list(batch_size)
+    if len(sizes) != len(lengths):
+        raise InputError(
+            f"`batch_size` must be one number, or one for each of the {len(lengths)} lengths. Received: {sizes}."
+        )
+    inputs = _inputs(dataset.element_spec)
+    name = next(
+        (name for name in ("input_ids", "inputs_embeds") if isinstance(inputs, Mapping) and name in inputs), ""
+    )
+    if not name or len(inputs[name].shape) != (1 if name == "input_ids" else 2):
+        raise InputError(
+            "`dataset` must hold single examples, dicts with `input_ids` [s] or `inputs_embeds` [s, width], or tuples "
+            f"that begin with one. Received: {dataset.element_spec}."
+        )
+
+    def masked(*example: Any) -> Any:
+        given = dict(_inputs(example))
+        tf.debugging.assert_less_equal(
+            tf.shape(given[name])[0],
+            lengths[-1],
+            f"An example must have at most {lengths[-1]} tokens, the last of `lengths`. Truncate it, or add a length.",
+        )
+        if "attention_mask" not in given:
+            given["attention_mask"] = tf.ones(tf.shape(given[name])[:1], tf.int32)
+        return given if isinstance(dataset.element_spec, Mapping) else (given, *example[1:])
+
+    dataset = dataset.map(masked, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.bucket_by_sequence_length(
+        lambda *example: tf.shape(_inputs(example)[name])[0],
+        bucket_boundaries=[length + 1 for length in lengths],
+        bucket_batch_sizes=[*sizes, sizes[-1]],  # the last is of longer examples, which there are none of
+        padding_values=_padding(dataset.element_spec, pad_token_id),
+        pad_to_bucket_boundary=True,
+        drop_remainder=drop_remainder,
+    )
+
+
+def _inputs(example: Any) -> Any:
+    return example[0] if isinstance(example, tuple) else example
+
+
+def _padding(spec: Any, pad_token_id: int) -> Any:
+    """What each tensor of an example is padded with."""
+
+    def value(path: tuple[Any, ...], each: tf.TensorSpec) -> Any:
+        fill = 0
+        if path[-1] == "input_ids":
+            fill = pad_token_id
+        elif each.shape.rank and each.dtype.is_integer and (path[-1] == "labels" or path[0] == 1):
+            fill = IGNORE_INDEX
+        return tf.constant(fill, each.dtype)
+
+    def walk(node: Any, path: tuple[Any, ...]) -> Any:
+        if isinstance(node, Mapping):
+            return {name: walk(child, (*path, name)) for name, child in node.items()}
+        if isinstance(node, tuple):
+            return tuple(walk(child, (*path, place)) for place, child in enumerate(node))
+        return None if node is None else value(path, node)
+
+    return walk(spec, ())

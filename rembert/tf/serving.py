@@ -1,0 +1,57 @@
+"""A model as the function that is served: inputs by name, of any batch and length, to outputs by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from rembert.common.config import RemBertConfig
+from rembert.common.exporting import takes_source
+from rembert.common.outputs import ModelOutput
+
+Tensor = Any
+
+
+def serving_signature(config: RemBertConfig, head: str, dtype: str) -> dict[str, tf.TensorSpec]:
+    """The inputs of a served model: `input_ids`, `attention_mask` and `token_type_ids`, int32 of any [b, s].
+
+    A multiple-choice model takes [b, choices, s]; one with cross-attention also `encoder_hidden_states` of `dtype`
+    [b, source, e] and `encoder_attention_mask` [b, source].
+    """
+    shape: list[int | None] = [None] * (3 if head == "multiple-choice" else 2)
+    signature = {name: _spec(name, shape) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    if takes_source(config, head):
+        signature["encoder_hidden_states"] = _spec("encoder_hidden_states", [None, None, config.hidden_size], dtype)
+        signature["encoder_attention_mask"] = _spec("encoder_attention_mask", [None, None])
+    return signature
+
+
+def serve(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's outputs by name for a signature's inputs, without cache; what is a tuple gets numbers."""
+    decodes = {"use_cache": False} if model.head in ("model", "causal-lm") else {}
+    outputs: ModelOutput = model(**inputs, **decodes, return_dict=True, training=False)
+    flat = {}
+    for name, value in outputs.items():
+        if isinstance(value, tuple):
+            flat.update({f"{name}.{index}": part for index, part in enumerate(value)})
+        else:
+            flat[name] = value
+    return flat
+
+
+@contextmanager
+def padding_left_in(model: Any) -> Iterator[None]:
+    """Trace every position: taking padding out needs operations that small runtimes do not have."""
+    before = model.config.attn_implementation
+    model.config.attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        model.config.attn_implementation = before
+
+
+def _spec(name: str, shape: list[int | None], dtype: str = "int32") -> tf.TensorSpec:
+    return tf.TensorSpec(shape, dtype, name=name)

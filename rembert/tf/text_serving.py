@@ -1,0 +1,146 @@
+"""A SavedModel that takes text: SentencePiece inside the graph, through the operations of TensorFlow Text.
+
+Who serves it needs the package `tensorflow_text`, imported once so that TensorFlow knows the operations, and not this
+library.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from rembert.bridge.replacing import new_directory
+from rembert.common.errors import ExportError, InputError, MissingDependencyError
+from rembert.common.exporting import is_export
+from rembert.tf.exporting import SIGNATURE
+from rembert.tf.pretrained import TFRemBertPreTrainedModel
+from rembert.tf.serving import serve
+
+PAIRS = "pairs"
+# What a written model is tried with: scripts, spaces, nothing at all, and more pieces than fit.
+_TRIALS = ["Hello, world.", "  Zażółć\tgęślą jaźń ", "機械学習です。", "", "a b c " * 600]
+
+
+def export_text_savedmodel(
+    model: TFRemBertPreTrainedModel,
+    tokenizer: Any,
+    directory: str | os.PathLike[str],
+    *,
+    max_length: int | None = None,
+    force: bool = False,
+) -> float:
+    """Write a SavedModel from text to the model's outputs, after it was loaded and gave the model's own numbers.
+
+    Its signature `serving_default` takes `text` [b], a batch of strings; `pairs` takes `text` and `text_pair`. A text
+    that is too long loses its end, a pair the end of its longer text. Special tokens come from the graph alone:
+    `[MASK]` in a text is text.
+
+    Args:
+        model: any of the model classes but multiple choice.
+        tokenizer: a `RemBertTokenizer` that neither lower-cases nor strips accents.
+        directory: the directory to make; it appears complete, or not at all.
+        max_length: of the sequences with their special tokens; by default what the model can take.
+        force: replace an export that stands at `directory`.
+
+    Returns:
+        The largest difference from the model on the tokenizer's own ids, as a part of the largest number.
+
+    Raises:
+        MissingDependencyError: `tensorflow_text` is not installed.
+        InputError: a model or tokenizer that cannot be served so, or `directory` exists.
+        ExportError: the results differ by more than 1e-5 of an output's largest number.
+    """
+    try:
+        text = import_module("tensorflow_text")
+    except ImportError:
+        raise MissingDependencyError("tensorflow-text", needed_for="A model that takes text", extra="text") from None
+    if model.head == "multiple-choice":
+        raise InputError("`model` must take one text or a pair. Received: a multiple-choice model.")
+    if tokenizer.do_lower_case or not tokenizer.keep_accents:
+        raise InputError(
+            "`tokenizer` must leave case and accents as they are: the graph has no operation that changes them in the "
+            "same way. Received: one with `do_lower_case=True` or `keep_accents=False`."
+        )
+    longest = model.config.max_position_embeddings
+    length = longest if max_length is None else max_length
+    if not 4 <= length <= longest:
+        raise InputError(f"`max_length` must be from 4 to {longest}. Received: `max_length={max_length!r}`.")
+    served = _TextModel(model, text.SentencepieceTokenizer(tokenizer._model.content), text, tokenizer, length)
+    with new_directory(Path(directory), force=force, replaceable=is_export) as fresh:
+        signatures = {SIGNATURE: served.single.get_concrete_function(), PAIRS: served.pairs.get_concrete_function()}
+        tf.saved_model.save(served, str(fresh), signatures=signatures)
+        loaded = tf.saved_model.load(str(fresh)).signatures
+        others = _TRIALS[1:] + _TRIALS[:1]
+        single = loaded[SIGNATURE](text=tf.constant(_TRIALS))
+        pairs = loaded[PAIRS](text=tf.constant(_TRIALS), text_pair=tf.constant(others))
+        differences = [
+            _difference(model, tokenizer(_TRIALS, **_CALL, max_length=length), single),
+            _difference(model, tokenizer(_TRIALS, others, **_CALL, max_length=length), pairs),
+        ]
+        if not max(differences) <= 1e-5:
+            raise ExportError(f"What was written computes something else: it differs by {max(differences):.1e}.")
+    return max(differences)
+
+
+_CALL = {"padding": True, "truncation": True, "return_tensors": "np"}
+
+
+class _TextModel(tf.Module):
+    def __init__(self, model: Any, pieces: Any, text: Any, tokenizer: Any, length: int) -> None:
+        super().__init__()
+        self._held = [variable.value for variable in model.variables]
+        self._pieces, self._text, self._length = pieces, text, length
+        self._cls, self._sep, self._pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+        self._serve = lambda inputs: serve(model, inputs)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
+    def single(self, text: Any) -> dict[str, Any]:
+        return self._run([self._pieces.tokenize(text)], 2)
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name=name) for name in ("text", "text_pair")],
+        autograph=False,
+    )
+    def pairs(self, text: Any, text_pair: Any) -> dict[str, Any]:
+        return self._run([self._pieces.tokenize(text), self._pieces.tokenize(text_pair)], 3)
+
+    def _run(self, segments: list[Any], special: int) -> dict[str, Any]:
+        ids, types = self._text.combine_segments(_cut(segments, self._length - special), self._cls, self._sep)
+        ids = tf.cast(ids, tf.int32)
+        return self._serve(
+            {
+                "input_ids": ids.to_tensor(self._pad),
+                "attention_mask": tf.ones_like(ids).to_tensor(0),
+                "token_type_ids": tf.cast(types, tf.int32).to_tensor(0),
+            }
+        )
+
+
+def _cut(segments: list[Any], room: int) -> list[Any]:
+    """Ragged rows cut so that they fit together: always the end of the longer one, of equal ones the second."""
+    lengths = [segment.row_lengths() for segment in segments]
+    if len(segments) == 1:
+        kept = [tf.minimum(lengths[0], room)]
+    else:
+        one, other = lengths
+        kept = [tf.maximum(room - other, (room + 1) // 2), tf.maximum(room - one, room // 2)]
+    return [
+        tf.ragged.boolean_mask(segment, tf.ragged.range(length) < limit[:, None])
+        for segment, length, limit in zip(segments, lengths, kept, strict=True)
+    ]
+
+
+def _difference(model: Any, inputs: Any, found: dict[str, Any]) -> float:
+    """The largest difference from the model on a tokenizer's ids; infinite where the shapes differ."""
+    largest = 0.0
+    for name, wanted in serve(model, {key: np.asarray(inputs[key], np.int32) for key in inputs}).items():
+        one, other = np.asarray(wanted, np.float64), np.asarray(found[name], np.float64)
+        if one.shape != other.shape:
+            return float("inf")
+        largest = float(np.maximum(largest, np.abs(one - other).max() / (np.abs(one).max() or 1.0)))
+    return largest

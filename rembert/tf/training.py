@@ -1,0 +1,181 @@
+"""How the models train with Keras' `fit`: with the head's own loss, or with one given to `compile`.
+
+PyTorch has no `fit`, so this file has no twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
+
+from rembert.common.errors import InputError
+from rembert.common.outputs import ModelOutput
+from rembert.tf.inputs import argument_names, by_name
+
+Tensor = Any
+
+LABELS = ("labels", "start_positions", "end_positions")
+LOGITS = ("logits", "start_logits", "end_logits")
+_TAKES_NO_WEIGHTS = (
+    "The own loss of {model} takes no `sample_weight` and no `class_weight`. Give `compile` a Keras `loss`, and the "
+    "labels as `y`. Received: {received}, and `loss=None`."
+)
+
+
+class TrainableModel(keras.Model):
+    """A model whose `call` computes its loss where labels are among its arguments.
+
+    Compiled without a loss it trains with its own: the labels are among the inputs, or come as `y`. Compiled with a
+    loss, that one compares `y`, or the labels among the inputs, with the logits. Metrics do so in both cases.
+    """
+
+    @property
+    def label_names(self) -> list[str]:
+        """The arguments that the head's own loss needs; none where the model has no loss."""
+        return [name for name in argument_names(self.call) if name in LABELS]
+
+    # Keras lets no flags stand among the inputs, so a step's wait here for the call that the step makes.
+    _flags: Mapping[str, bool] = MappingProxyType({})
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **{**self._flags, **kwargs})
+
+    def train_step(self, data: Any) -> Any:
+        with self._in_step():
+            return super().train_step(self._arranged(data))
+
+    def test_step(self, data: Any) -> Any:
+        with self._in_step():
+            return super().test_step(self._arranged(data))
+
+    @contextmanager
+    def _in_step(self) -> Iterator[None]:
+        """Calls inside return what a step needs and no more: outputs by name, no cache, and logits where they count.
+
+        The own loss of a language model does without logits, in far less time and memory.
+        """
+        flags = {"return_dict": True, "use_cache": False}
+        if self._compile_loss is None:
+            flags["return_logits"] = self._compile_metrics is not None
+        names = argument_names(self.call)
+        self._flags = MappingProxyType({name: flag for name, flag in flags.items() if name in names})
+        try:
+            yield
+        finally:
+            del self._flags
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
+        self._check_class_weight(class_weight, x, y)
+        return super().fit(x, y, *args, class_weight=class_weight, **kwargs)
+
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        self._check_class_weight(class_weight, x, y)
+        return super().train_on_batch(x, y, sample_weight, class_weight, return_dict)
+
+    def predict_step(self, data: Any) -> Any:
+        """The outputs without a loss: the scalars of several batches could not be put together."""
+        inputs, labels = self._taken_apart(unpack_x_y_sample_weight(data)[0])
+        return super().predict_step((inputs,) if labels else data)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """The loss given to `compile`, or the head's own, and what layers add to either (`add_loss`)."""
+        if self._compile_loss is None and isinstance(y_pred, ModelOutput) and "loss" in y_pred:
+            # Keras adds up what the devices give: each gives its part of their mean.
+            own = y_pred["loss"] / tf.distribute.get_strategy().num_replicas_in_sync
+            return own + sum(self._aggregate_additional_loss(each) for each in self.losses)
+        y = self._targets(x, y)
+        return super().compute_loss(x, y, _predictions(y_pred, y), sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The metrics given to `compile`, of the logits."""
+        y = self._targets(x, y)
+        return super().compute_metrics(x, y, _predictions(y_pred, y), sample_weight)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Build the compiled loss and metrics from the first device's batch.
+
+        Keras 3.15 builds them from the mean over the devices' batches (keras issue 20585), where ids are no integers
+        any more, and which batches of several lengths do not have.
+        """
+        if iterator is not None and self._distribute_strategy is not None:
+            for _, _, batches in iterator:
+                data_batch = keras.tree.map_structure(
+                    lambda values: self._distribute_strategy.experimental_local_results(values)[0], next(batches)
+                )
+                break
+            iterator = None
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def _arranged(self, data: Any) -> tuple[Any, Any, Any]:
+        """A batch as the loss wants it: labels among the inputs for the head's own, beside them for another."""
+        x, y, sample_weight = unpack_x_y_sample_weight(data)
+        names = self.label_names
+        inputs, labels = self._taken_apart(x)
+        if self._compile_loss is not None:
+            if y is None and not labels:
+                wanted = " or ".join(["`y`", *(f"`{name}` among the inputs" for name in names)])
+                raise InputError(f"The loss given to `compile` needs {wanted}. Received: neither.")
+            return (inputs if labels else x), self._targets(x, y), sample_weight
+        model = type(self).__name__
+        if not names:
+            raise InputError(f"{model} has no loss of its own: give `compile` a `loss`. Received: `loss=None`.")
+        if sample_weight is not None:
+            raise InputError(_TAKES_NO_WEIGHTS.format(model=model, received="weights"))
+        if y is not None:
+            values = y if isinstance(y, Mapping) else by_name(model, y if isinstance(y, tuple | list) else [y], names)
+            labels = {**labels, **values}
+        missing = [name for name in names if labels.get(name) is None]
+        if missing:
+            raise InputError(
+                f"`{missing[0]}` must be among the inputs, as {model} was compiled without a loss and trains with its "
+                f"own. Received: {', '.join([*inputs, *labels]) or 'no inputs by name'}."
+            )
+        return {**inputs, **labels}, None, None
+
+    def _check_class_weight(self, class_weight: Any, x: Any, y: Any) -> None:
+        """Refuse weights of classes that Keras has no `y` to look up in: it would fail without saying so."""
+        if class_weight is None:
+            return
+        if self._compile_loss is None:
+            raise InputError(_TAKES_NO_WEIGHTS.format(model=type(self).__name__, received="`class_weight`"))
+        if y is None and isinstance(x.element_spec if isinstance(x, tf.data.Dataset) else x, Mapping):
+            raise InputError("`class_weight` needs the labels as `y`. Received: inputs alone.")
+
+    def _taken_apart(self, x: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The inputs by name, and the labels that were among them."""
+        together = x if isinstance(x, Mapping | tuple | list) else [x]
+        given = by_name(type(self).__name__, together, argument_names(self.call))
+        labels = {name: value for name, value in given.items() if name in LABELS}
+        return {name: value for name, value in given.items() if name not in labels}, labels
+
+    def _targets(self, x: Any, y: Any) -> Any:
+        """`y`, or in its place the labels among the inputs: one tensor, or one for each logits."""
+        if y is not None or x is None:
+            return y
+        labels = [value for value in self._taken_apart(x)[1].values() if value is not None]
+        return labels[0] if len(labels) == 1 else tuple(labels) or None
+
+
+def _predictions(outputs: Any, targets: Any) -> Any:
+    """What a loss or metric given to `compile` compares with its targets: the logits, in the targets' structure."""
+    if not isinstance(outputs, ModelOutput):
+        return outputs
+    logits = {name: outputs[name] for name in LOGITS if name in outputs}
+    if not logits or isinstance(targets, Mapping):
+        return logits or dict(outputs)
+    return next(iter(logits.values())) if len(logits) == 1 else tuple(logits.values())

@@ -1,0 +1,162 @@
+"""SavedModel and LiteRT files: the goldens' numbers in a process without this library, and what cannot be exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+tf = pytest.importorskip("tensorflow")
+
+from rembert.cli.main import main  # noqa: E402
+from rembert.common import exporting as common  # noqa: E402
+from rembert.common.errors import ExportError, InputError  # noqa: E402
+from rembert.tf import exporting  # noqa: E402
+from rembert.tf.exporting import export_litert, export_savedmodel  # noqa: E402
+from tests.frameworks import GOLDEN, TF, difference, small_config  # noqa: E402
+from tests.parity.cases import CASES, Case, build  # noqa: E402
+from tests.parity.test_goldens import GOLDENS, Golden, _real  # noqa: E402
+
+QUICK = "sequence_classification"
+TAKEN = ("input_ids", "attention_mask", "token_type_ids", "encoder_hidden_states", "encoder_attention_mask")
+
+# Loads an export where neither this library nor Keras can be imported, and writes down what it gives.
+STRANGER = """
+import sys
+sys.modules["rembert"] = sys.modules["keras"] = None
+import numpy as np
+import tensorflow as tf
+served, inputs, outputs = sys.argv[1:]
+function = tf.saved_model.load(served).signatures["serving_default"]
+given = {name: tf.constant(array) for name, array in np.load(inputs).items()}
+np.savez(outputs, **{name: array.numpy() for name, array in function(**given).items()})
+"""
+
+
+def _inputs(golden: Golden) -> dict[str, np.ndarray]:
+    inputs = {name: array for name, array in golden.read()["in"].items() if name in TAKEN}
+    return {name: array if array.dtype.kind == "f" else array.astype(np.int32) for name, array in inputs.items()}
+
+
+def _served_elsewhere(directory: Path, inputs: dict[str, np.ndarray], scratch: Path) -> dict[str, np.ndarray]:
+    np.savez(scratch / "in.npz", **inputs)
+    command = [sys.executable, "-c", STRANGER, str(directory), str(scratch / "in.npz"), str(scratch / "out.npz")]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=scratch, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(np.load(scratch / "out.npz"))
+
+
+def _interpreted(directory: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    runner = tf.lite.Interpreter(str(directory / "model.tflite")).get_signature_runner()
+    return dict(runner(**inputs))
+
+
+def _agrees(found: dict[str, np.ndarray], golden: Golden) -> None:
+    wanted, mask = golden.read()["out"], golden.read()["in"]["attention_mask"]
+    assert found
+    for name, array in found.items():
+        assert array.shape == wanted[name].shape
+        assert difference(_real(name, array, mask), _real(name, wanted[name], mask)) <= 1e-5, name
+
+
+def test_served_by_a_process_without_this_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (golden,) = (golden for golden in GOLDENS if golden.directory == QUICK)
+    assert main(["export", str(GOLDEN / QUICK), str(tmp_path / "out"), "--to", "savedmodel"]) == 0
+    assert "logits" in capsys.readouterr().out
+    _agrees(_served_elsewhere(tmp_path / "out", _inputs(golden), tmp_path), golden)
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+def test_the_interpreter_gives_the_goldens_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (golden,) = (golden for golden in GOLDENS if golden.directory == QUICK)
+    assert main(["export", str(GOLDEN / QUICK), str(tmp_path / "out"), "--to", "litert", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["files"] == ["config.json", "model.tflite"]
+    assert 0 < report["differences"]["logits"] <= 1e-5
+    _agrees(_interpreted(tmp_path / "out", _inputs(golden)), golden)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+@pytest.mark.parametrize("golden", GOLDENS, ids=lambda golden: golden.directory)
+def test_every_golden(golden: Golden, tmp_path: Path) -> None:
+    for target in ("savedmodel", "litert"):
+        assert main(["export", str(GOLDEN / golden.directory), str(tmp_path / target), "--to", target, "--quiet"]) == 0
+    _agrees(_served_elsewhere(tmp_path / "savedmodel", _inputs(golden), tmp_path), golden)
+    _agrees(_interpreted(tmp_path / "litert", _inputs(golden)), golden)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_head_in_float64_and_seen_from_inside(case: Case, tmp_path: Path) -> None:
+    config = case.config(num_hidden_layers=1, output_hidden_states=True, output_attentions=True)
+    done = export_savedmodel(build(TF, case, config), tmp_path / "out")
+    assert {"hidden_states.0", "hidden_states.1", "attentions.0"} <= set(done.outputs)
+    assert len(done.shapes) == 3
+    assert max(done.differences.values()) <= 1e-10
+
+
+@pytest.mark.slow
+def test_half_precision(tmp_path: Path) -> None:
+    model = TF.build(small_config(num_hidden_layers=1), "sequence-classification", dtype="mixed_bfloat16")
+    assert export_savedmodel(model, tmp_path / "out").differences["logits"] <= 1e-1
+
+
+@pytest.mark.slow
+def test_keras_own_export_knows_the_inputs(tmp_path: Path) -> None:
+    config = small_config(num_hidden_layers=1)
+    model = TF.build(config, "sequence-classification")
+    model.export(tmp_path / "out", verbose=False)
+    ids = np.array([[3, 4, 5], [6, 7, 0]], np.int32)
+    inputs = {"input_ids": ids, "attention_mask": np.minimum(ids, 1), "token_type_ids": ids * 0}
+    loaded = tf.saved_model.load(str(tmp_path / "out"))
+    expected = model(inputs).logits
+    np.testing.assert_allclose(loaded.serve(inputs)["logits"], expected, rtol=1e-6)
+    np.testing.assert_allclose(keras.layers.TFSMLayer(tmp_path / "out")(inputs)["logits"], expected, rtol=1e-6)
+
+
+def test_too_large_for_litert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"ends at 2 GB\. Received: .* 4\.0 GB"):
+        common.check_litert_size(993_263_548)
+    common.check_litert_size(2**29 - 1)
+    monkeypatch.setattr(common, "LITERT_LIMIT", 1000)
+    monkeypatch.setattr("rembert.cli.export.load", lambda *_, **__: pytest.fail("loaded before the size was known"))
+    assert main(["export", str(GOLDEN / QUICK), str(tmp_path / "out"), "--to", "litert"]) == 2
+    with pytest.raises(InputError, match="ends at 2 GB"):
+        export_litert(TF.build(small_config(num_hidden_layers=1), "model"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"one of rembert\.tf's models\. Received: Sequential"):
+        export_savedmodel(keras.Sequential(), tmp_path / "out")
+    model = TF.build(small_config(num_hidden_layers=1), "model", dtype="mixed_bfloat16")
+    with pytest.raises(InputError, match=r"must be of float32.*Received: a model of mixed_bfloat16"):
+        export_litert(model, tmp_path / "out")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "notes.txt").write_text("mine")
+    for force in (False, True):
+        with pytest.raises(InputError, match="there"):
+            export_savedmodel(model, tmp_path / "there", force=force)
+    assert (tmp_path / "there" / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
+    with pytest.raises(InputError, match=r"`format` must be .*Received: `format='onnx'`"):
+        model.export(tmp_path / "out", format="onnx")
+
+
+@pytest.mark.slow
+def test_nothing_is_left_of_an_export_that_computes_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = TF.build(small_config(num_hidden_layers=1), "sequence-classification")
+    monkeypatch.setattr(exporting, "_TOLERANCES", {"float32": -1.0})
+    with pytest.raises(ExportError, match="`logits` differs by"):
+        export_savedmodel(model, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
