@@ -83,6 +83,10 @@ class PyTorch:
             result[name] = np.zeros(()) if gradient is None else gradient.numpy().copy()
         return result
 
+    def base(self, model: Any) -> Any:
+        """The encoder inside a head."""
+        return model.base_model
+
     def weights(self, model: Any) -> Arrays:
         """Every parameter by canonical name."""
         state = model.state_dict()
@@ -149,6 +153,10 @@ class TensorFlow:
             array = np.zeros(()) if gradient is None else tf.convert_to_tensor(gradient).numpy()
             result[parameter.name] = _turned(array, parameter)
         return result
+
+    def base(self, model: Any) -> Any:
+        """The encoder inside a head."""
+        return model.get_base_model()
 
     def weights(self, model: Any) -> Arrays:
         """Every parameter by canonical name."""

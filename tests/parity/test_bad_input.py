@@ -87,6 +87,37 @@ REFUSALS = {
         "decoder", {**IDS, "past_key_values": CACHE[:1]}, ("1 entries", "`num_hidden_layers=2`")
     ),
     "cache of no layers": Refusal("decoder", {**IDS, "past_key_values": ()}, ("0 entries", "`num_hidden_layers=2`")),
+    "cache of another batch": Refusal(
+        "decoder",
+        {"input_ids": _ids(3), "past_key_values": CACHE},
+        ("`past_key_values[0][0]`", "[3, 3, None, 4]", "[2, 3, 3, 4]"),
+    ),
+    "cache of other heads": Refusal(
+        "decoder",
+        {**IDS, "past_key_values": ((np.zeros((2, 4, 3, 3), np.float32),) * 2,) * 2},
+        ("`past_key_values[0][0]`", "[2, 3, None, 4]", "[2, 4, 3, 3]"),
+    ),
+    "cache of several lengths": Refusal(
+        "decoder",
+        {**IDS, "past_key_values": (CACHE[0], (CACHE[0][0], np.zeros((2, 3, 2, 4), np.float32)))},
+        ("`past_key_values[1][1]`", "[2, 3, 3, 4]", "[2, 3, 2, 4]"),
+    ),
+    "cache of another dtype": Refusal(
+        "decoder",
+        {**IDS, "past_key_values": ((CACHE[0][0], np.zeros((2, 3, 3, 4), np.float64)), CACHE[1])},
+        ("`past_key_values[0][1]`", "float32", "Received: float64"),
+    ),
+    "cache of one tensor": Refusal(
+        "decoder", {**IDS, "past_key_values": (CACHE[0], CACHE[0][:1])}, ("(key, value)", "1 tensors in entry 1")
+    ),
+    "cache of a source that nobody looks at": Refusal(
+        "decoder", {**IDS, "past_key_values": (CACHE[0] * 2,) * 2}, ("4 tensors in entry 0",)
+    ),
+    "cache of a source of two lengths": Refusal(
+        "causal_lm_cross",
+        {**IDS, "past_key_values": ((*CACHE[0], CACHE[0][0], np.zeros((2, 3, 5, 4), np.float32)),) * 2},
+        ("`past_key_values[0][3]`", "source's key", "[2, 3, 5, 4]"),
+    ),
     "source without cross-attention": Refusal(
         "causal_lm",
         {**IDS, "encoder_hidden_states": np.zeros((2, 4, 12), np.float32)},
@@ -110,6 +141,25 @@ REFUSALS = {
     # Labels.
     "piece label": Refusal("masked_lm", {**IDS, "labels": _with(LABELS, 61)}, ("[0, 60]", "-100", "Received: 61")),
     "next piece label": Refusal("causal_lm", {**IDS, "labels": _with(LABELS, -1)}, ("Received: -1",)),
+    "labels and positions": Refusal(
+        "masked_lm",
+        {**IDS, "labels": LABELS, "logits_at": LABELS[:, :2]},
+        ("`labels`", "of `logits_at`", "[2, 2]", "[2, 5]"),
+    ),
+    "positions of logits": Refusal(
+        "causal_lm",
+        {**IDS, "logits_at": _with(LABELS[:, :2], 5)},
+        ("`logits_at`", "[0, 4]", "5 tokens", "Received: 5"),
+    ),
+    "position of logits negative": Refusal(
+        "masked_lm", {**IDS, "logits_at": _with(LABELS[:, :2], -1)}, ("`logits_at`", "Received: -1")
+    ),
+    "positions of logits' batch": Refusal(
+        "masked_lm", {**IDS, "logits_at": LABELS[:1]}, ("`logits_at`", "[batch, positions]", "[1, 5]")
+    ),
+    "positions of logits as floats": Refusal(
+        "masked_lm", {**IDS, "logits_at": LABELS.astype(np.float32)}, ("`logits_at`", "integers", "float32")
+    ),
     "token label": Refusal("token_classification", {**IDS, "labels": _with(LABELS, 5)}, ("[0, 4]", "Received: 5")),
     "token label -99": Refusal("token_classification", {**IDS, "labels": _with(LABELS, -99)}, ("Received: -99",)),
     "token labels' shape": Refusal("token_classification", {**IDS, "labels": LABELS[:, :4]}, ("[2, 4]",)),

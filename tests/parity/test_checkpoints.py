@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError
-from rembert.common.parameters import HEADS, parameters
+from rembert.common.parameters import HEADS, Kind, parameters
 from tests.frameworks import GOLDEN, PT, TF, Arrays, Framework, flat, needs_pt, needs_tf, on_both
 from tests.parity.cases import CASES, Case, build, by_case
 
@@ -108,6 +108,8 @@ def test_names_and_shapes_are_the_tables(framework: Framework, case: Case, tmp_p
         name: parameter.shape for name, parameter in table.items()
     }
     assert model.num_parameters() == sum(parameter.size for parameter in table.values())
+    tables = sum(parameter.size for parameter in table.values() if parameter.kind is Kind.EMBEDDING)
+    assert model.num_parameters(exclude_embeddings=True) == model.num_parameters() - tables
     model.save_pretrained(tmp_path)
     stored = {name: array.shape for name, array in load_file(tmp_path / "model.safetensors").items()}
     bare = case.head == "model"
@@ -352,6 +354,21 @@ def test_overrides_change_the_configuration_and_not_the_callers(framework: Frame
     assert "attentions" in framework.call(model, input_ids=np.array([[1, 2]]))
 
 
+@on_both
+def test_question_answering_has_two_labels_whatever_its_configuration_says(
+    framework: Framework, tmp_path: Path
+) -> None:
+    given = BY_NAME["question_answering"].config(num_labels=5)
+    model = framework.build(given, "question-answering")
+    assert given.num_labels == 5  # the caller's own object
+    assert model.config.num_labels == 2
+    assert model.config is framework.base(model).config
+    model.save_pretrained(tmp_path)
+    assert RemBertConfig.from_pretrained(tmp_path).num_labels == 2
+    tagger = framework.build(given, "token-classification")
+    assert tagger.config is given
+
+
 # ------------------------------------------------------------------ another library
 
 
@@ -362,8 +379,7 @@ def test_transformers_reads_what_we_write_and_the_reverse(case: Case, tmp_path: 
     transformers = pytest.importorskip("transformers")
     import torch
 
-    # There, the two outputs of question answering are the configuration's labels.
-    config = case.config(num_labels=2 if case.head == "question-answering" else 5)
+    config = case.config()
     model = build(PT, case, config, dtype="float32")
     model.save_pretrained(tmp_path / "ours")
     kind = getattr(transformers, HEADS[case.head].architecture)

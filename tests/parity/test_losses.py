@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rembert.common.checks import infer_problem_type
 from rembert.common.config import RemBertConfig
 from tests.frameworks import PT, Arrays, Framework, needs_pt, on_both
-from tests.parity.cases import CASES, build
+from tests.parity.cases import CASES, WITH_LOSS, Case, build, by_case
 
 TOLERANCE = 1e-12
 
@@ -57,8 +57,40 @@ def test_token_and_causal_loss(framework: Framework, data: st.DataObject) -> Non
     counted = labels if mask is None else np.where(mask[:, past:] == 1, labels, -100)
     given_ = [framework.tensor(each) for each in (logits, labels, mask)]
     _near(framework, _losses(framework).token_loss(*given_), _cross_entropy(logits, counted))
-    causal = _cross_entropy(logits[:, :-1], counted[:, 1:])
-    _near(framework, _losses(framework).causal_lm_loss(*given_), causal)
+
+
+@on_both
+def test_what_a_causal_model_is_to_predict(framework: Framework) -> None:
+    def following(labels: list, mask: Any = None, starts: Any = None) -> list:
+        arrays = (np.array(labels), *(each and np.array(each) for each in (mask, starts)))
+        return framework.array(_losses(framework).next_labels(*map(framework.tensor, arrays))).tolist()
+
+    no = -100
+    assert following([[1, 2, 3], [4, no, 6]]) == [[2, 3, no], [no, 6, no]]
+    # Neither a label on padding counts, nor what padding would have to predict; one column of the mask is cached.
+    mask = [[1, 1, 1, 0], [0, 0, 1, 1], [1, 0, 1, 1]]
+    assert following([[1, 2, 3]] * 3, mask) == [[2, no, no], [no, 3, no], [no, 3, no]]
+    # Packed, no label crosses the border between two sequences.
+    assert following([1, 2, 3, 4, 5, 6], None, [0, 2, 3, 6]) == [2, no, no, 5, 6, no]
+    assert following([7], None, [0, 1]) == [no]
+
+
+@on_both
+def test_labels_of_a_byte(framework: Framework) -> None:
+    """-100 as a byte is 156, which is a label there."""
+    labels = framework.tensor(np.array([[156, 3]], np.uint8))
+    losses = _losses(framework)
+    for counted in (losses.ignore_padding(labels, None), losses.next_labels(labels, None)):
+        assert framework.array(counted).min() in (3, -100)
+        assert framework.array(counted).dtype.kind == "i"
+
+
+@on_both
+@pytest.mark.parametrize("kind", ["regression", "multi_label_classification", "single_label_classification"])
+def test_without_a_row_the_loss_is_nought(framework: Framework, kind: str) -> None:
+    labels = np.zeros((0,), np.int64) if kind.startswith("single") else np.zeros((0, 3))
+    given_ = map(framework.tensor, (np.zeros((0, 3)), labels))
+    _near(framework, _losses(framework).sequence_loss(*given_, kind), 0.0)
 
 
 @on_both
@@ -85,6 +117,14 @@ def test_sequence_losses(framework: Framework, batch: int, count: int, seed: int
 
 
 @on_both
+@by_case([case for case in WITH_LOSS if case.name in ("one_label_each", "several_labels", "one_number")])
+def test_no_rows(framework: Framework, case: Case) -> None:
+    """A device that a batch has nothing left for must not destroy the others' step."""
+    inputs = {name: array[:0] for name, array in case.inputs(case.config()).items()}
+    assert float(framework.call(build(framework, case, case.config()), **inputs).loss) == 0
+
+
+@on_both
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 99))
 def test_span_loss(framework: Framework, batch: int, length: int, seed: int) -> None:
     numbers = np.random.default_rng(seed)
@@ -95,6 +135,17 @@ def test_span_loss(framework: Framework, batch: int, length: int, seed: int) -> 
     _near(framework, _losses(framework).span_loss(*map(framework.tensor, (*logits, *places))), wanted)
     columns = [place[:, None] for place in places]
     _near(framework, _losses(framework).span_loss(*map(framework.tensor, (*logits, *columns))), wanted)
+
+    mask = numbers.integers(0, 2, (batch, length))
+    wanted = 0.0
+    for each, place in zip(logits, clipped, strict=True):
+        rows = [
+            _cross_entropy(row[real == 1][None], np.array([real[:index].sum()]))
+            for row, real, index in zip(each, mask, place, strict=True)
+            if index >= 0 and real[index]
+        ]
+        wanted += float(np.mean(rows)) / 2 if rows else 0.0
+    _near(framework, _losses(framework).span_loss(*map(framework.tensor, (*logits, *places, mask))), wanted)
 
 
 @needs_pt
