@@ -1,0 +1,275 @@
+"""`rembert score --model CHECKPOINT --candidates FILE --references FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from rembert.cli.data_options import check_output
+from rembert.cli.progress import Progress
+from rembert.common.errors import InputError
+from rembert.common.files import atomic_path
+from rembert.tasks.bleurt import RemBertScorer
+from rembert.tasks.bleurt.files import FORMATS, SegmentFiles, Survey, format_of
+from rembert.tasks.bleurt.running import Process, ScoredSegment, score_files, scored_segments
+from rembert.tasks.bleurt.score_file import ScoreFile
+from rembert.tasks.bleurt.scorer import AGGREGATES
+from rembert.tasks.bleurt.statistics import CONFIDENCE, RESAMPLES, compare, mean_interval
+from rembert.tasks.bleurt.writing import check_fields, write_scores
+from rembert.tasks.frameworks import FRAMEWORKS
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command's arguments."""
+    parser = subparsers.add_parser(
+        "score",
+        help="rate translations, or other text, against references with BLEURT",
+        description="Score candidates against references with a learned metric of the BLEURT-20 family. Files are "
+        "plain lines, JSON lines (.jsonl), TSV or CSV with a column `candidate` and a column `reference`. A run that "
+        "was interrupted goes on when the same command is given again; `torchrun` splits it over processes.",
+    )
+    parser.add_argument("--model", required=True, metavar="CHECKPOINT", help="a BLEURT directory or ZIP, or converted")
+    parser.add_argument("--candidates", required=True, type=Path, metavar="FILE", help="the texts to score")
+    parser.add_argument(
+        "--references", type=Path, nargs="+", default=[], metavar="FILE",
+        help="one or more references for each candidate; not needed where they stand beside the candidates",
+    )  # fmt: skip
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="another system's texts, for a paired bootstrap")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the scores; by default the standard output")
+    parser.add_argument(
+        "--input-format", choices=FORMATS, help="of all files read; by default by name, else lines of text"
+    )
+    parser.add_argument(
+        "--output-format", choices=FORMATS, help="by default by the name of --output, else one score a line"
+    )
+    parser.add_argument("--score-field", default="score", metavar="NAME", help="what scores are called in records")
+    parser.add_argument(
+        "--aggregate", choices=AGGREGATES, default="best", help="of several references (default: %(default)s)"
+    )
+    parser.add_argument("--framework", choices=FRAMEWORKS, help="by default PyTorch, or what is installed")
+    parser.add_argument("--device", help="PyTorch's name of a device; by default a GPU where there is one")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the computation (default: %(default)s)")
+    parser.add_argument("--max-length", type=int, metavar="N", help="cut pairs to N pieces; by default BLEURT's own")
+    parser.add_argument("--batch-tokens", type=int, metavar="N", help="pieces of a batch; by default for the device")
+    parser.add_argument("--confidence", type=float, default=CONFIDENCE, help="of intervals (default: %(default)s)")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.add_argument("--quiet", action="store_true", help="print no summary and no progress")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, write, and say what was found; 0 when all is done. What is wrong with files is said before any work."""
+    _check(args)
+    process = Process.of_environment()
+    if process.world_size > 1 and args.output is None:
+        raise InputError("Several processes put their scores together in a file. Received: no --output.")
+    systems = [_survey(path, args) for path in (args.candidates, args.compare) if path is not None]
+    _check_systems(systems, args)
+    if process.rank == 0:
+        _warn_of_empty(systems)
+    scorer = RemBertScorer.from_pretrained(
+        args.model, framework=args.framework or _installed(), device=args.device, dtype=args.dtype,
+        max_length=args.max_length, batch_tokens=args.batch_tokens,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        places = [_work_path(args, number, stack) for number in range(len(systems))]
+        for system, place in zip(systems, places, strict=True):
+            with Progress(
+                str(system.files.candidates), quiet=args.quiet or process.rank != 0, amount=_pairs, terminal_only=True
+            ) as progress:
+                scores = score_files(
+                    scorer, system.files, system.survey, place,
+                    process=process, progress=progress, resumed=progress.start,
+                )  # fmt: skip
+            stack.callback(scores.close)
+            if process.rank == 0:
+                system.take(scores, args, is_written=system is systems[0])
+        if process.rank != 0:
+            return 0
+        for place in places:  # all that they hold is written, or counted
+            place.unlink()
+    report = _report(scorer, systems, args)
+    if not args.quiet:
+        text = json.dumps(report, indent=2) if args.json else "\n".join(_lines(report))
+        print(text, file=sys.stderr if args.output is None else sys.stdout)
+    return 0
+
+
+class _System:
+    """The texts of one system, and what becomes known of them."""
+
+    def __init__(self, files: SegmentFiles, survey: Survey) -> None:
+        self.files = files
+        self.survey = survey
+        self.values = np.empty(0)  # [segments], for the statistics
+        self.cut = 0
+
+    def take(self, scores: ScoreFile, args: argparse.Namespace, *, is_written: bool) -> None:
+        """Go through the scores once: keep their aggregates, count what was cut, and write them."""
+        with tempfile.TemporaryFile() as file:  # mapped, so that the memory does not grow with the files
+            self.values = np.memmap(file, np.float64, "w+", shape=(self.survey.segments,))
+        segments = self._taken(scored_segments(self.files, scores), args.aggregate)
+        if not is_written:
+            for _ in segments:
+                pass
+            return
+        with _opened(args.output) as stream:
+            write_scores(
+                stream,
+                segments,
+                format=_output_format(args),
+                column=args.score_field,
+                aggregate=args.aggregate,
+                many=self.survey.most_references > 1,
+                keep_columns=self.files.format_of(self.files.candidates) in ("tsv", "csv"),
+            )
+
+    def _taken(self, segments: Iterator[ScoredSegment], aggregate: str) -> Iterator[ScoredSegment]:
+        for number, segment in enumerate(segments):
+            self.values[number] = getattr(segment, aggregate)
+            self.cut += segment.cut
+            yield segment
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[TextIO]:
+    """The file of the scores, which appears when it is complete, or the standard output."""
+    if output is None:
+        yield sys.stdout
+        return
+    with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        yield stream
+
+
+def _work_path(args: argparse.Namespace, number: int, stack: ExitStack) -> Path:
+    """Where scores are kept while others are computed: beside the output, so that a new run finds them."""
+    name = ("scores", "scores-compared")[number]
+    if args.output is None:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rembert-"))) / name
+    return args.output.with_name(f".{args.output.name}.rembert-{name}")
+
+
+# ---------------------------------------------------------------------- checks
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.resamples < 1:
+        raise InputError(f"--resamples must be at least 1. Received: {args.resamples}.")
+    if not 0 < args.confidence < 1:
+        raise InputError(f"--confidence must lie between 0 and 1. Received: {args.confidence}.")
+    if args.seed < 0:
+        raise InputError(f"--seed must be 0 or more. Received: {args.seed}.")
+    if args.batch_tokens is not None and args.batch_tokens < 1:
+        raise InputError(f"--batch-tokens must be at least 1. Received: {args.batch_tokens}.")
+    check_output(args.output)
+    for path in (args.candidates, args.compare, *args.references):
+        if path is not None and (str(path) == "-" or (path.exists() and not path.is_file())):
+            raise InputError(f"Texts to score must be in files, which are read more than once. Received: {path}.")
+    if args.output is None:
+        return
+    for path in (args.candidates, args.compare, *args.references):
+        if path is not None and path.exists() and args.output.exists() and path.samefile(args.output):
+            raise InputError(f"--output must be no file that is read. Received: {args.output}.")
+
+
+def _survey(path: Path, args: argparse.Namespace) -> _System:
+    files = SegmentFiles(path, args.references, format=args.input_format)
+    return _System(files, files.survey())
+
+
+def _check_systems(systems: list[_System], args: argparse.Namespace) -> None:
+    if _output_format(args) != "text":
+        check_fields(next(iter(systems[0].files)).fields or (), args.score_field)
+    if len(systems) == 2 and systems[0].survey.references != systems[1].survey.references:
+        raise InputError(
+            f"Two systems are compared on the same references. Received: {args.candidates} with "
+            f"{systems[0].survey.segments} candidates and {args.compare} with {systems[1].survey.segments}, whose "
+            "references differ."
+        )
+
+
+def _warn_of_empty(systems: list[_System]) -> None:
+    for system in systems:
+        if system.survey.empty:
+            print(
+                f"rembert: {system.files.candidates}: {system.survey.empty:,} empty texts among candidates and "
+                "references; they are scored as they are",
+                file=sys.stderr,
+            )
+
+
+def _output_format(args: argparse.Namespace) -> str:
+    if args.output_format is not None:
+        return str(args.output_format)
+    return "text" if args.output is None else format_of(args.output)
+
+
+def _installed() -> str:
+    """PyTorch, or TensorFlow where that is all there is."""
+    return "tf" if find_spec("torch") is None and find_spec("tensorflow") is not None else "pt"
+
+
+# ---------------------------------------------------------------------- what was found
+
+
+def _report(scorer: RemBertScorer, systems: list[_System], args: argparse.Namespace) -> dict[str, Any]:
+    bootstrap = {"resamples": args.resamples, "confidence": args.confidence, "seed": args.seed}
+    report: dict[str, Any] = {
+        "model": scorer.name,
+        "framework": scorer.framework,
+        "max_length": scorer.max_length,
+        "aggregate": args.aggregate,
+        "bootstrap": bootstrap,
+        "systems": [
+            {
+                "file": str(system.files.candidates),
+                "segments": system.survey.segments,
+                "pairs": system.survey.pairs,
+                "empty": system.survey.empty,
+                "cut": system.cut,
+                **asdict(mean_interval(system.values, **bootstrap)),
+            }
+            for system in systems
+        ],
+    }
+    if len(systems) == 2:
+        report["comparison"] = asdict(compare(systems[0].values, systems[1].values, **bootstrap))
+    return report
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    settings = report["bootstrap"]
+    yield f"{report['model']}, {settings['confidence']:.0%} intervals from {settings['resamples']:,} resamples"
+    for system in report["systems"]:
+        kind = f", {report['aggregate']} of their references" if system["pairs"] > system["segments"] else ""
+        yield f"{system['file']}: {_interval(system)} on {system['segments']:,} segments{kind}"
+        if system["cut"]:
+            yield f"{system['cut']:,} of {system['pairs']:,} pairs were cut to {report['max_length']} pieces"
+    if "comparison" in report:
+        found = report["comparison"]
+        yield (
+            f"difference: {_interval(found['difference'])}, p = {found['p_value']:.4f}; the first is better in "
+            f"{found['wins']:.1%} of the resamples"
+        )
+
+
+def _interval(found: dict[str, Any]) -> str:
+    return f"{found['mean']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
+
+
+def _pairs(count: float) -> str:
+    return f"{count:,.0f} pairs" if count >= 10 else f"{count:.1f} pairs"

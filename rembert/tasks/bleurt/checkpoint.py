@@ -1,0 +1,239 @@
+"""A metric's checkpoint: BLEURT's SavedModel, as a directory or packed as ZIP, or one that was converted.
+
+Sizes come from `bert_config.json` and the variables, the longest input from `bleurt_config.json`. What is no RemBERT
+with one regression output is refused before any work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from rembert.bridge import Checkpoint, TensorSource, open_checkpoint
+from rembert.bridge.plan import fit, require
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import CheckpointError, InputError, TokenizerError
+from rembert.common.files import read_json
+from rembert.common.hub import locate
+from rembert.common.parameters import canonical_name
+from rembert.common.tokenization import RemBertTokenizer
+
+BLEURT_CONFIG = "bleurt_config.json"
+SHORTEST = 4  # [CLS], two [SEP] and one piece
+
+_MAPPING = "rembert.encoder.embedding_hidden_mapping_in.weight"
+# What is unpacked of an archive: a graph and variables, their configurations, the tokenizer.
+_WANTED_ENDINGS = (".json", ".pb", ".model", ".index", ".safetensors", ".bin", ".h5")
+
+
+@dataclass(frozen=True)
+class MetricCheckpoint:
+    """A checkpoint that was looked at and found to be a metric.
+
+    Attributes:
+        directory: where its files lie; a temporary one for an archive.
+        name: what it calls itself, or else its directory's or archive's name.
+        config: the model's configuration.
+        tokenizer: gives the SentencePiece ids.
+        max_length: the longest input in pieces, [CLS] and both [SEP] included.
+        fingerprint: of configuration, tokenizer, and the last layers' weights, which every fine-tuning changes.
+    """
+
+    directory: Path
+    name: str
+    config: RemBertConfig
+    tokenizer: RemBertTokenizer
+    max_length: int
+    fingerprint: bytes
+
+
+@contextmanager
+def open_metric(path: str | os.PathLike[str], *, max_length: int | None = None) -> Iterator[MetricCheckpoint]:
+    """Open a metric's checkpoint: a directory, a ZIP archive, or a name on the Hugging Face Hub.
+
+    An archive is unpacked into a temporary directory, which is gone when the block ends; a model that was loaded from
+    it stays valid.
+
+    Args:
+        path: what to open.
+        max_length: the longest input, in place of the checkpoint's own.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it is not a RemBERT with one regression output; one of the
+            older BLEURT checkpoints, which are BERTs, is called so.
+        InputError: `max_length` is none that the model has positions for.
+        TokenizerError: it has no SentencePiece model, or one with more pieces than the embedding table has rows.
+    """
+    path = locate(path)
+    if path.is_file() and path.suffix.lower() == ".zip":
+        with tempfile.TemporaryDirectory(prefix="rembert-", ignore_cleanup_errors=True) as directory:
+            yield _read(_unpack(path, Path(directory)), path.stem, max_length)
+    else:
+        yield _read(path, path.name, max_length)
+
+
+def _read(path: Path, name: str, max_length: int | None) -> MetricCheckpoint:
+    with open_checkpoint(path) as checkpoint:
+        settings = _settings(checkpoint.directory)
+        _require_rembert(checkpoint, settings)
+        config = _require_regressor(checkpoint)
+        weights = hashlib.blake2b(config.to_json_string(use_diff=False).encode())
+        for tensor, source in sorted(_canonical(checkpoint).items()):
+            if tensor.startswith(("classifier.", "rembert.pooler.")):
+                weights.update(np.ascontiguousarray(source.read()).tobytes())
+        directory = checkpoint.directory
+    tokenizer = _tokenizer(directory, settings, config)
+    positions = config.max_position_embeddings
+    if max_length is not None and not (_is_length(max_length) and max_length <= positions):
+        raise InputError(
+            f"`max_length` must lie between {SHORTEST} and {positions}, the model's positions. Received: "
+            f"`max_length={max_length!r}`."
+        )
+    longest = settings.get("max_seq_length", positions)
+    if not _is_length(longest):
+        raise CheckpointError(
+            f"{directory / BLEURT_CONFIG}: `max_seq_length` must be an integer of at least {SHORTEST}. Received: "
+            f"{longest!r:.60}."
+        )
+    stated = settings.get("name")
+    return MetricCheckpoint(
+        directory=directory,
+        name=stated if isinstance(stated, str) and stated else name,
+        config=config,
+        tokenizer=tokenizer,
+        max_length=min(longest, positions) if max_length is None else max_length,
+        fingerprint=weights.digest() + hashlib.blake2b(tokenizer.sentencepiece_model.content).digest(),
+    )
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= SHORTEST
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    """The content of `bleurt_config.json`; empty where there is none."""
+    file = directory / BLEURT_CONFIG
+    if not file.is_file():
+        return {}
+    content = read_json(file, CheckpointError)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} must hold a JSON object. Received: {type(content).__name__}.")
+    return content
+
+
+def _require_rembert(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
+    has_wordpieces = settings.get("vocab_file") is not None and settings.get("sp_model") is None
+    if has_wordpieces or _MAPPING not in _canonical(checkpoint):
+        reason = "its text is cut into WordPieces" if has_wordpieces else "it has no mapping after narrow embeddings"
+        raise CheckpointError(
+            f"{checkpoint.path} is not a RemBERT: {reason}, as in the BLEURT checkpoints before BLEURT-20, which are "
+            "BERTs. Use BLEURT-20, or one of its smaller versions D12, D6 and D3."
+        )
+
+
+def _require_regressor(checkpoint: Checkpoint) -> RemBertConfig:
+    config = checkpoint.config
+    if config is None:
+        raise CheckpointError(
+            f"{checkpoint.directory} holds no configuration. Put its bert_config.json (or config.json) beside the "
+            "weights."
+        )
+    found = fit(checkpoint, config)
+    shape = next((info.shape for name, info in _canonical(checkpoint).items() if name == "classifier.weight"), None)
+    if found.head != "sequence-classification" or shape is None:
+        raise CheckpointError(
+            f"{checkpoint.path} is not a regressor: a metric has one output after the pooler (`classifier.weight`). "
+            f"Received: a {found.head} model{'' if shape is not None else ' without that layer'}. Fine-tune it on "
+            "ratings first."
+        )
+    if shape[0] != 1 or config.problem_type not in (None, "regression"):
+        raise CheckpointError(
+            f"{checkpoint.path} is not a regressor: a metric has one output. Received: a classifier with "
+            f"{shape[0]} outputs and `problem_type={config.problem_type!r}`."
+        )
+    require(checkpoint, found)
+    return config
+
+
+def _canonical(checkpoint: Checkpoint) -> dict[str, TensorSource]:
+    return {canonical_name(name) or name: checkpoint.source(name) for name in checkpoint.tensors}
+
+
+def _tokenizer(directory: Path, settings: dict[str, Any], config: RemBertConfig) -> RemBertTokenizer:
+    named = settings.get("sp_model")
+    if isinstance(named, str) and (directory / f"{named}.model").is_file():
+        tokenizer = RemBertTokenizer(directory / f"{named}.model")
+    else:
+        try:
+            tokenizer = RemBertTokenizer.from_pretrained(directory)
+        except TokenizerError as problem:
+            expected = f"{named}.model" if isinstance(named, str) else "sent_piece.model or sentencepiece.model"
+            raise TokenizerError(
+                f"{directory} has no usable SentencePiece model, without which its ids are not known. Put "
+                f"{expected} of the checkpoint there. ({problem})"
+            ) from None
+    pieces = tokenizer.sentencepiece_model.size
+    if pieces > config.vocab_size:
+        raise TokenizerError(
+            f"{tokenizer.sentencepiece_model.source} must fit the model's embedding table. Received: {pieces} pieces "
+            f"for a table of {config.vocab_size} rows. Is it the file of another checkpoint?"
+        )
+    return tokenizer
+
+
+# ---------------------------------------------------------------------- archives
+
+
+def _unpack(path: Path, target: Path) -> Path:
+    """Unpack a checkpoint's files; returns the directory inside `target` that holds them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = {PurePosixPath(info.filename): info for info in archive.infolist() if not info.is_dir()}
+            roots = sorted({root for name in infos if (root := _root(name)) is not None}, key=lambda r: len(r.parts))
+            if not roots:
+                raise CheckpointError(f"{path} holds no checkpoint. Looked for: variables/variables.index.")
+            wanted = {name: info for name, info in infos.items() if _is_wanted(name, roots[0])}
+            _check_room(path, target, sum(info.file_size for info in wanted.values()))
+            for name, info in wanted.items():
+                file = target.joinpath(*name.relative_to(roots[0]).parts)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(info) as packed, file.open("wb") as written:
+                    shutil.copyfileobj(packed, written, 1 << 20)  # compares the checksum at the end
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as problem:
+        raise CheckpointError(f"{path} is no readable ZIP archive: {problem}.") from None
+    return target
+
+
+def _root(name: PurePosixPath) -> PurePosixPath | None:
+    """The directory of the checkpoint that a member is the main file of."""
+    if name.parts[-2:] == ("variables", "variables.index"):
+        return name.parent.parent
+    return name.parent if name.name in ("model.safetensors", "model.safetensors.index.json") else None
+
+
+def _is_wanted(name: PurePosixPath, root: PurePosixPath) -> bool:
+    if name.is_absolute() or ".." in name.parts or not name.is_relative_to(root):
+        return False
+    inside = name.relative_to(root)
+    is_variable = inside.parts[0] == "variables" and len(inside.parts) == 2
+    return is_variable or (len(inside.parts) == 1 and inside.suffix in _WANTED_ENDINGS)
+
+
+def _check_room(path: Path, target: Path, size: int) -> None:
+    free = shutil.disk_usage(target).free
+    if size > free:
+        raise CheckpointError(
+            f"{path} needs {size:,} bytes to be unpacked, and {target.parent} has {free:,} left. Unpack it yourself "
+            "and give its directory, or set TMPDIR to a place with more room."
+        )

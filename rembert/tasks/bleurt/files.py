@@ -1,0 +1,205 @@
+"""Candidates and references in files: plain lines, JSON lines, CSV or TSV with named columns; scores in the first
+three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rembert.common.errors import DataError, InputError
+from rembert.tasks.reading import BadLine, Place, read_records
+from rembert.tasks.reading.lines import lines
+
+FORMATS = ("text", "jsonl", "tsv", "csv")
+
+_ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".tsv": "tsv", ".csv": "csv"}
+_CANDIDATE = ("candidate", "hypothesis", "translation")
+_REFERENCE = re.compile(r"references?|references?_?\d+")
+
+
+class Segment(NamedTuple):
+    """A candidate with its references, and the record they came in where the file has records."""
+
+    candidate: str
+    references: tuple[str, ...]
+    fields: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a reading of all files finds before any work is done.
+
+    Attributes:
+        segments: how many candidates there are.
+        pairs: how many pairs of a candidate and a reference.
+        empty: how many texts are empty.
+        most_references: of one candidate.
+        digest: of all texts, to know them again.
+        references: the digest of the references alone.
+    """
+
+    segments: int
+    pairs: int
+    empty: int
+    most_references: int
+    digest: bytes
+    references: bytes
+
+
+class SegmentFiles:
+    """The segments of files, read anew at each iteration.
+
+    A format is found by a file's name (`.jsonl`, `.tsv`, `.csv`, before a `.gz`); any other name means one text a
+    line. Records have a `candidate`, and `reference` or `references` (in JSON a text or a list of texts; in tables
+    every column `reference`, `reference_2`, …). Files of references have as many lines, or records, as there are
+    candidates.
+    """
+
+    def __init__(
+        self, candidates: str | os.PathLike[str], references: Sequence[str | os.PathLike[str]] = (), *,
+        format: str | None = None,
+    ) -> None:  # fmt: skip
+        """Files to read.
+
+        Args:
+            candidates: the file of candidates, which may hold references too.
+            references: files of references, any number; they come after those beside the candidates.
+            format: one of `FORMATS` for all files, where their names do not tell.
+
+        Raises:
+            InputError: there is no such format, or lines of candidates without a file of references.
+        """
+        if format is not None and format not in FORMATS:
+            raise InputError(f"`format` must be one of {', '.join(FORMATS)}. Received: `format={format!r}`.")
+        self.candidates = Path(candidates)
+        self.references = [Path(path) for path in references]
+        self.format = format
+        if not self.references and self.format_of(self.candidates) == "text":
+            raise InputError(
+                f"References are needed. Received: {self.candidates}, whose lines are candidates, and no file of "
+                "references."
+            )
+
+    def format_of(self, path: Path) -> str:
+        """The format of one of the files: a member of `FORMATS`."""
+        return self.format or format_of(path)
+
+    def __iter__(self) -> Iterator[Segment]:
+        """Every candidate with its references.
+
+        Raises:
+            DataError: a file cannot be read, a line holds no text, or the files are not of the same length.
+        """
+        files = [self.candidates, *self.references]
+        readers = [self._read(path, is_candidates=number == 0) for number, path in enumerate(files)]
+        for rows in zip_longest(*readers):
+            if any(row is None for row in rows):
+                raise self._of_different_lengths()
+            place, candidate, beside, fields = rows[0]
+            references = (*beside, *(text for row in rows[1:] for text in row[2]))
+            if not references:
+                raise DataError(f"{place}: a candidate must have a reference. Received: none.")
+            yield Segment(candidate, references, fields)
+
+    def survey(self) -> Survey:
+        """Read everything once: what is wrong is found here, before any work.
+
+        Raises:
+            DataError: as for iterating, or there is no candidate at all.
+        """
+        segments = pairs = empty = most = 0
+        candidates, references = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+        for segment in self:
+            segments += 1
+            pairs += len(segment.references)
+            most = max(most, len(segment.references))
+            empty += sum(not text.strip() for text in (segment.candidate, *segment.references))
+            _add(candidates, segment.candidate)
+            references.update(len(segment.references).to_bytes(8, "little"))
+            for text in segment.references:
+                _add(references, text)
+        if not segments:
+            raise DataError(f"{self.candidates}: at least one candidate was expected. Received: none.")
+        whole = hashlib.blake2b(candidates.digest() + references.digest(), digest_size=16).digest()
+        return Survey(segments, pairs, empty, most, whole, references.digest())
+
+    def _read(
+        self, path: Path, *, is_candidates: bool
+    ) -> Iterator[tuple[Place, str, tuple[str, ...], dict[str, Any] | None]]:
+        """Place, candidate (empty in a file of references), references and record of every line."""
+        format = self.format_of(path)
+        if format == "text":
+            for line in lines(path):
+                if isinstance(line, BadLine):
+                    raise DataError(f"{line.place}: {line.reason}.")
+                place, text = line
+                yield (place, text, (), None) if is_candidates else (place, "", (text,), None)
+            return
+        for record in read_records(path, format=format):
+            if isinstance(record, BadLine):
+                raise DataError(f"{record.place}: {record.reason}.")
+            place, fields = record
+            candidate = _candidate(place, fields) if is_candidates else ""
+            references = _references(place, fields)
+            if not references and not is_candidates:
+                raise DataError(f"{place}: a field 'reference' was expected. Received: {_listed(fields)}.")
+            yield place, candidate, references, fields if is_candidates else None
+
+    def _of_different_lengths(self) -> DataError:
+        counts = [
+            f"{path} with {sum(1 for _ in self._read(path, is_candidates=number == 0))}"
+            for number, path in enumerate([self.candidates, *self.references])
+        ]
+        return DataError(
+            f"{self.candidates}: candidates and references must have the same number of lines. Received: "
+            f"{', '.join(counts)}."
+        )
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's name tells: a member of `FORMATS`."""
+    return _ENDINGS.get(os.path.splitext(path.name.lower().removesuffix(".gz"))[1], "text")
+
+
+def _add(digest: Any, text: str) -> None:
+    encoded = text.encode()
+    digest.update(len(encoded).to_bytes(8, "little") + encoded)
+
+
+def _candidate(place: Place, fields: dict[str, Any]) -> str:
+    name = next((name for name in _CANDIDATE if name in fields), None)
+    if name is None:
+        raise DataError(f"{place}: a field 'candidate' was expected. Received: {_listed(fields)}.")
+    return _text(place, name, fields[name])
+
+
+def _references(place: Place, fields: dict[str, Any]) -> tuple[str, ...]:
+    found: list[str] = []
+    for name, value in fields.items():
+        if _REFERENCE.fullmatch(name):
+            values = value if isinstance(value, list) else [value]
+            found += [_text(place, name, one) for one in values]
+    return tuple(found)
+
+
+def _text(place: Place, name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{place}: '{name}' must be a text. Received: {type(value).__name__} {value!r:.60}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{place}: '{name}' must be Unicode. Received: half of a surrogate pair in {value!a:.60}."
+        ) from None
+    return value
+
+
+def _listed(fields: dict[str, Any]) -> str:
+    return ", ".join(repr(name) for name in fields) or "none"

@@ -1,0 +1,79 @@
+"""A candidate and its reference as the model's input, exactly as BLEURT prepares it.
+
+`[CLS] reference [SEP] candidate [SEP]`: Sellam et al., "BLEURT: Learning Robust Metrics for Text Generation" (ACL
+2020), section 3, with the cutting of its published code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from rembert.common.errors import InputError
+from rembert.common.tokenization import RemBertTokenizer
+from rembert.common.tokenization.layout import Truncation, windows
+
+SPECIALS = 3  # [CLS] and two [SEP]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One input of the model.
+
+    Attributes:
+        ids: [s] int32, `[CLS] reference [SEP] candidate [SEP]`.
+        first: how many of them are of type 0: up to the first [SEP].
+        was_cut: whether the texts were too long.
+    """
+
+    ids: np.ndarray
+    first: int
+    was_cut: bool
+
+    @property
+    def types(self) -> np.ndarray:
+        """[s] int32: 0 up to the first [SEP], 1 after."""
+        return (np.arange(len(self.ids)) >= self.first).astype(np.int32)
+
+
+class PairEncoder:
+    """Texts to pairs.
+
+    The text goes to SentencePiece as it stands, so `[SEP]` inside a text is five characters and no special token, as
+    in BLEURT; an ordinary call of the tokenizer would take it for one. The longer side gives pieces, from its end,
+    until the pair fits; at equal length the candidate gives first.
+    """
+
+    def __init__(self, tokenizer: RemBertTokenizer, max_length: int) -> None:
+        self.max_length = max_length
+        self._model = tokenizer.sentencepiece_model
+        cls_id, sep_id = tokenizer.cls_token_id, tokenizer.sep_token_id
+        if cls_id is None or sep_id is None:
+            raise InputError("A pair is encoded with `[CLS]` and `[SEP]`. Received: a tokenizer without them.")
+        self._cls, self._sep = [cls_id], [sep_id]
+
+    def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> list[Pair]:
+        """One pair for each candidate and the reference at the same place.
+
+        Raises:
+            InputError: a text holds lone surrogates.
+        """
+        # A reference often stands beside several candidates, and the reverse: each text is encoded once.
+        texts = dict.fromkeys(chain(references, candidates))
+        ids = dict(zip(texts, self._model.encode(list(texts)), strict=True))
+        return [self._pair(ids[reference], ids[one]) for one, reference in zip(candidates, references, strict=True)]
+
+    def _pair(self, reference: list[int], candidate: list[int]) -> Pair:
+        was_cut = len(reference) + len(candidate) + SPECIALS > self.max_length
+        if was_cut:
+            (kept,) = windows(
+                0, (len(reference), len(candidate)), max_length=self.max_length, specials=SPECIALS,
+                strategy=Truncation.LONGEST_FIRST, stride=0, overflow=False, side="right",
+            )  # fmt: skip
+            assert kept.second is not None  # there are two texts
+            reference, candidate = reference[kept.first], candidate[kept.second]
+        ids = [*self._cls, *reference, *self._sep, *candidate, *self._sep]
+        return Pair(np.array(ids, np.int32), len(reference) + 2, was_cut)

@@ -1,0 +1,179 @@
+"""Scoring files: resumed where it was interrupted, split over processes, in constant memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from rembert.common.errors import DataError, InputError, MissingDependencyError
+from rembert.tasks.bleurt.files import Segment, SegmentFiles, Survey
+from rembert.tasks.bleurt.score_file import TODO, ScoreFile
+from rembert.tasks.bleurt.scorer import WINDOW, RemBertScorer, Score
+
+_WINDOWS_EACH = 4  # at least so many for each process, where there are pairs enough, so that all have as much to do
+_SMALLEST_WINDOW = 64
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of several that score the same files, as `torchrun` counts them.
+
+    Attributes:
+        rank: its number from 0; the first one gathers the scores.
+        world_size: how many there are.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def of_environment(cls) -> Process:
+        """What RANK and WORLD_SIZE say; a process alone where they say nothing.
+
+        Raises:
+            InputError: they are no numbers that go together.
+        """
+        rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+            raise InputError(
+                f"RANK and WORLD_SIZE must be numbers, the first below the second. Received: RANK={rank} and "
+                f"WORLD_SIZE={size}."
+            )
+        return cls(int(rank), int(size))
+
+    def wait_for_all(self) -> None:
+        """Go on when all processes have come here.
+
+        Raises:
+            MissingDependencyError: torch is not installed, by which processes find each other.
+            InputError: they cannot find each other.
+        """
+        if self.world_size == 1:
+            return
+        try:
+            import torch.distributed as distributed
+        except ImportError:
+            raise MissingDependencyError("torch", needed_for="Scoring in several processes", extra="pt") from None
+        try:
+            if not distributed.is_initialized():
+                distributed.init_process_group("gloo", rank=self.rank, world_size=self.world_size)
+            distributed.barrier()
+        except (ValueError, RuntimeError) as problem:
+            raise InputError(
+                f"The {self.world_size} processes must find each other: start them with `torchrun`. Received: "
+                f"{str(problem).splitlines()[0]:.200}"
+            ) from None
+
+
+ALONE = Process()
+
+
+@dataclass(frozen=True)
+class ScoredSegment:
+    """A segment with the score of each of its references."""
+
+    segment: Segment
+    scores: tuple[Score, ...]
+
+    @property
+    def best(self) -> float:
+        """The highest score."""
+        return max(score.value for score in self.scores)
+
+    @property
+    def mean(self) -> float:
+        """The mean of the scores."""
+        return sum(score.value for score in self.scores) / len(self.scores)
+
+    @property
+    def cut(self) -> int:
+        """How many of the pairs were cut."""
+        return sum(score.was_cut for score in self.scores)
+
+
+def score_files(
+    scorer: RemBertScorer, files: SegmentFiles, survey: Survey, path: Path, *, process: Process = ALONE,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+    resumed: Callable[[int], object] = lambda done: None,
+) -> ScoreFile:  # fmt: skip
+    """Score the pairs of files into a file of scores.
+
+    What stands in that file already is not computed again. Windows of pairs go to the processes in turn; the first
+    process returns when the scores of all are there, any other when its own are.
+
+    Args:
+        scorer: the metric.
+        files, survey: what to score, and what a first reading found in it.
+        path: of the file of scores.
+        process: this one.
+        progress: called with the pairs done and the pairs in all.
+        resumed: called once with the pairs that an earlier run has done.
+
+    Raises:
+        DataError: the files have changed since they were first read.
+        CheckpointError: the model gives what is no number.
+    """
+    digest = hashlib.blake2b(scorer.fingerprint + survey.digest, digest_size=32).digest()
+    if process.rank == 0:
+        scores = ScoreFile.open_or_make(path, digest, survey.pairs)
+    process.wait_for_all()
+    if process.rank != 0:
+        scores = ScoreFile(path, survey.pairs)
+    resumed(scores.done())
+    try:
+        _score_windows(scorer, files, survey.pairs, scores, process, progress)
+        while process.rank == 0 and (done := scores.done()) < survey.pairs:  # the others'
+            progress(done, survey.pairs)
+            time.sleep(_POLL_SECONDS)
+    except BaseException:
+        scores.close()
+        raise
+    return scores
+
+
+def _score_windows(
+    scorer: RemBertScorer, files: SegmentFiles, count: int, scores: ScoreFile, process: Process,
+    progress: Callable[[int, int], object],
+) -> None:  # fmt: skip
+    size = WINDOW
+    if process.world_size > 1:
+        size = min(WINDOW, max(_SMALLEST_WINDOW, -(-count // (_WINDOWS_EACH * process.world_size))))
+    pairs = _pairs(files)
+    done = scores.done()
+    progress(done, count)
+    for number, start in enumerate(range(0, count, size)):
+        window = list(islice(pairs, size))
+        if len(window) != min(size, count - start):
+            raise DataError(f"{files.candidates}: the files were changed while they were scored. Start again.")
+        if number % process.world_size != process.rank:
+            continue
+        todo = np.flatnonzero(scores.states(start, start + len(window)) == TODO).tolist()
+
+        def keep(numbers: list[int], found: list[Score], start: int = start, todo: list[int] = todo) -> None:
+            nonlocal done
+            scores.put([start + todo[index] for index in numbers], found)
+            done += len(numbers)
+            progress(done, count)
+
+        scorer.score_window([window[index] for index in todo], keep)
+
+
+def scored_segments(files: SegmentFiles, scores: ScoreFile) -> Iterator[ScoredSegment]:
+    """Every segment of the files with its scores."""
+    values = scores.scores()
+    for segment in files:
+        yield ScoredSegment(segment, tuple(islice(values, len(segment.references))))
+
+
+def _pairs(files: SegmentFiles) -> Iterator[tuple[str, str]]:
+    for segment in files:
+        for reference in segment.references:
+            yield segment.candidate, reference

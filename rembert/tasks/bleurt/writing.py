@@ -1,0 +1,93 @@
+"""Scores in files: one a line, JSON lines, TSV or CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, TextIO
+
+from rembert.common.errors import InputError
+from rembert.tasks.bleurt.running import ScoredSegment
+
+_DIGITS = 7  # behind the point, as many as a float32 near 1 has
+
+
+def check_fields(fields: Iterable[str], column: str) -> None:
+    """Refuse to write over a field of the input.
+
+    Raises:
+        InputError: quotes its name.
+    """
+    if column in fields:
+        raise InputError(
+            f"The scores must have a name of their own. Received: {column!r}, which the input has already. Choose "
+            "another one with `--score-field`."
+        )
+
+
+def write_scores(
+    stream: TextIO, segments: Iterable[ScoredSegment], *, format: str, column: str, aggregate: str, many: bool,
+    keep_columns: bool,
+) -> None:  # fmt: skip
+    """Write a line for every segment.
+
+    Args:
+        stream: where to; it must not change line ends.
+        segments: in the input's order.
+        format: "text" (the score alone), "jsonl" (with the record of the input, or else the texts), "tsv" or "csv"
+            (a table).
+        column: the name of the score.
+        aggregate: "best" or "mean": what the score is.
+        many: whether there are candidates with several references: then best, mean and all scores are written too.
+        keep_columns: whether the input is a table, whose columns come first in a table of scores.
+
+    Raises:
+        InputError: a record has a field `column` already.
+    """
+
+    def found(segment: ScoredSegment) -> dict[str, Any]:
+        return _found(segment, column, aggregate, many)
+
+    if format == "text":
+        stream.writelines(f"{found(segment)[column]}\n" for segment in segments)
+    elif format == "jsonl":
+        _write_json_lines(stream, segments, found, column)
+    else:
+        _write_table(stream, segments, found, column, "," if format == "csv" else "\t", keep_columns)
+
+
+def _found(segment: ScoredSegment, column: str, aggregate: str, many: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {column: round(getattr(segment, aggregate), _DIGITS)}
+    if many:
+        found |= {f"{column}_best": round(segment.best, _DIGITS), f"{column}_mean": round(segment.mean, _DIGITS)}
+        found[f"{column}_all"] = [round(score.value, _DIGITS) for score in segment.scores]
+    return found
+
+
+def _write_json_lines(
+    stream: TextIO, segments: Iterable[ScoredSegment], found: Callable[[ScoredSegment], dict[str, Any]], column: str
+) -> None:
+    for scored in segments:
+        fields = scored.segment.fields
+        if fields is None:
+            fields = {"candidate": scored.segment.candidate, "references": list(scored.segment.references)}
+        check_fields(fields, column)
+        cut = {f"{column}_cut": scored.cut} if scored.cut else {}
+        stream.write(json.dumps(fields | found(scored) | cut, ensure_ascii=False) + "\n")
+
+
+def _write_table(
+    stream: TextIO, segments: Iterable[ScoredSegment], found: Callable[[ScoredSegment], dict[str, Any]], column: str,
+    delimiter: str, keep_columns: bool,
+) -> None:  # fmt: skip
+    # In TSV a field stands as it is, so one with a tab or a line break is quoted, and no other.
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+    for number, scored in enumerate(segments):
+        row = found(scored)
+        row = {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in row.items()}
+        fields = (scored.segment.fields or {}) if keep_columns else {}
+        if number == 0:
+            check_fields(fields, column)
+            writer.writerow([*fields, *row])
+        writer.writerow([*fields.values(), *row.values()])

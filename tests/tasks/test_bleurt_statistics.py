@@ -1,0 +1,111 @@
+"""Bootstrap intervals and the paired comparison: against all resamples of a small sample, SciPy, the normal limit."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from rembert.common.errors import InputError
+from rembert.tasks.bleurt import statistics
+from rembert.tasks.bleurt.statistics import compare, mean_interval
+
+
+def test_every_resample_of_a_small_sample_is_as_likely_as_any_other() -> None:
+    values = np.array([0.1, 0.5, 1.7])
+    every = sorted(float(np.mean(drawn)) for drawn in product(values, repeat=3))  # 27, each with probability 1/27
+    means = statistics._resampled_means(values, 100_000, seed=1)
+    for mean in set(every):
+        share = np.isclose(means, mean).mean()
+        likely = np.isclose(every, mean).mean()
+        assert abs(share - likely) < 5 * np.sqrt(likely * (1 - likely) / len(means))
+
+
+def test_the_interval_is_that_of_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(0).gamma(2.0, size=200)
+    found = mean_interval(values, resamples=20_000, confidence=0.9, seed=3)
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, confidence_level=0.9, method="percentile", rng=4
+    ).confidence_interval
+    width = expected.high - expected.low
+    assert found.mean == pytest.approx(values.mean())
+    assert abs(found.low - expected.low) < 0.03 * width
+    assert abs(found.high - expected.high) < 0.03 * width
+
+
+def test_many_values_are_counted_in_bins() -> None:
+    values = np.random.default_rng(0).normal(0.6, 0.2, 100_000)
+    found = mean_interval(values, resamples=400, seed=0)
+    half = 1.959964 * values.std() / np.sqrt(len(values))  # the normal limit
+    assert found.mean == values.mean()
+    assert found.low == pytest.approx(values.mean() - half, abs=0.15 * half)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.15 * half)
+    centres, sizes = statistics._binned(values)
+    assert sizes.sum() == len(values)
+    assert (centres * sizes).sum() == pytest.approx(values.sum(), rel=1e-12)
+    assert np.average((centres - values.mean()) ** 2, weights=sizes) == pytest.approx(values.var(), rel=1e-6)
+
+
+def test_equal_values_have_no_width() -> None:
+    for count in (1, 5, 70_000):
+        found = mean_interval(np.full(count, 0.25), resamples=10)
+        assert found.low == found.mean == found.high == 0.25
+
+
+def test_a_seed_gives_the_same_interval() -> None:
+    values = np.random.default_rng(0).normal(size=50)
+    assert mean_interval(values, seed=1) == mean_interval(values, seed=1)
+    assert mean_interval(values, seed=1) != mean_interval(values, seed=2)
+
+
+def test_systems_are_resampled_together() -> None:
+    # What both have in common is far larger than their difference: only a paired comparison sees it.
+    rng = np.random.default_rng(0)
+    common = rng.normal(0, 10, 500)
+    first, second = common + 0.05 + rng.normal(0, 0.1, 500), common + rng.normal(0, 0.1, 500)
+    found = compare(first, second, resamples=2000)
+    assert found.difference.mean == pytest.approx((first - second).mean())
+    assert found.difference.low > 0
+    assert found.p_value == pytest.approx(1 / 2001)
+    assert found.wins == 1.0
+    turned = compare(second, first, resamples=2000)
+    assert (turned.p_value, turned.wins) == (found.p_value, 0.0)
+    assert turned.difference.low == pytest.approx(-found.difference.high)
+
+
+def test_equal_systems() -> None:
+    values = np.random.default_rng(0).normal(size=100)
+    found = compare(values, values)
+    assert (found.difference.mean, found.p_value, found.wins) == (0.0, 1.0, 0.0)
+
+
+def test_p_values_of_equal_systems_are_uniform() -> None:
+    rng = np.random.default_rng(0)
+    found = [
+        compare(rng.normal(size=80), rng.normal(size=80), resamples=200, seed=number).p_value for number in range(400)
+    ]
+    assert np.mean(np.array(found) < 0.1) == pytest.approx(0.1, abs=0.05)
+    assert np.mean(np.array(found) < 0.5) == pytest.approx(0.5, abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        ([], {}, "at least one score"),
+        ([1.0], {"resamples": 0}, "`resamples` must be a positive integer"),
+        ([1.0], {"resamples": 1.5}, "`resamples` must be a positive integer"),
+        ([1.0], {"confidence": 1.0}, "`confidence` must lie between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_resampled(values: list[float], options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        mean_interval(np.array(values), **options)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=message):
+        compare(np.array(values), np.array(values), **options)  # type: ignore[arg-type]
+
+
+def test_systems_of_different_lengths() -> None:
+    with pytest.raises(InputError, match="Received: 2 and 1 scores"):
+        compare(np.zeros(2), np.zeros(1))
