@@ -13,7 +13,22 @@ from rembert import __version__
 from rembert.common.errors import InputError, RemBertError
 
 # Each is a module here with `add_parser(subparsers)`. It imports no framework until it runs.
-COMMANDS = ("demo", "convert", "inspect", "diff", "verify", "trim", "tokenize")
+COMMANDS = (
+    "demo",
+    "convert",
+    "inspect",
+    "diff",
+    "verify",
+    "export",
+    "trim",
+    "tokenize",
+    "finetune",
+    "evaluate",
+    "predict",
+    "fill-mask",
+    "embed",
+    "score",
+)
 
 DONE, WRONG_DATA, WRONG_CALL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -49,12 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="rembert", description="RemBERT checkpoints: convert, inspect, compare.", allow_abbrev=False
+        prog="rembert",
+        description="RemBERT checkpoints: convert, inspect, compare, fine-tune, evaluate, predict.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"rembert {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        import_module(f"rembert.cli.{name}").add_parser(subparsers)
+        import_module(f"rembert.cli.{name.replace('-', '_')}").add_parser(subparsers)
     return parser
 
 

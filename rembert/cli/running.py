@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from rembert.bridge import Checkpoint
 from rembert.common.config import RemBertConfig
-from rembert.common.parameters import HEADS, HEADS_BY_ARCHITECTURE
+from rembert.common.parameters import HEADS_BY_ARCHITECTURE
+from rembert.tasks.frameworks import model_class
 
-FRAMEWORKS = ("pt", "tf")
 # Formats of TensorFlow's world are run in TensorFlow; the rest in PyTorch.
 _TENSORFLOW_FORMATS = ("h5", "keras")
 
@@ -37,17 +35,6 @@ def head_of(config: RemBertConfig | None) -> str:
     return found.name if found else "model"
 
 
-def framework_module(framework: str) -> ModuleType:
-    """`rembert.pt` or `rembert.tf`.
-
-    Raises:
-        MissingDependencyError: the framework is not installed; names the extra that brings it.
-    """
-    if framework == "tf":
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes are not ours to print
-    return import_module(f"rembert.{framework}")
-
-
 def load(framework: str, head: str, path: Path | str, **options: Any) -> Any:
     """The model of a head from a checkpoint, in evaluation mode; fresh heads are not warned of.
 
@@ -55,10 +42,9 @@ def load(framework: str, head: str, path: Path | str, **options: Any) -> Any:
         MissingDependencyError: the framework is not installed; names the extra that brings it.
         CheckpointError: the checkpoint does not fit.
     """
-    name = ("TF" if framework == "tf" else "") + HEADS[head].architecture
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return getattr(framework_module(framework), name).from_pretrained(path, **options)
+        return model_class(framework, head).from_pretrained(path, **options)
 
 
 def run(framework: str, model: Any, inputs: Mapping[str, np.ndarray]) -> Arrays:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rembert.bridge import open_checkpoint
-from rembert.cli.running import FRAMEWORKS, differences, framework_of, head_of, load, run, sample_inputs
+from rembert.cli.running import differences, framework_of, head_of, load, run, sample_inputs
 from rembert.cli.text import table
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.parameters import HEADS
+from rembert.tasks.frameworks import FRAMEWORKS
 
 
 def add_parser(subparsers: Any) -> None:

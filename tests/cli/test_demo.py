@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,10 @@ def test_on_its_own_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "every tensor the same, bit for bit" in printed
     assert rows(printed).keys() == HEADS.keys()
     assert all(row[-1] == "equal" for row in rows(printed).values())
+    assert "scores, those of each language too, are equal" in printed
+    accuracies = [float(found) for found in re.findall(r"accuracy (\d\.\d+)", printed)]
+    assert accuracies[0] == accuracies[1] > 0.5  # of three subjects
+    assert (tmp_path / "kept" / "fine-tuned" / "model.safetensors").is_file()
     assert (tmp_path / "kept" / "pytorch" / "model.safetensors").is_file()
     assert (tmp_path / "kept" / "tensorflow" / "tf_model.h5").is_file()
     assert (tmp_path / "kept" / "tensorflow" / "sentencepiece.model").is_file()

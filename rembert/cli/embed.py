@@ -1,0 +1,65 @@
+"""`rembert embed CHECKPOINT`: vectors of texts as a `.npy` file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from rembert.cli.data_options import add_model_arguments, check_output
+from rembert.cli.evaluate import say_report
+from rembert.common.tokenization import RemBertTokenizerFast
+from rembert.tasks import DataOptions
+from rembert.tasks.embedding import Texts, embed, write_vectors
+from rembert.tasks.frameworks import load_trained, move_to_device
+from rembert.tasks.predicting import row_length
+from rembert.tasks.reading import FORMATS
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command's arguments."""
+    parser = subparsers.add_parser(
+        "embed",
+        help="vectors of texts as a .npy file",
+        description="Write the mean of each text's hidden states, [CLS] and [SEP] included, as rows of a .npy file of "
+        "float32, in the order of the texts.",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="any checkpoint")
+    parser.add_argument("--data", nargs="+", default=["-"], metavar="FILE", help="texts (default: standard input)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .npy file")
+    parser.add_argument("--layer", type=int, default=-1, metavar="N", help="0: the encoder's input, -1: the last")
+    parser.add_argument("--normalize", action="store_true", help="bring every vector to length 1")
+    parser.add_argument("--format", choices=FORMATS, help="of the files; else by their names, or a text a line")
+    parser.add_argument("--text-column", metavar="NAME", help="the column (JSON: key) of the text")
+    parser.add_argument("--skip-bad-lines", action="store_true", help="leave bad lines out and count them")
+    parser.add_argument("--max-length", type=int, metavar="N", help="of a row, in pieces")
+    add_model_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the vectors; 0 when all is done. Wrong data raises `RemBertError`."""
+    check_output(args.output)
+    tokenizer = RemBertTokenizerFast.from_pretrained(args.checkpoint)
+    model = move_to_device(
+        load_trained(args.framework, "model", args.checkpoint, add_pooling_layer=False), args.device
+    )
+    columns = {} if args.text_column is None else {"text": args.text_column}
+    task = Texts(
+        tokenizer,
+        max_length=row_length(model.config, args.max_length),
+        data=DataOptions(args.format, columns, skip_bad_lines=args.skip_bad_lines),
+    )
+    vectors = embed(
+        task,
+        model,
+        task.read(*args.data),
+        batch_size=args.batch_size,
+        layer=args.layer,
+        normalize=args.normalize,
+    )
+    count = write_vectors(args.output, vectors, model.config.hidden_size)
+    print(f"{count} vectors of {model.config.hidden_size} numbers", file=sys.stderr)
+    say_report(task)
+    return 0

@@ -1,0 +1,76 @@
+"""`rembert evaluate TASK`: the scores of a fine-tuned checkpoint on files of examples."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from rembert.cli.data_options import (
+    add_data_arguments,
+    add_model_arguments,
+    add_task_argument,
+    check_output,
+    data_options,
+    score_lines,
+    task_options,
+)
+from rembert.cli.text import table
+from rembert.common.files import write_json
+from rembert.tasks import Task, evaluate, load_task
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command's arguments."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="score a fine-tuned checkpoint on files of examples",
+        description="Run a fine-tuned checkpoint over labelled examples and print its scores, as parts of 1; where "
+        "examples name their languages, those of each language too.",
+    )
+    add_task_argument(parser)
+    parser.add_argument("--model", required=True, help="a fine-tuned checkpoint")
+    parser.add_argument("--data", required=True, nargs="+", metavar="FILE", help="labelled examples; - is stdin")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the scores there as JSON, too")
+    add_data_arguments(parser)
+    add_model_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the scores; 0 when all is done. Wrong data raises `RemBertError`."""
+    check_output(args.output)
+    task, model = open_task(args)
+    scores = evaluate(task, model, task.read(*args.data), batch_size=args.batch_size)
+    print(table(score_lines(scores), right=(1,)))
+    say_report(task)
+    if args.output is not None:
+        write_json(args.output, {**scores, **task.report.to_dict()})
+    return 0
+
+
+def open_task(args: argparse.Namespace) -> tuple[Task, Any]:
+    """The task, prepared, and the model of `--model`.
+
+    Raises:
+        RemBertError: an argument is refused, or the checkpoint is none of the task.
+    """
+    return load_task(
+        args.task,
+        args.model,
+        args.framework,
+        max_length=args.max_length,
+        data=data_options(args),
+        device=args.device,
+        **task_options(args),
+    )
+
+
+def say_report(task: Task) -> None:
+    """Print to standard error what was cut or left out."""
+    for name, count in task.report.to_dict().items():
+        if count and name != "examples":
+            print(f"{name}: {count}", file=sys.stderr)
+    for reason in task.report.reasons:
+        print(f"skipped {reason}", file=sys.stderr)

@@ -1,0 +1,53 @@
+"""`rembert predict TASK`: predictions as JSON lines, in the order of the examples."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from rembert.cli.data_options import add_data_arguments, add_model_arguments, add_task_argument, check_output
+from rembert.cli.evaluate import open_task, say_report
+from rembert.common.files import atomic_path
+from rembert.tasks import predict
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command's arguments."""
+    parser = subparsers.add_parser(
+        "predict",
+        help="predictions of a fine-tuned checkpoint as JSON lines",
+        description="Run a fine-tuned checkpoint over examples, which need no labels, and write a JSON object for "
+        "each, in their order. Examples stream; batches are of like length, so that little is padded.",
+    )
+    add_task_argument(parser)
+    parser.add_argument("--model", required=True, help="a fine-tuned checkpoint")
+    parser.add_argument("--data", nargs="+", default=["-"], metavar="FILE", help="examples (default: standard input)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="in place of the standard output")
+    add_data_arguments(parser)
+    add_model_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the predictions; 0 when all is done. Wrong data raises `RemBertError`."""
+    check_output(args.output)
+    task, model = open_task(args)
+    with _opened(args.output) as output:
+        for prediction in predict(task, model, task.read(*args.data), batch_size=args.batch_size):
+            output.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+    say_report(task)
+    return 0
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[IO[str]]:
+    if path is None:
+        yield sys.stdout
+        return
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        yield stream

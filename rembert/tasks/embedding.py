@@ -1,0 +1,93 @@
+"""Vectors of texts: the mean of their pieces' hidden states."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rembert.common.collation.padding import pad_inputs
+from rembert.common.errors import InputError
+from rembert.common.files import atomic_path
+from rembert.tasks.batching import in_sorted_batches
+from rembert.tasks.examples import Example
+from rembert.tasks.predicting import runner
+from rembert.tasks.sequence_classification import SequenceClassification
+from rembert.tasks.task import Feature
+
+
+class Texts(SequenceClassification):
+    """Texts, or pairs of them; a file whose name does not tell has one on each line. Labels are not looked at."""
+
+    format = "text"
+
+    def _label(self, value: Any, column: str | None) -> None:
+        return None
+
+
+def embed(
+    task: Texts,
+    model: Any,
+    examples: Iterable[Example],
+    *,
+    batch_size: int = 32,
+    layer: int = -1,
+    normalize: bool = False,
+) -> Iterator[np.ndarray]:
+    """A vector [e] of float32 for each example, in order: the mean over its pieces, `[CLS]` and `[SEP]` included.
+
+    Args:
+        task: reads and encodes.
+        model: a base model of either framework.
+        examples: from `task.read`.
+        batch_size: rows of a batch at most.
+        layer: the hidden states to take, 0 for the encoder's input, -1 for the last.
+        normalize: divide by the vector's length.
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    count = model.config.num_hidden_layers + 1
+    if not -count <= layer < count:
+        raise InputError(f"`layer` must lie in [{-count}, {count - 1}]. Received: `layer={layer}`.")
+    with runner(model, "states", layer=-1 if layer == count - 1 else layer) as run:
+
+        def vectors(features: list[Feature]) -> list[np.ndarray]:
+            batch = pad_inputs(features, task.pad_token_id)
+            states = run(batch)["states"]
+            mask = batch["attention_mask"][..., None].astype(np.float32)
+            means = (states * mask).sum(1) / mask.sum(1)
+            if normalize:
+                means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+            return list(means)
+
+        rows = (feature for _, features in task.stream_features(examples) for feature in features)
+        yield from in_sorted_batches(rows, vectors, length=task.length, batch_size=batch_size)
+
+
+def write_vectors(path: str | os.PathLike[str], vectors: Iterable[np.ndarray], width: int) -> int:
+    """Write vectors [width] one after the other as a `.npy` file of [n, width] float32, whole or not at all.
+
+    Returns:
+        how many they were, n.
+    """
+    count = 0
+    with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
+        _write_header(stream, 0, width)
+        start = stream.tell()
+        for vector in vectors:
+            stream.write(np.ascontiguousarray(vector, "<f4").tobytes())
+            count += 1
+        # numpy leaves room in the header for any number of rows.
+        stream.seek(0)
+        _write_header(stream, count, width)
+        assert stream.tell() == start
+    return count
+
+
+def _write_header(stream: Any, rows: int, width: int) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}
+    np.lib.format.write_array_header_1_0(stream, header)

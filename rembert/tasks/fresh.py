@@ -1,0 +1,59 @@
+"""The model that training begins with: a checkpoint's, with a fresh head where it has none of this kind.
+
+Fresh weights are drawn with numpy from the recipe's seed and the parameter's name, so PyTorch and TensorFlow begin
+with the same ones.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import CheckpointError
+from rembert.common.parameters import Kind, Parameter
+from rembert.tasks.recipe import Recipe
+
+
+def training_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the configuration that a run sets: the task's `overrides`, and the recipe's dropout."""
+    if recipe.dropout is None:
+        return dict(overrides)
+    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob")
+    return {**overrides, **dict.fromkeys(rates, recipe.dropout)}
+
+
+def fresh_names(report: Mapping[str, Sequence[Any]], source: str) -> list[str]:
+    """The parameters that a checkpoint does not give, from the report of `from_pretrained`.
+
+    Raises:
+        CheckpointError: the encoder is not whole, or of other sizes than its configuration says.
+    """
+    names = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
+    encoder = [name for name in names if name.startswith(("rembert.embeddings.", "rembert.encoder."))]
+    encoder = [name for name in encoder if ".crossattention." not in name]
+    if encoder:
+        shown = ", ".join(encoder[:6]) + (f" and {len(encoder) - 6} more" if len(encoder) > 6 else "")
+        raise CheckpointError(
+            f"{source} must hold a whole encoder. Missing, or of another shape: {shown}. To train from random weights "
+            "ask for `from_scratch` (--from-scratch)."
+        )
+    return names
+
+
+def fresh_values(parameter: Parameter, config: RemBertConfig, seed: int) -> np.ndarray:
+    """Fresh values for a parameter, float32 in the table's shape: normal kernels and tables, zeros, unit scales."""
+    if parameter.kind is Kind.SCALE:
+        return np.ones(parameter.shape, np.float32)
+    if parameter.kind in (Kind.BIAS, Kind.SHIFT):
+        return np.zeros(parameter.shape, np.float32)
+    numbers = np.random.default_rng([seed, zlib.crc32(parameter.name.encode())])
+    return numbers.standard_normal(parameter.shape, dtype=np.float32) * np.float32(config.initializer_range)
+
+
+def step_seed(recipe: Recipe, step: int, rank: int = 0) -> int:
+    """The seed of one update's dropout. Each update has its own, so that a resumed run needs no generator's state."""
+    return int(np.random.SeedSequence([recipe.seed, step, rank]).generate_state(1)[0])

@@ -1,0 +1,187 @@
+"""Multiple choice: which of several continuations or answers is right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rembert.common.collation.padding import pad_rows
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import DataError
+from rembert.tasks.encoding import encode
+from rembert.tasks.examples import ChoiceExample, Example
+from rembert.tasks.task import BadExample, Batch, Feature, Fields, Output, Scorer, Task, checked_text, identified
+
+# What COPA (Roemmele et al., 2011) and with it XCOPA (Ponti et al., 2020) ask of a premise.
+_COPA = {"cause": "What was the cause?", "effect": "What happened as a result?"}
+# The choices' columns where they are not one list: XCOPA's, SWAG's, Belebele's and others'.
+_CHOICE = re.compile(r"(choice|ending|option|answer|mc_answer)_?([0-9]+|[a-eA-E])")
+
+
+class MultipleChoice(Task):
+    """Fields: `prompt`, `question` (optional), `choices`, `prefix` (optional), `label`.
+
+    Each choice is encoded with the prompt and the question as a pair: (`prompt question`, `prefix choice`). `choices`
+    is a list, or stands in columns of its own (`choice1`, `choice2`, …; `ending0`, …). `label` is the right choice's
+    number from 0, or its letter. In XCOPA's files the questions `cause` and `effect` stand for COPA's two.
+
+    Args:
+        tokenizer, max_length, data: as for `Task`.
+        first_choice: the number that `label` has for the first choice; 1 in some files.
+    """
+
+    name = "multiple-choice"
+    options: ClassVar[tuple[str, ...]] = ("first_choice",)
+    fields: ClassVar = {
+        "prompt": ("premise", "context", "passage", "flores_passage", "article", "sent1", "startphrase", "prompt"),
+        "question": ("question",),
+        "prefix": ("sent2",),
+        "choices": ("choices", "options", "endings"),
+        "label": ("label", "answer", "correct_answer_num"),
+    }
+    metric = "accuracy"
+
+    def __init__(self, *args: Any, first_choice: int = 0, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.first_choice = first_choice
+        self.count: int | None = None  # choices of every example
+
+    def example(self, fields: Fields) -> ChoiceExample:
+        prompt = fields.optional("prompt")
+        question = fields.optional("question")
+        if prompt is None and question is None:
+            fields.value("prompt")  # says what was expected
+        parts = [
+            checked_text(part, repr(fields.column(name)))
+            for name, part in (("prompt", prompt), ("question", question))
+            if part is not None
+        ]
+        if len(parts) == 2:
+            parts[1] = _COPA.get(parts[1], parts[1])
+        prefix = fields.optional("prefix")
+        choices = tuple(f"{prefix} {choice}" if prefix else choice for choice in _choices(fields))
+        return ChoiceExample(
+            *fields.common(),
+            prompt=" ".join(parts),
+            choices=choices,
+            label=self._label(fields.optional("label"), len(choices)),
+        )
+
+    def _label(self, value: Any, count: int) -> int | None:
+        if value is None or value == "":
+            return None
+        number: Any = value
+        if isinstance(value, str):
+            letter = len(value) == 1 and value.isascii() and value.isalpha()
+            if letter:
+                number = ord(value.upper()) - ord("A")
+            elif value.strip().isascii() and value.strip().isdigit():
+                number = int(value) - self.first_choice
+        elif isinstance(value, int) and not isinstance(value, bool):
+            number = value - self.first_choice
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < count:
+            numbers = f"{self.first_choice} to {self.first_choice + count - 1}"
+            raise BadExample(f"the label must be a choice's number, {numbers}, or its letter. Received: {value!r:.60}")
+        return number
+
+    def check(self, example: Example) -> None:
+        assert isinstance(example, ChoiceExample)
+        if self.count is None:
+            self.count = len(example.choices)
+        if len(example.choices) != self.count:
+            raise BadExample(
+                f"{self.count} choices were expected, as in the first example. Received: {len(example.choices)}"
+            )
+
+    def prepare(self, examples: Iterable[Example] = (), *, config: RemBertConfig | None = None) -> None:
+        if config is not None:
+            return
+        for example in examples:
+            if not self.has_label(example):
+                raise DataError(f"{example.place}: a label was expected. Received: none.")
+
+    def batch_features(self, examples: Sequence[Example]) -> list[list[Feature]]:
+        mine = [example for example in examples if isinstance(example, ChoiceExample)]
+        rows = iter(
+            encode(
+                self,
+                [example.prompt for example in mine for _ in example.choices],
+                [choice for example in mine for choice in example.choices],
+            )
+        )
+        result = []
+        for example in mine:
+            own = [next(rows) for _ in example.choices]
+            feature: Feature = {key: [row[key] for row in own] for key in ("input_ids", "token_type_ids")}
+            if example.label is not None:
+                feature["labels"] = example.label
+            result.append([feature])
+        return result
+
+    @staticmethod
+    def length(feature: Feature) -> int:
+        return max(map(len, feature["input_ids"]))
+
+    def collate(self, features: Sequence[Feature], rng: np.random.Generator | None = None) -> Batch:
+        shape = (len(features), len(features[0]["input_ids"]), -1)
+        ids = [row for feature in features for row in feature["input_ids"]]
+        input_ids = pad_rows(ids, self.pad_token_id)
+        lengths = np.array([len(row) for row in ids])
+        types = pad_rows([row for feature in features for row in feature["token_type_ids"]], 0)
+        mask = (np.arange(input_ids.shape[1]) < lengths[:, None]).astype(np.int64)
+        batch = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
+        batch = {name: array.reshape(shape) for name, array in batch.items()}
+        if all("labels" in feature for feature in features):
+            batch["labels"] = np.array([feature["labels"] for feature in features], np.int64)
+        return batch
+
+    def has_label(self, example: Example) -> bool:
+        return isinstance(example, ChoiceExample) and example.label is not None
+
+    def scorer(self) -> Scorer:
+        return _Scorer()
+
+    def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:
+        assert isinstance(example, ChoiceExample)
+        logits = outputs[0]["logits"].astype(np.float64)
+        likely = np.exp(logits - logits.max())
+        likely /= likely.sum()
+        best = int(likely.argmax())
+        return identified(
+            example, label=best + self.first_choice, choice=example.choices[best], scores=list(map(float, likely))
+        )
+
+
+class _Scorer(Scorer):
+    def __init__(self) -> None:
+        self._right = self._count = 0
+
+    def add(self, example: Any, outputs: Sequence[Output]) -> None:
+        self._right += int(outputs[0]["logits"].argmax()) == example.label
+        self._count += 1
+
+    def result(self) -> dict[str, float]:
+        return {"accuracy": self._right / self._count}
+
+
+def _choices(fields: Fields) -> list[str]:
+    if fields.column("choices") is not None or "choices" in fields.named:
+        listed = fields.value("choices")
+        column = repr(fields.column("choices"))
+        if isinstance(listed, dict):  # as ARC and CommonsenseQA have them: {"text": […], "label": […]}
+            listed = listed.get("text")
+        if not isinstance(listed, list):
+            raise BadExample(f"{column} must be a list of texts. Received: {listed!r:.60}")
+        choices = [checked_text(choice, f"a choice of {column}") for choice in listed]
+    else:
+        found = sorted((match[1], match[2].rjust(9), name) for name in fields if (match := _CHOICE.fullmatch(name)))
+        choices = [checked_text(fields[name], repr(name)) for kind, _, name in found if kind == found[0][0]]
+    if len(choices) < 2:
+        raise BadExample(
+            "at least two choices were expected, as a list 'choices' or in columns 'choice1', 'choice2', …. "
+            f"Received: {', '.join(fields)}"
+        )
+    return choices

@@ -1,0 +1,358 @@
+"""Training steps in PyTorch: on one device, or on several under `torchrun` or `accelerate launch`.
+
+`tf_trainer` is the twin: the same methods, the same definitions.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+import rembert.pt
+from rembert.bridge import TensorSource
+from rembert.bridge.tensors import DTYPES
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import InputError
+from rembert.common.parameters import HEADS
+from rembert.pt.losses import cross_entropy, ignore_padding
+from rembert.tasks.fresh import fresh_names, fresh_values, step_seed, training_overrides
+from rembert.tasks.pieces import Batch, Piece
+from rembert.tasks.predicting import Run, task_runner
+from rembert.tasks.recipe import Recipe, parameter_groups
+from rembert.tasks.task import Task
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # of the weights
+
+
+class Trainer:
+    """A model, its optimizer, and the steps of training.
+
+    Args:
+        head: a key of `HEADS`.
+        source: the checkpoint directory to begin with; of a run from scratch, one with a `config.json`.
+        recipe: how to train.
+        overrides: keys of the configuration that the task sets.
+        from_scratch: take the configuration only, and fresh weights.
+        devices: not for PyTorch; `torchrun` says where its processes run.
+        sharded: under `torchrun`, keep a part of the parameters on each device (FSDP2) instead of all (DDP).
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, or holds no whole encoder.
+        InputError: `devices`, or `sharded` without several processes.
+    """
+
+    framework = "pt"
+    parallel = 1  # pieces that one process computes at once
+
+    def __init__(
+        self,
+        head: str,
+        source: str | os.PathLike[str],
+        recipe: Recipe,
+        overrides: Mapping[str, Any],
+        *,
+        from_scratch: bool = False,
+        devices: Sequence[str] | None = None,
+        sharded: bool = False,
+    ) -> None:
+        if devices is not None:
+            raise InputError(
+                f"`devices` is for TensorFlow; in PyTorch start a process for each with torchrun. Received: {devices}."
+            )
+        self.head, self.recipe = head, recipe
+        self._joined = _join_processes()
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if sharded and self.world == 1:
+            raise InputError("`sharded` needs several processes: start the command with torchrun. Received: one.")
+        self.device = _device()
+        self.model = self._load(os.fspath(source), training_overrides(recipe, overrides), from_scratch)
+        self.fresh: list[str]
+        self.config: RemBertConfig = self.model.config
+        self.model.to(self.device)
+        if recipe.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable()
+        self._sharded = sharded
+        self._own = {name: self.model._own_name(name) for name in self.model.parameter_table()}
+        self._groups = parameter_groups(recipe, self.model.parameter_table())
+        trained = {self._own[name] for group in self._groups for name in group.names}
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in trained)
+        self._wrapped = self._distribute()
+        self.optimizer = self._make_optimizer()
+
+    # ------------------------------------------------------------------ steps
+
+    def train_step(self, pieces: Sequence[Piece], learning_rate: float, step: int) -> tuple[Any, Any]:
+        """Update the weights once.
+
+        Args:
+            pieces: this process's pieces of the batch, each with the weight of its loss.
+            learning_rate: of this update.
+            step: the number of this update, from 0.
+
+        Returns:
+            the loss of the whole batch and the gradients' norm before clipping, each what `float` takes.
+        """
+        self._wrapped.train()
+        torch.manual_seed(step_seed(self.recipe, step, self.rank))
+        for group, settings in zip(self._groups, self.optimizer.param_groups, strict=True):
+            settings["lr"] = learning_rate * group.rate_factor
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for number, (batch, weight) in enumerate(pieces):
+            with self._collecting(last=number == len(pieces) - 1):
+                with self._autocast():
+                    loss = self._loss(self._tensors(batch)) * weight
+                # Gradients are averaged over the processes, and the pieces' losses are to be added up.
+                (loss * self.world).backward()
+            total += loss.detach()
+        if self.world > 1:
+            dist.all_reduce(total)
+        norm = torch.nn.utils.clip_grad_norm_(self._trained(), self.recipe.max_grad_norm or float("inf"))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total, norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+    def predict(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The model's outputs for a batch in evaluation mode; with labels in it, the loss too."""
+        self._wrapped.eval()
+        with torch.no_grad(), self._autocast():
+            outputs = self.model(**self._tensors(batch))
+        return {
+            name: value.to(torch.promote_types(value.dtype, torch.float32)).cpu().numpy()
+            for name, value in outputs.items()
+            if isinstance(value, Tensor)
+        }
+
+    @contextmanager
+    def runner(self, task: Task) -> Iterator[Run]:
+        """What gives a task's outputs for a batch, where they are other than the model's own."""
+        with self._autocast(), task_runner(task, self.model) as run:
+            yield run
+
+    # ------------------------------------------------------------------ state
+
+    def save(self, directory: Path) -> None:
+        """Write the model's weights and configuration. Every process calls it; the first one writes."""
+        state = {name: _whole(tensor) for name, tensor in self.model.state_dict().items()} if self._sharded else None
+        if self.rank == 0:
+            self.model.save_pretrained(directory, state_dict=state)
+
+    def state(self) -> dict[str, TensorSource]:
+        """The optimizer's moments as `first.NAME` and `second.NAME`, in the orientation of the parameter table."""
+        tensors = {}
+        for name, parameter in self._by_name():
+            moments = self.optimizer.state.get(parameter)
+            if moments:
+                for ours, theirs in _MOMENTS.items():
+                    tensors[f"{ours}.{name}"] = _source(_whole(moments[theirs]))
+        return tensors
+
+    def load(self, directory: Path, state: Mapping[str, np.ndarray], step: int) -> None:
+        """Take up weights that `save` wrote and moments that `state` gave, after `step` updates."""
+        model = type(self.model).from_pretrained(directory, dtype=_DTYPES[self.recipe.precision])
+        loaded = model.state_dict()
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(_like(loaded[name], parameter))
+            for name, parameter in self._by_name():
+                if f"first.{name}" in state:
+                    self.optimizer.state[parameter] = {
+                        "step": torch.tensor(float(step), device=self.device if self._fused else None),
+                        **{
+                            theirs: torch.empty_like(parameter).copy_(
+                                _like(torch.from_numpy(state[f"{ours}.{name}"]), parameter)
+                            )
+                            for ours, theirs in _MOMENTS.items()
+                        },
+                    }
+
+    def gather(self, values: Any) -> list[Any]:
+        """What each process passed, in the order of their ranks."""
+        if self.world == 1:
+            return [values]
+        gathered: list[Any] = [None] * self.world
+        dist.all_gather_object(gathered, values)
+        return gathered
+
+    def close(self) -> None:
+        """Leave the group of processes, where this trainer joined it."""
+        if self._joined:
+            dist.destroy_process_group()
+
+    # ------------------------------------------------------------------ parts
+
+    _fused = True  # one pass over memory for each update
+
+    def _load(self, source: str, overrides: dict[str, Any], from_scratch: bool) -> Any:
+        model_class = getattr(rembert.pt, HEADS[self.head].architecture)
+        dtype = _DTYPES[self.recipe.precision]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is fresh is told by whoever trains
+            if from_scratch:
+                model = model_class(RemBertConfig.from_pretrained(source, **overrides)).to(dtype)
+                self.fresh = list(model.parameter_table())
+            else:
+                model, report = model_class.from_pretrained(
+                    source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **overrides
+                )
+                self.fresh = fresh_names(report, source)
+        table, own = model.parameter_table(), dict(model.named_parameters())
+        with torch.no_grad():
+            for name in self.fresh:
+                values = fresh_values(table[name], model.config, self.recipe.seed)
+                own[model._own_name(name)].copy_(torch.from_numpy(values))
+        return model
+
+    def _distribute(self) -> Any:
+        if self.world == 1:
+            return self.model
+        if not self._sharded:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            return torch.nn.parallel.DistributedDataParallel(self.model, device_ids=ids)
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(self.device.type, (self.world,))
+        for layer in self.model.base_model.encoder.layer:
+            fully_shard(layer, mesh=mesh)
+        return fully_shard(self.model, mesh=mesh)
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        own = dict(self.model.named_parameters())
+        groups = [
+            {"params": [own[self._own[name]] for name in group.names], "weight_decay": group.weight_decay}
+            for group in self._groups
+        ]
+        recipe = self.recipe
+        return torch.optim.AdamW(groups, betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, fused=self._fused)
+
+    def _collecting(self, last: bool) -> AbstractContextManager[Any]:
+        """Gradients of all but the last piece stay in their process."""
+        if self._sharded:
+            self.model.set_requires_gradient_sync(last)
+        elif self.world > 1 and not last:
+            context: AbstractContextManager[Any] = self._wrapped.no_sync()
+            return context
+        return nullcontext()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+
+    def _loss(self, batch: dict[str, Tensor]) -> Tensor:
+        if not self.recipe.label_smoothing:
+            loss: Tensor = self._wrapped(**batch).loss
+            return loss
+        inputs = {name: value for name, value in batch.items() if name not in _LABELS}
+        outputs = self._wrapped(**inputs)
+        return smoothed_loss(self.head, outputs, batch, self.config.problem_type, self.recipe.label_smoothing)
+
+    def _tensors(self, batch: Batch) -> dict[str, Tensor]:
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
+
+    def _trained(self) -> list[Any]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _by_name(self) -> Iterable[tuple[str, Any]]:
+        names = [name for group in self._groups for name in group.names]
+        return zip(names, self._trained(), strict=True)
+
+
+_LABELS = ("labels", "start_positions", "end_positions")
+_MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}
+
+
+def smoothed_loss(
+    head: str, outputs: Any, batch: Mapping[str, Tensor], problem_type: str | None, smoothing: float
+) -> Tensor:
+    """The head's loss where a part `smoothing` of each target's probability is spread evenly.
+
+    Over the classes of a label; over the real positions of an answer's window; of several labels at once, each is
+    drawn to one half. Szegedy et al. (CVPR 2016), section 7.
+
+    Args:
+        head: a key of `HEADS`.
+        outputs: of the model without labels.
+        batch: the labels, and `attention_mask`.
+        problem_type: of a sequence classifier.
+        smoothing: in (0, 1).
+    """
+    mask = batch.get("attention_mask")
+    if head == "question-answering":
+        starts_and_ends = (
+            (outputs.start_logits, batch["start_positions"]),
+            (outputs.end_logits, batch["end_positions"]),
+        )
+        losses = [_smoothed_positions(logits, mask, at, smoothing) for logits, at in starts_and_ends]
+        return (losses[0] + losses[1]) / 2
+    logits, labels = outputs.logits, batch["labels"]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if problem_type == "multi_label_classification" and head == "sequence-classification":
+        targets = labels.to(logits.dtype) * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, targets)
+    if head in ("token-classification", "masked-lm", "causal-lm"):
+        labels = ignore_padding(labels, mask)
+    if head == "causal-lm":
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    counted = labels != -100
+    spread = -F.log_softmax(logits, -1).mean(-1)
+    even = torch.where(counted, spread, 0).sum() / counted.sum().clamp(min=1)
+    return (1 - smoothing) * cross_entropy(logits, labels) + smoothing * even
+
+
+def _smoothed_positions(logits: Tensor, mask: Tensor | None, positions: Tensor, smoothing: float) -> Tensor:
+    """Of the starts, or the ends, of answers; logits [b, s]."""
+    length = logits.shape[1]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    real = torch.ones_like(logits, dtype=torch.bool) if mask is None else mask != 0
+    logits = logits.masked_fill(~real, torch.finfo(logits.dtype).min)
+    positions = positions.long().reshape(-1).clamp(0, length)
+    counted = positions < length
+    spread = -torch.where(real, F.log_softmax(logits, -1), 0).sum(-1) / real.sum(-1).clamp(min=1)
+    even = torch.where(counted, spread, 0).sum() / counted.sum().clamp(min=1)
+    return (1 - smoothing) * cross_entropy(logits, positions, ignore_index=length) + smoothing * even
+
+
+def _join_processes() -> bool:
+    """Join the group that torchrun or accelerate has started, if there is one and nobody has joined yet."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        return False
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return True
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def _whole(tensor: Any) -> Tensor:
+    """All of a tensor that is spread over processes."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _like(tensor: Tensor, parameter: Any) -> Any:
+    """A whole tensor spread over processes as `parameter` is."""
+    if not hasattr(parameter, "device_mesh"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+def _source(tensor: Tensor) -> TensorSource:
+    dtype = DTYPES[str(tensor.dtype).removeprefix("torch.")]
+    return TensorSource(tuple(tensor.shape), dtype, lambda: tensor.detach().cpu().contiguous().numpy())

@@ -1,0 +1,294 @@
+"""Question answering: the stretch of a context that answers a question, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rembert.common.collation.answer_spans import AnswerSpan, best_spans, merged, pieces_of
+from rembert.common.collation.padding import pad_inputs
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import DataError, InputError
+from rembert.common.metrics.answers import AnswerScores
+from rembert.tasks.encoding import row_of
+from rembert.tasks.examples import Answer, Example, QuestionExample
+from rembert.tasks.task import BadExample, Batch, Feature, Fields, Output, Scorer, Task, checked_text, identified
+
+_N_BEST_SHOWN = 5
+
+
+class QuestionAnswering(Task):
+    """Fields: `question`, `context`, `answers` (a list of `text` and `answer_start`), `is_impossible`; SQuAD's JSON.
+
+    A context that is too long is cut into windows that overlap by `stride` pieces; the answer is the best over all of
+    them. Where training data have questions without an answer, the model learns to point at `[CLS]` for them, and
+    the configuration keeps `no_answer_threshold`: no answer is given where the score of none is higher than the best
+    answer's by more than that.
+
+    Args:
+        tokenizer, max_length, data: as for `Task`.
+        stride: pieces that neighbouring windows have in common.
+        max_question_length: in pieces; longer questions are cut, and counted.
+        max_answer_length: of an answer that is predicted, in pieces.
+        n_best: starts, ends, and answers that are looked at.
+        no_answer_threshold: in place of the configuration's.
+
+    Raises:
+        InputError: the lengths leave no room for a context.
+    """
+
+    name = "question-answering"
+    options: ClassVar[tuple[str, ...]] = (
+        "stride",
+        "max_question_length",
+        "max_answer_length",
+        "n_best",
+        "no_answer_threshold",
+    )
+    format = "squad"
+    fields: ClassVar = {
+        "question": ("question",),
+        "context": ("context", "passage"),
+        "answers": ("answers",),
+        "is_impossible": ("is_impossible",),
+    }
+    label_keys = ("start_positions", "end_positions")
+    per_token = True
+    metric = "f1"
+
+    def __init__(
+        self,
+        *args: Any,
+        stride: int = 128,
+        max_question_length: int = 64,
+        max_answer_length: int = 30,
+        n_best: int = 20,
+        no_answer_threshold: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        for name, value, least in (
+            ("stride", stride, 0),
+            ("max_question_length", max_question_length, 1),
+            ("max_answer_length", max_answer_length, 1),
+            ("n_best", n_best, 1),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"`{name}` must be an integer of at least {least}. Received: `{name}={value!r}`.")
+        if self.max_length - 3 - max_question_length <= stride:
+            raise InputError(
+                "A window must have room for more than `stride` pieces of context beside the question. Received: "
+                f"`max_length={self.max_length}`, `max_question_length={max_question_length}`, `stride={stride}`."
+            )
+        self.stride = stride
+        self.max_question_length = max_question_length
+        self.max_answer_length = max_answer_length
+        self.n_best = n_best
+        self.no_answer_threshold = no_answer_threshold
+
+    def example(self, fields: Fields) -> QuestionExample:
+        context = fields.text("context")
+        return QuestionExample(
+            *fields.common(),
+            question=fields.text("question").strip(),
+            context=context,
+            answers=_answers(fields.optional("answers"), fields.optional("is_impossible"), context),
+        )
+
+    def prepare(self, examples: Iterable[Example] = (), *, config: RemBertConfig | None = None) -> None:
+        if config is not None:
+            if self.no_answer_threshold is None:
+                self.no_answer_threshold = config.no_answer_threshold
+            return
+        for example in examples:
+            assert isinstance(example, QuestionExample)
+            if example.answers is None:
+                raise DataError(f"{example.place}: answers were expected. Received: none.")
+            if not example.answers and self.no_answer_threshold is None:
+                self.no_answer_threshold = 0.0
+
+    def config_overrides(self) -> dict[str, Any]:
+        return {"num_labels": 2, "no_answer_threshold": self.no_answer_threshold}
+
+    # ------------------------------------------------------------------ to the model
+
+    def batch_features(self, examples: Sequence[Example]) -> list[list[Feature]]:
+        mine = [example for example in examples if isinstance(example, QuestionExample)]
+        encoded = self.tokenizer(
+            self._questions([example.question for example in mine]),
+            [example.context for example in mine],
+            truncation="only_second",
+            max_length=self.max_length,
+            stride=self.stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+        )
+        rows: list[list[Feature]] = [[] for _ in mine]
+        for number, sample in enumerate(encoded["overflow_to_sample_mapping"]):
+            types = np.array(encoded["token_type_ids"][number])
+            spans = np.array(encoded["offset_mapping"][number], np.int32)
+            spans[types == 0] = -1
+            spans[-1] = -1  # the last [SEP]
+            feature = row_of(encoded["input_ids"][number], encoded["token_type_ids"][number])
+            feature["spans"] = spans
+            answers = mine[sample].answers
+            if answers is not None:
+                found = None
+                if answers:
+                    start = answers[0].start
+                    found = pieces_of(start, start + len(answers[0].text), spans)
+                # A window without the answer points at [CLS], as one of a question without any does.
+                feature["start_positions"], feature["end_positions"] = found or (0, 0)
+            rows[sample].append(feature)
+        self.report.counts["windows"] += len(encoded["input_ids"])
+        return rows
+
+    def _questions(self, questions: list[str]) -> list[str]:
+        """The questions, cut where they are too long."""
+        rows = self.tokenizer(
+            questions,
+            add_special_tokens=False,
+            truncation=False,
+            return_token_type_ids=False,
+            return_attention_mask=False,
+        )["input_ids"]
+        long = [number for number, row in enumerate(rows) if len(row) > self.max_question_length]
+        if not long:
+            return questions
+        self.report.truncated += len(long)
+        spans = self.tokenizer(
+            [questions[number] for number in long],
+            add_special_tokens=False,
+            truncation=False,
+            return_offsets_mapping=True,
+        )["offset_mapping"]
+        cut = list(questions)
+        for number, row in zip(long, spans, strict=True):
+            # Cut inside a word, the last piece may come out in several: one word fewer, until it fits.
+            kept = questions[number][: row[self.max_question_length - 1][1]]
+            while len(self.tokenizer.encode(kept, add_special_tokens=False)) > self.max_question_length:
+                kept = kept[:-1]
+            cut[number] = kept
+        return cut
+
+    def collate(self, features: Sequence[Feature], rng: np.random.Generator | None = None) -> Batch:
+        batch = pad_inputs(features, self.pad_token_id)
+        for key in self.label_keys:
+            if all(key in feature for feature in features):
+                batch[key] = np.array([feature[key] for feature in features], np.int64)
+        return batch
+
+    # ------------------------------------------------------------------ from the model
+
+    def outputs(self, features: Sequence[Feature], results: Mapping[str, np.ndarray]) -> list[Output]:
+        names = ("start_logits", "end_logits")
+        results = {name: np.asarray(results[name], np.float32) for name in names}
+        rows = super().outputs(features, results)
+        return [{**row, "spans": feature["spans"]} for row, feature in zip(rows, features, strict=True)]
+
+    def answers(self, outputs: Sequence[Output]) -> tuple[list[AnswerSpan], float]:
+        """The n best answers over all windows, the best first, and the score of none: the least of the windows'."""
+        windows = [
+            best_spans(
+                output["start_logits"],
+                output["end_logits"],
+                output["spans"],
+                n_best=self.n_best,
+                max_pieces=self.max_answer_length,
+            )
+            for output in outputs
+        ]
+        null = min(float(output["start_logits"][0]) + float(output["end_logits"][0]) for output in outputs)
+        return merged(windows, self.n_best), null
+
+    def answer(self, found: Sequence[AnswerSpan], null: float) -> AnswerSpan | None:
+        """The answer to give, or None for none."""
+        if not found:
+            return None
+        if self.no_answer_threshold is not None and null - found[0].score > self.no_answer_threshold:
+            return None
+        return found[0]
+
+    def has_label(self, example: Example) -> bool:
+        return isinstance(example, QuestionExample) and example.answers is not None
+
+    def scorer(self) -> Scorer:
+        return _Scorer(self)
+
+    def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:
+        assert isinstance(example, QuestionExample)
+        found, null = self.answers(outputs)
+        best = self.answer(found, null)
+        given: dict[str, Any] = {"answer": "", "start": None, "end": None}
+        if best is not None:
+            given = {"answer": example.context[best.start : best.end], "start": best.start, "end": best.end}
+        # Probabilities among the n best and, where there may be none, no answer.
+        scores = np.array([span.score for span in found] + [null] * (self.no_answer_threshold is not None))
+        likely = np.exp(scores - scores.max()) if scores.size else scores
+        likely = likely / likely.sum() if scores.size else likely
+        listed = [
+            {
+                "answer": example.context[span.start : span.end],
+                "start": span.start,
+                "end": span.end,
+                "score": float(share),
+            }
+            for span, share in zip(found[:_N_BEST_SHOWN], likely, strict=False)
+        ]
+        if self.no_answer_threshold is not None:
+            given["no_answer_score"] = float(likely[-1])
+        return identified(example, **given, n_best=listed)
+
+
+class _Scorer(Scorer):
+    def __init__(self, task: QuestionAnswering) -> None:
+        self._task = task
+        self._scores = AnswerScores()
+
+    def add(self, example: Any, outputs: Sequence[Output]) -> None:
+        found, null = self._task.answers(outputs)
+        best = self._task.answer(found, null)
+        texts = ["" if span is None else example.context[span.start : span.end] for span in (best, *found[:1])]
+        self._scores.add(
+            [answer.text for answer in example.answers],
+            texts[0],
+            language=example.language,
+            best_answer=texts[-1],
+            no_answer_score=null - found[0].score if found else 0.0,
+        )
+
+    def result(self) -> dict[str, float]:
+        return self._scores.result()
+
+
+def _answers(value: Any, is_impossible: Any, context: str) -> tuple[Answer, ...] | None:
+    if is_impossible not in (None, True, False):  # as the text "false" of a table, which would be true
+        raise BadExample(f"'is_impossible' must be true or false. Received: {is_impossible!r:.60}")
+    if is_impossible:
+        return ()
+    if value is None:
+        return None
+    if isinstance(value, dict):  # columns, as in files made by `datasets`
+        texts, starts = value.get("text"), value.get("answer_start")
+        if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+            raise BadExample(f"'answers' must have as many texts as starts. Received: {value!r:.80}")
+        value = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+    if not isinstance(value, list):
+        raise BadExample(f"'answers' must be a list. Received: {value!r:.60}")
+    answers = []
+    for answer in value:
+        if not isinstance(answer, dict):
+            raise BadExample(f"an answer must have 'text' and 'answer_start'. Received: {answer!r:.60}")
+        text, start = checked_text(answer.get("text"), "an answer's 'text'"), answer.get("answer_start")
+        if not isinstance(start, int) or isinstance(start, bool) or start < 0:
+            raise BadExample(f"'answer_start' must be a character's number from 0. Received: {start!r:.60}")
+        if context[start : start + len(text)] != text:
+            there = context[start : start + len(text)]
+            raise BadExample(
+                f"the answer {text!r:.60} was expected at {start} in its context. Received: {there!r:.60}"
+            )
+        answers.append(Answer(text, start))
+    return tuple(answers)

@@ -1,0 +1,71 @@
+"""Which reader a file is for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from rembert.common.errors import InputError
+from rembert.tasks.reading.conll import read_conll, read_conllu
+from rembert.tasks.reading.json_lines import read_json_lines
+from rembert.tasks.reading.lines import opened
+from rembert.tasks.reading.plain_text import read_text
+from rembert.tasks.reading.records import BadLine, Record
+from rembert.tasks.reading.squad import read_squad
+from rembert.tasks.reading.tables import read_csv, read_tsv
+
+FORMATS: dict[str, Callable[[str | os.PathLike[str]], Iterator[Record | BadLine]]] = {
+    "jsonl": read_json_lines,
+    "csv": read_csv,
+    "tsv": read_tsv,
+    "conll": read_conll,
+    "conllu": read_conllu,
+    "squad": read_squad,
+    "text": read_text,
+}
+_BY_ENDING = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".conll": "conll",
+    ".conllu": "conllu",
+    ".bio": "conll",
+    ".iob": "conll",
+    ".iob2": "conll",
+}
+
+
+def read_records(
+    path: str | os.PathLike[str], *, format: str | None = None, unknown: str = "jsonl"
+) -> Iterator[Record | BadLine]:
+    """The records of a file, one after the other.
+
+    Args:
+        path: the file; `-` is the standard input.
+        format: a key of `FORMATS`; by default found by the name's ending, before a `.gz`.
+        unknown: the format of a name that says nothing (`.txt`, and the standard input).
+
+    Raises:
+        InputError: there is no such format.
+        DataError: the file cannot be read.
+    """
+    found = _format_of(path, unknown) if format is None else format
+    if found not in FORMATS:
+        raise InputError(f"`format` must be one of {', '.join(FORMATS)}. Received: `format={format!r}`.")
+    yield from FORMATS[found](path)
+
+
+def _format_of(path: str | os.PathLike[str], unknown: str) -> str:
+    name = os.fspath(path).lower().removesuffix(".gz")
+    ending = os.path.splitext(name)[1]
+    if ending == ".json":
+        return "jsonl" if _is_one_object_a_line(path) else "squad"
+    return _BY_ENDING.get(ending, unknown)
+
+
+def _is_one_object_a_line(path: str | os.PathLike[str]) -> bool:
+    """Whether a `.json` file holds JSON lines: its first line is an object of its own, without SQuAD's `data`."""
+    with opened(path) as stream:
+        start = stream.readline(1 << 16).strip()
+    return start.startswith(b"{") and start.endswith(b"}") and b'"paragraphs"' not in start

@@ -1,0 +1,30 @@
+"""JSON lines: one object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+
+from rembert.tasks.reading.lines import lines
+from rembert.tasks.reading.records import BadLine, Record
+
+
+def read_json_lines(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
+    """The object of each line that is not blank."""
+    for item in lines(path):
+        if isinstance(item, BadLine):
+            yield item
+            continue
+        place, line = item
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError) as problem:
+            yield BadLine(place, f"a JSON object was expected. Received: {line[:60]!r} ({problem})")
+            continue
+        if isinstance(fields, dict):
+            yield Record(place, fields)
+        else:
+            yield BadLine(place, f"a JSON object was expected. Received: {type(fields).__name__} {line[:60]!r}")

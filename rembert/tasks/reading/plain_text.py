@@ -1,0 +1,18 @@
+"""Plain text: a line is a text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from rembert.tasks.reading.lines import lines
+from rembert.tasks.reading.records import BadLine, Record
+
+
+def read_text(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
+    """Each line that is not blank, as the field `text`."""
+    for item in lines(path):
+        if isinstance(item, BadLine):
+            yield item
+        elif item[1].strip():
+            yield Record(item[0], {"text": item[1]})

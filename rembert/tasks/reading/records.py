@@ -1,0 +1,29 @@
+"""What every format comes down to: records, and lines that are none."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Place(NamedTuple):
+    """Where something stands: the file's name, and the number of the line from 1 (None for the file as a whole)."""
+
+    file: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+class Record(NamedTuple):
+    """One example as its file has it: fields by name."""
+
+    place: Place
+    fields: dict[str, Any]
+
+
+class BadLine(NamedTuple):
+    """A line, or several, that hold no record, and why."""
+
+    place: Place
+    reason: str

@@ -1,0 +1,240 @@
+"""Sequence classification: one class for a text or a pair of texts, several classes, or numbers (regression)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rembert.common.collation.padding import pad_inputs
+from rembert.common.config import PROBLEM_TYPES, RemBertConfig
+from rembert.common.errors import DataError, InputError
+from rembert.common.metrics.classification import LabelScores, MultiLabelScores
+from rembert.common.metrics.regression import RegressionScores
+from rembert.tasks.encoding import encode
+from rembert.tasks.examples import Example, TextExample
+from rembert.tasks.labels import known_labels, label_names, sorted_labels
+from rembert.tasks.task import BadExample, Batch, Feature, Fields, Output, Scorer, Task, checked_text, identified
+
+REGRESSION, SINGLE, MULTI = PROBLEM_TYPES
+_METRICS = {REGRESSION: "pearson", SINGLE: "accuracy", MULTI: "f1_micro"}
+_THRESHOLD = 0.5  # of the probability from which a class counts as predicted, where there may be several
+
+
+class SequenceClassification(Task):
+    """Fields: `text`, `text_pair` (optional), `label`.
+
+    A label is the name of a class (a string, or an integer); a list of names, for several classes; or a number, or a
+    list of numbers with a point, for regression. Which of the three is found in the training data. BLEURT's ratings
+    (`reference`, `candidate`, `score`) are read as they are.
+
+    Args:
+        tokenizer, max_length, data: as for `Task`.
+        problem_type: one of `PROBLEM_TYPES`, where it shall not be found.
+        label_separator: splits a label in text into the names of several classes, as in CSV files.
+    """
+
+    name = "sequence-classification"
+    options: ClassVar[tuple[str, ...]] = ("problem_type", "label_separator")
+    fields: ClassVar = {
+        "text": ("text", "sentence", "sentence1", "premise", "question", "reference"),
+        "text_pair": ("text_pair", "sentence2", "hypothesis", "candidate"),
+        "label": ("label", "labels", "category", "score"),
+    }
+
+    def __init__(
+        self, *args: Any, problem_type: str | None = None, label_separator: str | None = None, **options: Any
+    ) -> None:
+        super().__init__(*args, **options)
+        if problem_type is not None and problem_type not in PROBLEM_TYPES:
+            raise InputError(
+                f"`problem_type` must be one of {', '.join(PROBLEM_TYPES)}. Received: `problem_type={problem_type!r}`."
+            )
+        if label_separator == "":
+            raise InputError("`label_separator` must be a text. Received: `label_separator=''`.")
+        self.problem_type = MULTI if problem_type is None and label_separator is not None else problem_type
+        self.label_separator = label_separator
+        self.labels: list[str] = []
+        self.width = 0  # labels of the head
+
+    def example(self, fields: Fields) -> TextExample:
+        pair = fields.optional("text_pair")
+        return TextExample(
+            *fields.common(),
+            text=fields.text("text"),
+            text_pair=None if pair is None else checked_text(pair, repr(fields.column("text_pair"))),
+            label=self._label(fields.optional("label"), fields.column("label")),
+        )
+
+    def _label(self, value: Any, column: str | None) -> Any:
+        if value is None or value == "":
+            if value == "" and self.label_separator is not None:
+                return ()  # none of the classes
+            return None
+        if self.label_separator is not None and isinstance(value, str):
+            value = [part.strip() for part in value.split(self.label_separator)]
+        parts = value if isinstance(value, list) else [value]
+        for part in parts:
+            number = isinstance(part, int | float) and math.isfinite(part)
+            if not number and not (isinstance(part, str) and part):
+                raise BadExample(
+                    f"{column!r} must be a class's name, a number, or a list of either. Received: {value!r:.60}"
+                )
+        if len({isinstance(part, float) for part in parts}) > 1 and any(isinstance(part, str) for part in parts):
+            raise BadExample(f"{column!r} must be a list of names or of numbers. Received: {value!r:.60}")
+        return tuple(value) if isinstance(value, list) else value
+
+    # ------------------------------------------------------------------ labels
+
+    def prepare(self, examples: Iterable[Example] = (), *, config: RemBertConfig | None = None) -> None:
+        if config is not None:
+            inferred = REGRESSION if config.num_labels == 1 else SINGLE
+            self.problem_type = self.problem_type or config.problem_type or inferred
+            self.width = config.num_labels
+            self.labels = label_names(config)
+            self._index()
+            return
+        found: dict[str, Any] = {}  # each label once, by how it is written: 1 is not 1.0
+        for example in examples:
+            assert isinstance(example, TextExample)
+            if example.label is None:
+                raise DataError(f"{example.place}: a label was expected. Received: none.")
+            found.setdefault(repr(example.label), example.label)
+        labels = list(found.values())
+        if not labels:
+            raise DataError("Examples with labels are needed to find the set of labels. Received: none.")
+        self.problem_type = self.problem_type or _problem_type(labels)
+        if self.problem_type == REGRESSION:
+            first = labels[0]
+            self.width = len(first) if isinstance(first, tuple) else 1
+            self.labels = []
+        else:
+            self.labels = sorted_labels(
+                _name(part) for label in labels for part in (label if isinstance(label, tuple) else (label,))
+            )
+            self.width = len(self.labels)
+            if self.problem_type == SINGLE and self.width < 2:
+                raise DataError(f"Examples of at least two classes are needed. Received: {self.labels[0]!r} alone.")
+        self._index()
+
+    def _index(self) -> None:
+        self._ids = {label: number for number, label in enumerate(self.labels)}
+        self.metric = _METRICS[self.problem_type or SINGLE]
+
+    def config_overrides(self) -> dict[str, Any]:
+        if self.problem_type == REGRESSION:
+            return {"problem_type": REGRESSION, "num_labels": self.width}
+        return {"problem_type": self.problem_type, "id2label": dict(enumerate(self.labels))}
+
+    def check(self, example: Example) -> None:
+        assert isinstance(example, TextExample)
+        if self.width and example.label is not None:
+            self._target(example.label)
+
+    def _target(self, label: Any) -> int | float | list[float]:
+        """A label as the model takes it: a class id, [classes] of 0 and 1, a number, or [numbers]."""
+        parts = label if isinstance(label, tuple) else (label,)
+        if self.problem_type == REGRESSION:
+            try:
+                numbers = list(map(float, parts))
+            except ValueError:
+                raise BadExample(f"the label must be a number. Received: {label!r:.60}") from None
+            if len(numbers) != self.width or not all(map(math.isfinite, numbers)):
+                raise BadExample(f"the label must have {self.width} finite number(s). Received: {label!r:.60}")
+            return numbers if self.width > 1 else numbers[0]
+        if self.problem_type == SINGLE and isinstance(label, tuple):
+            raise BadExample(f"the label must be one class. Received: {list(label)!r:.60}")
+        for part in parts:
+            if _name(part) not in self._ids:
+                known = known_labels(self.labels)
+                raise BadExample(f"the label must be one of the model's: {known}. Received: {_name(part)!r}")
+        ids = [self._ids[_name(part)] for part in parts]
+        if self.problem_type == SINGLE:
+            return ids[0]
+        return [float(number in ids) for number in range(self.width)]
+
+    # ------------------------------------------------------------------ to the model and back
+
+    def batch_features(self, examples: Sequence[Example]) -> list[list[Feature]]:
+        mine = [example for example in examples if isinstance(example, TextExample)]
+        rows = encode(self, [example.text for example in mine], [example.text_pair for example in mine])
+        for row, example in zip(rows, mine, strict=True):
+            if example.label is not None:
+                row["labels"] = self.labelled(example, lambda: self._target(example.label))  # noqa: B023 (called now)
+        return [[row] for row in rows]
+
+    def collate(self, features: Sequence[Feature], rng: np.random.Generator | None = None) -> Batch:
+        batch = pad_inputs(features, self.pad_token_id)
+        if all("labels" in feature for feature in features):
+            kind = np.int64 if self.problem_type == SINGLE else np.float32
+            batch["labels"] = np.array([feature["labels"] for feature in features], kind)
+        return batch
+
+    def has_label(self, example: Example) -> bool:
+        return isinstance(example, TextExample) and example.label is not None
+
+    def scorer(self) -> Scorer:
+        return _Scorer(self)
+
+    def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:
+        logits = outputs[0]["logits"].astype(np.float64)
+        if self.problem_type == REGRESSION:
+            values = [float(number) for number in logits]
+            return identified(example, value=values[0] if self.width == 1 else values)
+        if self.problem_type == SINGLE:
+            shifted = np.exp(logits - logits.max())
+            likely = shifted / shifted.sum()
+            best = int(likely.argmax())
+            found: dict[str, Any] = {"label": self.labels[best], "score": float(likely[best])}
+        else:
+            likely = 0.5 * (1.0 + np.tanh(0.5 * logits))  # the logistic function, without overflow
+            found = {"labels": [self.labels[number] for number in np.flatnonzero(likely >= _THRESHOLD)]}
+        return identified(example, **found, scores=dict(zip(self.labels, map(float, likely), strict=True)))
+
+
+class _Scorer(Scorer):
+    def __init__(self, task: SequenceClassification) -> None:
+        self._task = task
+        kinds: dict[Any, Any] = {SINGLE: LabelScores, MULTI: MultiLabelScores}
+        kind = task.problem_type
+        self._scores: Any = RegressionScores() if kind == REGRESSION else kinds[kind](task.width)
+
+    def add(self, example: Any, outputs: Sequence[Output]) -> None:
+        task, logits = self._task, outputs[0]["logits"]
+        target = task.labelled(example, lambda: task._target(example.label))
+        if task.problem_type == SINGLE:
+            self._scores.add(target, int(logits.argmax()))
+        elif task.problem_type == MULTI:
+            self._scores.add(target, logits >= 0)  # where the logistic function is at least `_THRESHOLD`
+        else:
+            self._scores.add(target, logits)
+
+    def result(self) -> dict[str, float]:
+        found: dict[str, float] = self._scores.result()
+        return found
+
+
+def _name(label: Any) -> str:
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
+
+def _problem_type(labels: Sequence[Any]) -> str:
+    """Lists of names are several classes; numbers, at least one of them with a part behind the point, regression."""
+    if any(isinstance(label, tuple) for label in labels):
+        parts = [part for label in labels for part in (label if isinstance(label, tuple) else (label,))]
+        return REGRESSION if parts and all(isinstance(part, float) for part in parts) else MULTI
+    numbers = [_number(label) for label in labels]
+    whole = all(number is not None and number.is_integer() for number in numbers)
+    return SINGLE if whole or None in numbers else REGRESSION
+
+
+def _number(label: Any) -> float | None:
+    if isinstance(label, bool):
+        return None
+    try:
+        number = float(label)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,346 @@
+"""Training steps in TensorFlow: on one device, or on several of one machine through `tf.distribute`.
+
+`pt_trainer` is the twin: the same methods, the same definitions.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import rembert.tf
+from rembert.bridge import TensorSource, open_checkpoint
+from rembert.bridge.tensors import DTYPES
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import InputError
+from rembert.common.parameters import HEADS, Kind, Parameter
+from rembert.tasks.fresh import fresh_names, fresh_values, step_seed, training_overrides
+from rembert.tasks.pieces import Batch, Piece
+from rembert.tasks.predicting import Run, task_runner
+from rembert.tasks.recipe import Recipe, parameter_groups
+from rembert.tasks.task import Task
+from rembert.tf.losses import cross_entropy, ignore_padding
+from rembert.tf.optimizer import AdamW
+
+Tensor = Any
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
+
+
+class Trainer:
+    """A model, its optimizer, and the steps of training.
+
+    Args:
+        head: a key of `HEADS`.
+        source: the checkpoint directory to begin with; of a run from scratch, one with a `config.json`.
+        recipe: how to train.
+        overrides: keys of the configuration that the task sets.
+        from_scratch: take the configuration only, and fresh weights.
+        devices: names of TensorFlow's devices to train on; by default all GPUs, or the CPU.
+        sharded: not for TensorFlow.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, or holds no whole encoder.
+        InputError: `sharded`.
+    """
+
+    framework = "tf"
+    rank, world = 0, 1  # one process serves all devices
+
+    def __init__(
+        self,
+        head: str,
+        source: str | os.PathLike[str],
+        recipe: Recipe,
+        overrides: Mapping[str, Any],
+        *,
+        from_scratch: bool = False,
+        devices: Sequence[str] | None = None,
+        sharded: bool = False,
+    ) -> None:
+        if sharded:
+            raise InputError("`sharded` is for PyTorch (FSDP2). Received: `sharded=True` for TensorFlow.")
+        self.head, self.recipe = head, recipe
+        self._strategy = _strategy(devices)
+        self.parallel: int = self._strategy.num_replicas_in_sync  # pieces that one process computes at once
+        self.fresh: list[str]
+        with self._strategy.scope():
+            self.model = self._load(os.fspath(source), training_overrides(recipe, overrides), from_scratch)
+            self.config: RemBertConfig = self.model.config
+            if recipe.gradient_checkpointing:
+                self.model.gradient_checkpointing_enable()
+            self._table = self.model.parameter_table()
+            self._groups = parameter_groups(recipe, self._table)
+            self._variables = [variable for _, variable in self._by_name()]
+            self.optimizer = self._make_optimizer()
+        self._dropouts = [
+            variable for variable in self.model.non_trainable_variables if "seed_generator" in variable.path
+        ]
+        self._running: Run | None = None
+        self._held = ExitStack()
+        self._used: list[int] = []  # numbers of the variables that the loss depends on
+        self._gradients: Any = None  # a graph, made with the first batch
+        self._update = tf.function(self._updated)
+        self._outputs: dict[tuple[str, ...], Any] = {}  # a graph for each set of a batch's keys
+
+    # ------------------------------------------------------------------ steps
+
+    def train_step(self, pieces: Sequence[Piece], learning_rate: float, step: int) -> tuple[Any, Any]:
+        """Update the weights once.
+
+        Args:
+            pieces: the pieces of the batch, each with the weight of its loss; `parallel` of them run at once.
+            learning_rate: of this update.
+            step: the number of this update, from 0.
+
+        Returns:
+            the loss of the whole batch and the gradients' norm before clipping, each what `float` takes.
+        """
+        seed = step_seed(self.recipe, step)
+        for number, variable in enumerate(self._dropouts):
+            variable.assign(np.array([seed, number], np.uint32))
+        self._rate.assign(learning_rate)
+        if self._gradients is None:
+            signature = [
+                [_specification(pieces[0][0]) for _ in range(self.parallel)],
+                tf.TensorSpec([self.parallel], "float64"),
+            ]
+            self._gradients = tf.function(self._gradients_of, input_signature=signature)
+        total: Any = 0.0
+        gradients: list[Tensor] = []
+        for start in range(0, len(pieces), self.parallel):
+            together = pieces[start : start + self.parallel]
+            batches = [{name: tf.constant(array) for name, array in batch.items()} for batch, _ in together]
+            loss, found = self._gradients(batches, tf.constant([weight for _, weight in together], "float64"))
+            total += loss
+            gradients = [one + other for one, other in zip(gradients, found, strict=True)] if gradients else found
+        return total, self._update(gradients)
+
+    def predict(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The model's outputs for a batch in evaluation mode; with labels in it, the loss too."""
+        names = tuple(sorted(batch))
+        if names not in self._outputs:
+            self._outputs[names] = tf.function(self._outputs_of, input_signature=[_specification(batch)])
+        outputs = self._outputs[names]({name: tf.constant(array) for name, array in batch.items()})
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    @contextmanager
+    def runner(self, task: Task) -> Iterator[Run]:
+        """What gives a task's outputs for a batch, where they are other than the model's own."""
+        if self._running is None:
+            self._running = self._held.enter_context(task_runner(task, self.model))  # its graph is made once
+        yield self._running
+
+    # ------------------------------------------------------------------ state
+
+    def save(self, directory: Path) -> None:
+        """Write the model's weights and configuration."""
+        self.model.save_pretrained(directory)
+
+    def state(self) -> dict[str, TensorSource]:
+        """The optimizer's moments as `first.NAME` and `second.NAME`, in the orientation of the parameter table."""
+        tensors = {}
+        for name, variable in self._by_name():
+            for ours, moment in zip(_MOMENTS, self.optimizer.moments(variable), strict=True):
+                tensors[f"{ours}.{name}"] = _source(moment, self._table[name])
+        return tensors
+
+    def load(self, directory: Path, state: Mapping[str, np.ndarray], step: int) -> None:
+        """Take up weights that `save` wrote and moments that `state` gave, after `step` updates."""
+        with open_checkpoint(directory) as checkpoint:
+            for name, parameter in self._table.items():
+                array = checkpoint.read(name if name in checkpoint.tensors else name.removeprefix("rembert."))
+                self.model.variable(parameter).assign(_turned(array, parameter))
+        for name, variable in self._by_name():
+            for ours, moment in zip(_MOMENTS, self.optimizer.moments(variable), strict=True):
+                if f"{ours}.{name}" in state:
+                    moment.assign(_turned(state[f"{ours}.{name}"], self._table[name]))
+        self.optimizer.iterations.assign(step)
+
+    def gather(self, values: Any) -> list[Any]:
+        """What each process passed: there is one."""
+        return [values]
+
+    def close(self) -> None:
+        """Let go of what `runner` holds."""
+        self._held.close()
+
+    # ------------------------------------------------------------------ parts
+
+    def _load(self, source: str, overrides: dict[str, Any], from_scratch: bool) -> Any:
+        model_class = getattr(rembert.tf, f"TF{HEADS[self.head].architecture}")
+        dtype = _POLICIES[self.recipe.precision]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is fresh is told by whoever trains
+            if from_scratch:
+                model = model_class(RemBertConfig.from_pretrained(source, **overrides), dtype=dtype)
+                self.fresh = list(model.parameter_table())
+            else:
+                model, report = model_class.from_pretrained(
+                    source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **overrides
+                )
+                self.fresh = fresh_names(report, source)
+        table = model.parameter_table()
+        for name in self.fresh:
+            values = fresh_values(table[name], model.config, self.recipe.seed)
+            model.variable(table[name]).assign(_turned(values, table[name]))
+        return model
+
+    def _make_optimizer(self) -> AdamW:
+        recipe = self.recipe
+        self._rate = tf.Variable(0.0, dtype="float64", trainable=False)
+        optimizer = AdamW(
+            lambda: self._rate,
+            beta_1=recipe.beta1,
+            beta_2=recipe.beta2,
+            epsilon=recipe.epsilon,
+            weight_decay=recipe.weight_decay,
+        )
+        by_name = dict(self._by_name())
+        undecayed = [by_name[name] for group in self._groups if not group.weight_decay for name in group.names]
+        optimizer.exclude_from_weight_decay(var_list=undecayed)
+        for group in self._groups:
+            optimizer.scale_learning_rate([by_name[name] for name in group.names], group.rate_factor)
+        optimizer.build(self._variables)
+        return optimizer
+
+    def _gradients_of(self, batches: list[dict[str, Tensor]], weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The sum of the pieces' weighted losses and its gradients, each piece on a device of its own."""
+
+        def on_one_device() -> tuple[Tensor, list[Tensor]]:
+            number = int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))
+            with tf.GradientTape() as tape:
+                loss = self._loss(batches[number])
+                loss = loss * tf.cast(weights[number], loss.dtype)
+            found = tape.gradient(loss, [variable.value for variable in self._variables])
+            self._used = [index for index, gradient in enumerate(found) if gradient is not None]
+            # The gradient of a table comes as the rows that were used: all of it is wanted, as in PyTorch.
+            return tf.cast(loss, "float64"), [tf.convert_to_tensor(found[index]) for index in self._used]
+
+        loss, gradients = self._strategy.run(on_one_device)
+        if self.parallel == 1:
+            return loss, gradients
+        total = tf.distribute.ReduceOp.SUM
+        return (
+            self._strategy.reduce(total, loss, axis=None),
+            [self._strategy.reduce(total, gradient, axis=None) for gradient in gradients],
+        )
+
+    def _updated(self, gradients: list[Tensor]) -> Tensor:
+        """Clip, update, and give the norm; PyTorch's clipping, which adds 1e-6 to the norm."""
+        norm = tf.linalg.global_norm(gradients)
+        if self.recipe.max_grad_norm is not None:
+            factor = tf.minimum(tf.cast(self.recipe.max_grad_norm, norm.dtype) / (norm + 1e-6), 1.0)
+            gradients = [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients]
+        self.optimizer.apply(gradients, [self._variables[index] for index in self._used])
+        return norm
+
+    def _outputs_of(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        outputs = self.model(batch, training=False)
+        tensors = {name: value for name, value in outputs.items() if tf.is_tensor(value)}
+        return {
+            name: tf.cast(value, "float32") if value.dtype == tf.bfloat16 else value for name, value in tensors.items()
+        }
+
+    def _loss(self, batch: dict[str, Tensor]) -> Tensor:
+        if not self.recipe.label_smoothing:
+            return self.model(batch, training=True).loss
+        inputs = {name: value for name, value in batch.items() if name not in _LABELS}
+        outputs = self.model(inputs, training=True)
+        return smoothed_loss(self.head, outputs, batch, self.config.problem_type, self.recipe.label_smoothing)
+
+    def _by_name(self) -> Iterable[tuple[str, Any]]:
+        names = [name for group in self._groups for name in group.names]
+        return [(name, self.model.variable(self._table[name])) for name in names]
+
+
+_LABELS = ("labels", "start_positions", "end_positions")
+_MOMENTS = ("first", "second")
+
+
+def smoothed_loss(
+    head: str, outputs: Any, batch: Mapping[str, Tensor], problem_type: str | None, smoothing: float
+) -> Tensor:
+    """The head's loss where a part `smoothing` of each target's probability is spread evenly.
+
+    Over the classes of a label; over the real positions of an answer's window; of several labels at once, each is
+    drawn to one half. Szegedy et al. (CVPR 2016), section 7.
+
+    Args:
+        head: a key of `HEADS`.
+        outputs: of the model without labels.
+        batch: the labels, and `attention_mask`.
+        problem_type: of a sequence classifier.
+        smoothing: in (0, 1).
+    """
+    mask = batch.get("attention_mask")
+    if head == "question-answering":
+        starts_and_ends = (
+            (outputs.start_logits, batch["start_positions"]),
+            (outputs.end_logits, batch["end_positions"]),
+        )
+        losses = [_smoothed_positions(logits, mask, at, smoothing) for logits, at in starts_and_ends]
+        return (losses[0] + losses[1]) / 2
+    logits, labels = _precise(outputs.logits), batch["labels"]
+    if problem_type == "multi_label_classification" and head == "sequence-classification":
+        targets = tf.cast(labels, logits.dtype) * (1 - smoothing) + smoothing / 2
+        return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
+    if head in ("token-classification", "masked-lm", "causal-lm"):
+        labels = ignore_padding(labels, mask)
+    if head == "causal-lm":
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    spread = -tf.reduce_mean(tf.nn.log_softmax(logits), -1)
+    even = _mean(spread, labels != -100)
+    return (1 - smoothing) * cross_entropy(logits, labels) + smoothing * even
+
+
+def _smoothed_positions(logits: Tensor, mask: Tensor | None, positions: Tensor, smoothing: float) -> Tensor:
+    """Of the starts, or the ends, of answers; logits [b, s]."""
+    logits = _precise(logits)
+    length = tf.shape(logits)[1]
+    real = tf.ones_like(logits, dtype="bool") if mask is None else tf.not_equal(mask, tf.zeros((), mask.dtype))
+    logits = tf.where(real, logits, logits.dtype.min)
+    positions = tf.clip_by_value(tf.cast(tf.reshape(positions, [-1]), "int32"), 0, length)
+    count = tf.maximum(tf.reduce_sum(tf.cast(real, logits.dtype), -1), 1)
+    spread = -tf.reduce_sum(tf.where(real, tf.nn.log_softmax(logits), 0), -1) / count
+    even = _mean(spread, positions < length)
+    return (1 - smoothing) * cross_entropy(logits, positions, ignore_index=length) + smoothing * even
+
+
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
+    """Mean of the values that count; 0 where none does."""
+    counted = tf.cast(counted, values.dtype)
+    return tf.reduce_sum(values * counted) / tf.maximum(tf.reduce_sum(counted), 1)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == tf.float64 else tf.cast(logits, "float32")
+
+
+def _strategy(devices: Sequence[str] | None) -> Any:
+    """All of `devices` together, or what tf.distribute takes one device for."""
+    if devices is None:
+        devices = [device.name for device in tf.config.list_logical_devices("GPU")]
+    return tf.distribute.MirroredStrategy(list(devices)) if len(devices) > 1 else tf.distribute.get_strategy()
+
+
+def _specification(batch: Batch) -> dict[str, tf.TensorSpec]:
+    """Arrays of these names and dtypes in any shape: one graph serves all batches, and a resumed run has the same."""
+    return {name: tf.TensorSpec([None] * array.ndim, array.dtype) for name, array in batch.items()}
+
+
+def _turned(array: np.ndarray, parameter: Parameter) -> np.ndarray:
+    return array.T if parameter.kind is Kind.KERNEL else array
+
+
+def _source(variable: Any, parameter: Parameter) -> TensorSource:
+    def read() -> np.ndarray:
+        return np.ascontiguousarray(_turned(variable.numpy(), parameter))
+
+    return TensorSource(parameter.shape, DTYPES[variable.dtype], read)

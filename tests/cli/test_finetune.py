@@ -1,0 +1,84 @@
+"""`rembert finetune TASK`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from rembert.cli.main import main
+from rembert.tasks import Recipe
+from tests.frameworks import needs_pt, needs_tf
+from tests.tasks.runs import lines, write_examples, write_start
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> list[str]:
+    """A command line without what a test is about."""
+    start = write_start(tmp_path / "start")
+    train, dev = write_examples(tmp_path / "train.jsonl", 30), write_examples(tmp_path / "dev.jsonl", 9)
+    return [
+        *("finetune", "sequence-classification", "--model", str(start), "--from-scratch"),
+        *("--train", str(train), "--eval", str(dev), "--output", str(tmp_path / "run")),
+    ]
+
+
+@needs_pt
+@needs_tf
+def test_what_one_framework_trains_both_score_alike(
+    call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = ["--epochs", "3", "--batch-size", "8", "--learning-rate", "1e-2", "--seed", "3", "--max-length", "6"]
+    assert main([*call, *recipe]) == 0
+    printed = capsys.readouterr()
+    scores = dict(line.split() for line in printed.out.splitlines())
+    last = lines(tmp_path / "run")[-1]
+    assert float(scores["eval_accuracy"]) == pytest.approx(last["eval_accuracy"], abs=1e-4)
+    assert "cut to 6 pieces" in printed.err
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (run["recipe"]["seed"], run["recipe"]["epochs"], run["max_length"]) == (3, 3, 6)
+    data = ["--data", str(tmp_path / "dev.jsonl"), "--max-length", "6"]
+    for framework in ("pt", "tf"):
+        arguments = ["evaluate", "sequence-classification", "--model", str(tmp_path / "run"), *data]
+        assert main([*arguments, "--framework", framework]) == 0
+        found = dict(line.split() for line in capsys.readouterr().out.splitlines())
+        assert found["accuracy"] == scores["eval_accuracy"]
+
+
+@needs_pt
+def test_it_is_quiet_when_asked_and_resumes(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*call, "--max-steps", "1", "--quiet"]) == 0
+    first = capsys.readouterr()
+    assert first.err == ""
+    assert main([*call, "--max-steps", "1"]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*call, "--max-steps", "1", "--resume"]) == 0
+    assert capsys.readouterr().out == first.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--learning-rate", "0"], "`learning_rate` must be a positive number"),
+        (["--bf16", "--precision", "float64"], "`--bf16` and `--precision` must agree"),
+        (["--max-length", "9999"], "positions"),
+        (["--stride", "3"], "`--stride` is for question-answering"),
+        (["--label-column", "topic"], "'topic' was expected"),
+    ],
+)
+@needs_pt
+def test_bad_calls(
+    arguments: list[str], message: str, call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*call, *arguments]) in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_setting_of_a_recipe_has_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", "--help"]) == 0
+    said = capsys.readouterr().out
+    for field in fields(Recipe):
+        assert f"--{field.name.replace('_', '-')} " in said or f"--{field.name.replace('_', '-')}]" in said

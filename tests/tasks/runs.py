@@ -1,0 +1,80 @@
+"""Small runs of fine-tuning: a checkpoint to begin with, examples, and what a run has left."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from rembert import RemBertConfig, RemBertTokenizer
+
+FIXTURE = Path(__file__).parent.parent / "fixtures" / "tokenizer" / "sentencepiece.model"
+_WORDS = {"food": ("bread", "soup", "lemon"), "road": ("train", "bus", "bridge"), "sky": ("rain", "cloud", "wind")}
+
+
+def write_start(directory: Path, **changes: Any) -> Path:
+    """A directory that a run from scratch begins with: a configuration of a few thousand parameters, a tokenizer."""
+    tokenizer = RemBertTokenizer(FIXTURE)
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(directory)
+    sizes: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "input_embedding_size": 8,
+        "output_embedding_size": 12,
+        "intermediate_size": 24,
+        "max_position_embeddings": 32,
+        "initializer_range": 0.2,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+    }
+    RemBertConfig(**{**sizes, **changes}).save_pretrained(directory)
+    return directory
+
+
+def write_examples(path: Path, count: int) -> Path:
+    """Sentences of three kinds, each told by its words."""
+    lines = []
+    for number, (label, words) in zip(range(count), itertools.cycle(_WORDS.items()), strict=False):
+        first, second = words[number % 3], words[number // 3 % 3]
+        text = f"The {first} and the {second} " + "again " * (number % 5)
+        lines.append(json.dumps({"text": text.strip(), "label": label}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def lines(output: Path) -> list[dict[str, Any]]:
+    """`metrics.jsonl`, every line whole."""
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def losses(output: Path) -> np.ndarray:
+    """The training losses in order."""
+    return np.array([line["loss"] for line in lines(output) if "loss" in line])
+
+
+def weights(output: Path) -> dict[str, np.ndarray]:
+    """The weights of a run's result."""
+    return load_file(output / "model.safetensors")
+
+
+def farthest(one: Path, other: Path) -> float:
+    """The largest difference between the weights of two results."""
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    return max(float(np.abs(first[name].astype(np.float64) - second[name]).max()) for name in first)
+
+
+def digest(output: Path) -> str:
+    """Of the bytes of a result's weights, and of its losses and scores."""
+    numbers = [{name: value for name, value in line.items() if "second" not in name} for line in lines(output)]
+    content = (output / "model.safetensors").read_bytes() + json.dumps(numbers).encode()
+    return hashlib.sha256(content).hexdigest()

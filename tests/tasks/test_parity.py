@@ -1,0 +1,185 @@
+"""PyTorch and TensorFlow train alike: the same losses, step by step, and the same weights in the end."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rembert.common.parameters import HEADS
+from rembert.tasks.pieces import cut, label_count
+from rembert.tasks.recipe import Recipe, learning_rate
+from tests.frameworks import Arrays, needs_pt, needs_tf, small_config
+
+TASKS = [head for head in HEADS if head != "model"]
+RATE = 3e-3
+
+
+def batches(head: str, count: int, problem_type: str | None = None) -> list[Arrays]:
+    """Batches of five rows of several lengths, each head's own labels with them."""
+    numbers = np.random.default_rng(1)
+    found = []
+    for _ in range(count):
+        rows, length = 5, int(numbers.integers(6, 13))
+        ids = numbers.integers(3, 61, (rows, length))
+        mask = (np.arange(length) < numbers.integers(3, length + 1, (rows, 1))).astype(np.int64)
+        batch: Arrays = {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        if head in ("masked-lm", "causal-lm"):
+            batch["labels"] = np.where(numbers.random(ids.shape) < 0.5, ids, -100)
+        elif head == "token-classification":
+            batch["labels"] = np.where(numbers.random(ids.shape) < 0.7, numbers.integers(0, 5, ids.shape), -100)
+        elif head == "question-answering":
+            batch["start_positions"], batch["end_positions"] = numbers.integers(0, 3, (2, rows))
+        elif head == "multiple-choice":
+            batch = {name: np.stack([array, np.roll(array, 1, 0)], 1) for name, array in batch.items()}
+            batch["labels"] = numbers.integers(0, 2, rows)
+        elif problem_type == "multi_label_classification":
+            batch["labels"] = numbers.integers(0, 2, (rows, 5)).astype(np.float32)
+        elif problem_type == "regression":
+            batch["labels"] = numbers.standard_normal((rows, 5)).astype(np.float32)
+        else:
+            batch["labels"] = numbers.integers(0, 5, rows)
+        found.append(batch)
+    return found
+
+
+def trainer(framework: str, head: str, start: Path, recipe: Recipe, **overrides: Any) -> Any:
+    module = import_module(f"rembert.tasks.{framework}_trainer")
+    return module.Trainer(head, start, recipe, {"is_decoder": head == "causal-lm", **overrides}, from_scratch=True)
+
+
+def curve(trained: Any, data: list[Arrays], recipe: Recipe) -> np.ndarray:
+    """Loss and gradient norm of one update for each batch."""
+    count = partial(label_count, trained.head, problem_type=trained.config.problem_type)
+    found = []
+    for step, batch in enumerate(data):
+        pieces = cut(batch, recipe.accumulation_steps, count)
+        found.append(trained.train_step(pieces, learning_rate(recipe, step, len(data)), step))
+    return np.array([[float(loss), float(norm)] for loss, norm in found])
+
+
+def weights(trained: Any, directory: Path) -> Arrays:
+    from safetensors.numpy import load_file
+
+    trained.save(directory)
+    return load_file(directory / "model.safetensors")
+
+
+def start(directory: Path, **changes: Any) -> Path:
+    small_config(**{"initializer_range": 0.1, "num_hidden_layers": 1, **changes}).save_pretrained(directory)
+    return directory
+
+
+@needs_pt
+@needs_tf
+@pytest.mark.parametrize(
+    ("precision", "tolerance"),
+    [("float64", 1e-9), ("float32", 1e-3)],  # the promise is 1e-6 and 1e-3; float64 gives some 1e-13
+)
+def test_loss_curves_agree_over_a_hundred_updates(tmp_path: Path, precision: str, tolerance: float) -> None:
+    recipe = Recipe(learning_rate=1e-2, precision=precision, weight_decay=0.1)
+    data = batches("sequence-classification", 10) * 10
+    begun = start(tmp_path, num_hidden_layers=2)
+    pt, tf = (curve(trainer(name, "sequence-classification", begun, recipe), data, recipe) for name in ("pt", "tf"))
+    assert np.abs(tf[:, 0] / pt[:, 0] - 1).max() < tolerance
+    assert np.ptp(pt[:, 0]) > 0.5  # training changes the loss, so equal curves mean something
+
+
+@needs_pt
+@needs_tf
+@pytest.mark.parametrize("head", TASKS)
+def test_every_head_trains_alike(tmp_path: Path, head: str) -> None:
+    recipe = Recipe(
+        learning_rate=RATE, precision="float64", layer_decay=0.8, label_smoothing=0.1, max_grad_norm=0.5, dropout=0.0
+    )
+    begun, data = start(tmp_path / "start"), batches(head, 8)
+    pt, tf = (trainer(name, head, begun, recipe) for name in ("pt", "tf"))
+    first, second = curve(pt, data, recipe), curve(tf, data, recipe)
+    np.testing.assert_allclose(second, first, rtol=1e-9)
+    assert first[:, 1].max() > 0.5  # gradients are clipped somewhere
+    one, other = weights(pt, tmp_path / "pt"), weights(tf, tmp_path / "tf")
+    assert one.keys() == other.keys()
+    for name in one:
+        # A key's bias has no gradient but rounding, which Adam blows up to steps of either sign.
+        if not name.endswith("self.key.bias"):
+            np.testing.assert_allclose(other[name], one[name], atol=1e-9, err_msg=name)
+
+
+@needs_pt
+@needs_tf
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
+def test_other_problems_of_sequence_classification_train_alike(tmp_path: Path, problem_type: str) -> None:
+    smoothing = 0.1 if problem_type == "multi_label_classification" else 0.0
+    recipe = Recipe(learning_rate=RATE, precision="float64", label_smoothing=smoothing, freeze_embeddings=True)
+    begun, data = start(tmp_path), batches("sequence-classification", 6, problem_type)
+    curves = [
+        curve(trainer(name, "sequence-classification", begun, recipe, problem_type=problem_type), data, recipe)
+        for name in ("pt", "tf")
+    ]
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
+@pytest.mark.parametrize("head", ["token-classification", "question-answering", "causal-lm"])
+def test_a_batch_in_parts_gives_what_the_batch_gives(tmp_path: Path, framework: str, head: str) -> None:
+    begun, data = start(tmp_path), batches(head, 4)
+    curves = []
+    for parts in (1, 2, 5):
+        recipe = Recipe(learning_rate=RATE, precision="float64", accumulation_steps=parts, batch_size=5)
+        curves.append(curve(trainer(framework, head, begun, recipe), data, recipe))
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-9)
+    np.testing.assert_allclose(curves[2], curves[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
+def test_frozen_embeddings_stay(tmp_path: Path, framework: str) -> None:
+    begun, data = start(tmp_path / "start"), batches("token-classification", 3)
+    recipe = Recipe(learning_rate=RATE, freeze_embeddings=True)
+    trained = trainer(framework, "token-classification", begun, recipe)
+    before = weights(trained, tmp_path / "before")
+    curve(trained, data, recipe)
+    after = weights(trained, tmp_path / "after")
+    for name in before:
+        # A key's bias may stay where it is: its gradient is zero but for rounding.
+        if not name.endswith("key.bias"):
+            assert np.array_equal(before[name], after[name]) == name.startswith("rembert.embeddings."), name
+
+
+@pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
+def test_bfloat16_keeps_weights_in_float32_and_trains_nearly_alike(tmp_path: Path, framework: str) -> None:
+    begun, data = start(tmp_path / "start"), batches("token-classification", 5)
+    curves = {}
+    for precision in ("float32", "bfloat16"):
+        recipe = Recipe(learning_rate=1e-4, precision=precision)
+        trained = trainer(framework, "token-classification", begun, recipe)
+        curves[precision] = curve(trained, data, recipe)[:, 0]
+    assert {array.dtype for array in weights(trained, tmp_path / "saved").values()} == {np.dtype(np.float32)}
+    difference = np.abs(curves["bfloat16"] / curves["float32"] - 1).max()
+    assert 1e-6 < difference < 2e-2  # bfloat16 has 8 bits: 4e-3 for each number
+
+
+@pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
+def test_dropout_is_the_same_for_the_same_seed_and_step(tmp_path: Path, framework: str) -> None:
+    begun, data = start(tmp_path), batches("sequence-classification", 3)
+    recipe = Recipe(learning_rate=RATE, dropout=0.3)
+    first = curve(trainer(framework, "sequence-classification", begun, recipe), data, recipe)
+    again = curve(trainer(framework, "sequence-classification", begun, recipe), data, recipe)
+    np.testing.assert_array_equal(first, again)
+    other = Recipe(learning_rate=RATE, dropout=0.3, seed=1)
+    trained = trainer(framework, "sequence-classification", begun, recipe)
+    trained.recipe = other
+    assert not np.array_equal(curve(trained, data, recipe), first)
+
+
+@pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
+def test_gradient_checkpointing_changes_no_number(tmp_path: Path, framework: str) -> None:
+    begun, data = start(tmp_path), batches("token-classification", 3)
+    curves = []
+    for again in (False, True):
+        recipe = Recipe(learning_rate=RATE, precision="float64", gradient_checkpointing=again)
+        curves.append(curve(trainer(framework, "token-classification", begun, recipe), data, recipe))
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-12)

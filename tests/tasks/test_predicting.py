@@ -1,0 +1,231 @@
+"""Models of both frameworks over examples: the same numbers whatever the batches, and those of plain calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rembert.common.errors import CheckpointError, InputError
+from rembert.tasks import TASKS, Task, get_task
+from rembert.tasks.embedding import Texts, embed, write_vectors
+from rembert.tasks.filling import fill_mask
+from rembert.tasks.frameworks import framework_of_model, load_trained, move_to_device
+from rembert.tasks.predicting import evaluate, predict, predict_outputs, runner, task_runner
+from tests.frameworks import PT, TF, Framework, needs_pt, needs_tf, on_both, random_weights
+from tests.tasks.support import TOKENIZER, config, squad_file
+from tests.tasks.test_tasks import POEM, ROWS, SENTENCE, TAGS, conll, lines
+
+CHOICES = [
+    {
+        "premise": "Il pleut.",
+        "choice1": "Le sol est mouillé.",
+        "choice2": "Il fait sec.",
+        "question": "effect",
+        "label": 0,
+    },
+    {
+        "premise": "Anacheka.",
+        "choice1": "Ana furaha.",
+        "choice2": "Amelala.",
+        "question": "cause",
+        "label": 0,
+    },
+]
+
+
+def data(name: str, directory: Path) -> Path:
+    """A file of examples of very different lengths."""
+    if name == "sequence-classification":
+        return lines(directory / "a.jsonl", [*ROWS, {"text": "fünf Wörter mehr " * 9, "label": "travel"}])
+    if name == "token-classification":
+        return conll(directory / "a.conll", [(SENTENCE, TAGS), (SENTENCE[:2], TAGS[:2]), (SENTENCE * 4, TAGS * 4)])
+    if name == "question-answering":
+        return squad_file(directory / "a.json")
+    if name == "multiple-choice":
+        return lines(directory / "a.jsonl", CHOICES)
+    path = directory / "a.txt"
+    path.write_text(POEM, encoding="utf-8")
+    return path
+
+
+def opened(name: str, directory: Path, framework: Framework) -> tuple[Task, list[Any], Any]:
+    options = {"stride": 8, "max_question_length": 12} if name == "question-answering" else {}
+    task = get_task(name, TOKENIZER(), max_length=40, **options)
+    examples = list(task.read(data(name, directory)))
+    task.prepare(examples)
+    settings = config(**task.config_overrides())
+    model = framework.build(settings, name)
+    framework.set_weights(model, random_weights(settings, name, dtype="float32"))
+    return task, examples, model
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """All numbers in a JSON-like value, in order."""
+    if isinstance(value, dict):
+        for part in value.values():
+            yield from numbers(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from numbers(part)
+    elif isinstance(value, int | float):
+        yield float(value)
+
+
+@on_both
+@pytest.mark.parametrize("name", TASKS)
+def test_batches_change_nothing(framework: Framework, name: str, tmp_path: Path) -> None:
+    task, examples, model = opened(name, tmp_path, framework)
+    with task_runner(task, model) as run:
+        one = list(predict(task, model, examples, batch_size=1, run=run))
+        many = list(predict(task, model, iter(examples), batch_size=5, max_tokens=100, run=run))
+        scores = evaluate(task, model, examples, batch_size=2, run=run)
+        pairs = list(predict_outputs(task, model, examples, batch_size=3, run=run))
+    assert len(one) == len(examples)
+    assert json.loads(json.dumps(many, allow_nan=False)) == many
+    # Answers may come in another order where two are equally likely; the numbers are those of float32.
+    np.testing.assert_allclose(list(numbers(one)), list(numbers(many)), rtol=2e-4, atol=2e-5)
+    assert [example for example, _ in pairs] == examples
+    assert scores == pytest.approx(task.score(examples, [outputs for _, outputs in pairs]), rel=1e-4)
+
+
+@needs_pt
+@needs_tf
+@pytest.mark.parametrize("name", TASKS)
+def test_both_frameworks_predict_and_score_the_same(name: str, tmp_path: Path) -> None:
+    found = []
+    for framework in (PT, TF):
+        task, examples, model = opened(name, tmp_path, framework)
+        pairs = list(predict_outputs(task, model, examples))
+        found.append(([task.decode(*pair) for pair in pairs], task.score_pairs(pairs)))
+    (one, scores), (other, others) = found
+    np.testing.assert_allclose(list(numbers(one)), list(numbers(other)), rtol=2e-4, atol=2e-5)
+    assert scores == pytest.approx(others, rel=1e-4)
+
+
+@on_both
+@pytest.mark.parametrize("name", ["masked-lm", "causal-lm"])
+def test_pieces_get_the_log_probability_that_the_logits_give(framework: Framework, name: str, tmp_path: Path) -> None:
+    task, examples, model = opened(name, tmp_path, framework)
+    features = [feature for example in examples for feature in task.features(example)]
+    batch = task.collate(features)
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
+    logits = framework.array(framework.call(model, **inputs).logits).astype(np.float64)
+    labels = batch["labels"]
+    if name == "causal-lm":  # the logits at i are of the label at i + 1
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    wanted = (
+        logits
+        - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+        - logits.max(-1, keepdims=True)
+    )
+    with task_runner(task, model) as run:
+        outputs = task.outputs(features, run(batch))
+    for row, output in enumerate(outputs):
+        counted = labels[row] != -100
+        np.testing.assert_array_equal(output["expected"], labels[row][counted])
+        expected = np.take_along_axis(wanted[row][counted], labels[row][counted][:, None], 1)[:, 0]
+        np.testing.assert_allclose(output["log_probs"], expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(output["predicted"], wanted[row][counted].argmax(-1))
+
+
+@on_both
+def test_pseudo_perplexity_is_that_of_every_piece_masked_alone(framework: Framework, tmp_path: Path) -> None:
+    _, _, model = opened("masked-lm", tmp_path, framework)
+    text = "Feri inaondoka."
+    (tmp_path / "b.txt").write_text(text)
+    task = get_task("masked-lm", TOKENIZER(), max_length=40, every_piece=True)
+    ids = TOKENIZER()(text)["input_ids"]
+    logs = []
+    for place in range(1, len(ids) - 1):
+        masked = np.array([ids])
+        masked[0, place] = TOKENIZER().mask_token_id
+        logits = framework.array(framework.call(model, input_ids=masked).logits)[0, place].astype(np.float64)
+        logs.append(logits[ids[place]] - logits.max() - np.log(np.exp(logits - logits.max()).sum()))
+    scores = evaluate(task, model, task.read(tmp_path / "b.txt"))
+    assert scores["pseudo_perplexity"] == pytest.approx(np.exp(-np.mean(logs)), rel=1e-4)
+
+
+@on_both
+def test_masks_are_filled_with_the_likeliest_pieces(framework: Framework, tmp_path: Path) -> None:
+    _, _, model = opened("masked-lm", tmp_path, framework)
+    text = "Die [MASK] fährt um [MASK]."
+    ids = np.array([TOKENIZER()(text)["input_ids"]])
+    logits = framework.array(framework.call(model, input_ids=ids).logits)[0].astype(np.float64)
+    places = np.flatnonzero(ids[0] == TOKENIZER().mask_token_id)
+    [fillings] = fill_mask(model, TOKENIZER(), [text], top_k=3)
+    assert len(fillings) == 2
+    for place, found in zip(places, fillings, strict=True):
+        likely = np.exp(logits[place] - logits[place].max())
+        likely /= likely.sum()
+        best = np.argsort(-likely)[:3]
+        assert [filling.piece for filling in found] == TOKENIZER().convert_ids_to_tokens(best.tolist())
+        assert [filling.probability for filling in found] == pytest.approx(likely[best].tolist(), rel=1e-3)
+    word = fillings[0][0].piece.replace("▁", " ")
+    assert fillings[0][0].text == f"Die{word} fährt um [MASK]."
+    with pytest.raises(InputError, match=r"must hold '\[MASK\]'"):
+        fill_mask(model, TOKENIZER(), ["nothing to fill"])
+    with pytest.raises(InputError, match="top_k=0"):
+        fill_mask(model, TOKENIZER(), [text], top_k=0)
+
+
+@on_both
+@pytest.mark.parametrize("layer", [-1, 0])
+def test_vectors_are_means_of_states(framework: Framework, layer: int, tmp_path: Path) -> None:
+    settings = config()
+    model = framework.build(settings, "model")
+    framework.set_weights(model, random_weights(settings, "model", dtype="float32"))
+    task = Texts(TOKENIZER(), max_length=40)
+    texts = ["Kurz.", "Ein etwas längerer Satz über nichts.", "短い", "mid length"]
+    (tmp_path / "a.txt").write_text("\n".join(texts), encoding="utf-8")
+    vectors = embed(task, model, task.read(tmp_path / "a.txt"), batch_size=2, layer=layer)
+    assert write_vectors(tmp_path / "a.npy", vectors, settings.hidden_size) == 4
+    found = np.load(tmp_path / "a.npy")
+    assert found.dtype == np.float32
+    for row, text in zip(found, texts, strict=True):
+        ids = np.array([TOKENIZER()(text)["input_ids"]])
+        states = framework.call(model, input_ids=ids, output_hidden_states=True).hidden_states
+        np.testing.assert_allclose(row, framework.array(states[layer])[0].mean(0), rtol=1e-4, atol=1e-5)
+    unit = np.stack(list(embed(task, model, task.read(tmp_path / "a.txt"), normalize=True, layer=layer)))
+    np.testing.assert_allclose(unit, found / np.linalg.norm(found, axis=1, keepdims=True), rtol=1e-4, atol=1e-5)
+
+
+def test_vectors_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    def breaking() -> Iterator[np.ndarray]:
+        yield np.zeros(3, np.float32)
+        raise RuntimeError("the model broke")
+
+    (tmp_path / "a.npy").write_bytes(b"what was there")
+    with pytest.raises(RuntimeError):
+        write_vectors(tmp_path / "a.npy", breaking(), 3)
+    assert (tmp_path / "a.npy").read_bytes() == b"what was there"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.npy"]
+
+
+@on_both
+def test_a_model_is_left_as_it_was_and_must_be_trained(framework: Framework, tmp_path: Path) -> None:
+    model = framework.build(config(), "masked-lm")
+    assert framework_of_model(model) == framework.name
+    if framework is PT:
+        model.train()
+        with runner(model):
+            assert not model.training
+        assert model.training
+        with pytest.raises(InputError, match="nowhere"):
+            move_to_device(model, "nowhere")
+    else:
+        with pytest.raises(InputError, match="is for PyTorch"):
+            move_to_device(model, "cpu")
+    model.save_pretrained(tmp_path / "lm")
+    assert load_trained(framework.name, "masked-lm", tmp_path / "lm") is not None
+    with pytest.raises(CheckpointError, match=r"not trained for token-classification.*classifier\.weight"):
+        load_trained(framework.name, "token-classification", tmp_path / "lm")
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(InputError, match="Received: str"):
+        framework_of_model("a model")

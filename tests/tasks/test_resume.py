@@ -1,0 +1,172 @@
+"""A run that is killed, wherever, goes on to the result it would have had; a full disk harms nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rembert.common.errors import InputError
+from rembert.tasks import finetune
+from rembert.tasks.checkpoints import Checkpoints
+from tests.frameworks import needs_pt, needs_tf
+from tests.tasks import kill_points
+from tests.tasks.runs import digest, lines, write_examples, write_start
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A start, examples to train on, and examples to evaluate on."""
+    folder = tmp_path_factory.mktemp("resume")
+    return (
+        write_start(folder / "start"),
+        write_examples(folder / "train.jsonl", 29),
+        write_examples(folder / "dev.jsonl", 9),
+    )
+
+
+def _in_a_fork(work: object) -> int:
+    """Run `work` in a child process; the signal that ended it, or 0."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()  # type: ignore[operator]
+            os._exit(0)
+        except BaseException as problem:
+            print(repr(problem), file=sys.stderr, flush=True)
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+# Forked children of a small server: PyTorch is imported once, and no test's own process is killed.
+_SERVER = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import rembert.tasks.pt_trainer
+from tests.tasks import kill_points
+from tests.tasks.test_resume import _in_a_fork
+start, train, dev, folder = map(Path, sys.argv[1:5])
+for number in map(int, sys.argv[5:]):
+    output = folder / str(number)
+    killed = _in_a_fork(lambda: kill_points.run("pt", start, train, dev, output, number))
+    ended = _in_a_fork(lambda: kill_points.run("pt", start, train, dev, output, 0))
+    print(number, killed, ended, flush=True)
+"""
+
+
+def _run(*arguments: object, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    program = ["-c", code] if code else [str(Path(kill_points.__file__))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *program, *map(str, arguments)], capture_output=True, text=True, env=environment
+    )
+
+
+def _check_kills(begun: tuple[Path, Path, Path], folder: Path, points: int) -> None:
+    whole = _run("pt", *begun, folder / "whole", 0)
+    assert whole.returncode == 0, whole.stderr
+    touched = int(whole.stdout.split()[-1])
+    assert touched > 100
+    numbers = sorted(random.Random(touched).sample(range(1, touched + 1), min(points, touched)))
+    done = _run(*begun, folder, *numbers, code=_SERVER)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(each) for number in numbers for each in (number, int(signal.SIGKILL), 0)]
+    expected = digest(folder / "whole")
+    for number in numbers:
+        assert digest(folder / str(number)) == expected, number
+        assert not (folder / str(number) / "checkpoints").exists()
+
+
+@needs_pt
+def test_killed_runs_end_as_whole_ones(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _check_kills(begun, tmp_path, 12)
+
+
+@needs_pt
+@pytest.mark.slow
+def test_runs_killed_at_every_touch_of_the_disk_end_as_whole_ones(
+    begun: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    _check_kills(begun, tmp_path, 10_000)
+
+
+@needs_tf
+def test_a_killed_run_ends_as_a_whole_one_in_tensorflow(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    whole = _run("tf", *begun, tmp_path / "whole", 0)
+    assert whole.returncode == 0, whole.stderr
+    touched = int(whole.stdout.split()[-1])
+    killed = _run("tf", *begun, tmp_path / "killed", touched * 3 // 5)
+    assert killed.returncode == -signal.SIGKILL
+    assert Checkpoints(tmp_path / "killed").newest() is not None
+    ended = _run("tf", *begun, tmp_path / "killed", 0)
+    assert ended.returncode == 0, ended.stderr
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+
+
+@needs_pt
+def test_a_full_disk_leaves_the_last_checkpoint(
+    begun: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, train, dev = begun
+    whole, full = tmp_path / "whole", tmp_path / "full"
+    arguments = {"evaluation": dev, "from_scratch": True, "batch_size": 8, "save_steps": 2, "log_steps": 1}
+    finetune("sequence-classification", start, train, output=whole, **arguments)
+    from rembert.tasks import checkpoints
+
+    write, count = checkpoints.safetensors.write, 0
+
+    def fails_at_the_sixth(path: Path, *rest: object) -> None:
+        nonlocal count
+        count += 1
+        write(path, *rest)
+        if count == 6:  # weights and optimizer of the third checkpoint
+            path.write_bytes(path.read_bytes()[:1000])  # what fitted
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.safetensors, "write", fails_at_the_sixth)
+    with pytest.raises(OSError, match="No space left"):
+        finetune("sequence-classification", start, train, output=full, **arguments)
+    kept = Checkpoints(full)
+    assert kept.newest().step == 4
+    assert sorted(path.name for path in kept.folder.iterdir())[-1] == "step-00000004"
+    finetune("sequence-classification", start, train, output=full, resume=True, **arguments)
+    assert digest(full) == digest(whole)
+
+
+@needs_pt
+def test_a_run_is_resumed_with_its_own_settings_only(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start, train, _ = begun
+    output = tmp_path / "run"
+    arguments = {"output": output, "from_scratch": True, "max_steps": 2}
+    first = finetune("sequence-classification", start, train, **arguments)
+    with pytest.raises(InputError, match=r"new or empty directory.*--resume"):
+        finetune("sequence-classification", start, train, **arguments)
+    with pytest.raises(InputError, match=r"learning_rate was 1e-05, now 0\.002"):
+        finetune("sequence-classification", start, train, **arguments, resume=True, learning_rate=2e-3)
+    with pytest.raises(InputError, match=r"options was .*'label_separator': None"):
+        finetune("sequence-classification", start, train, **arguments, resume=True, options={"label_separator": ","})
+    edited = tmp_path / train.name
+    edited.write_text(train.read_text(encoding="utf-8").replace("soup", "stew"), encoding="utf-8")
+    with pytest.raises(InputError, match="data was "):
+        finetune("sequence-classification", start, edited, **arguments, resume=True)
+    before = (output / "model.safetensors").stat().st_mtime_ns
+    assert finetune("sequence-classification", start, train, **arguments, resume=True) == first
+    assert (output / "model.safetensors").stat().st_mtime_ns == before
+    assert "train_seconds" in lines(output)[-1]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(InputError, match="`output` must"):
+            finetune("sequence-classification", start, train, output=other, from_scratch=True, resume=resume)
+    assert [path.name for path in other.iterdir()] == ["mine.txt"]

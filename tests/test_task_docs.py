@@ -1,0 +1,105 @@
+"""The examples of docs/tasks run: their files are written, their scripts and commands executed, at small size."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rembert.cli.data_options import TASK_OPTIONS
+from rembert.cli.main import main
+from rembert.tasks import TASKS
+from tests.frameworks import needs_pt, needs_tf
+from tests.tasks.support import TOKENIZER, config
+
+DOCS = Path(__file__).parent.parent / "docs" / "tasks"
+_FILE = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```\n", re.DOTALL)
+
+
+def page(task: str) -> str:
+    return (DOCS / f"{task}.md").read_text(encoding="utf-8")
+
+
+def block(task: str, heading: str, kind: str) -> str:
+    found = re.search(rf"^## {heading}\n+```{kind}\n(.*?)```\n", page(task), re.MULTILINE | re.DOTALL)
+    assert found, f"{task}.md has no {kind} under {heading}"
+    return found[1]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a small checkpoint where the pages say it is."""
+    from rembert.pt import RemBertForMaskedLM
+
+    model = RemBertForMaskedLM(config(max_position_embeddings=256, initializer_range=0.02))
+    model.save_pretrained(tmp_path / "path" / "to" / "rembert")
+    TOKENIZER().save_pretrained(tmp_path / "path" / "to" / "rembert")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_files(task: str, directory: Path) -> None:
+    for name, content in _FILE.findall(page(task)):
+        (directory / name).write_text(content, encoding="utf-8")
+
+
+@needs_pt
+@pytest.mark.parametrize("task", TASKS)
+def test_the_pytorch_script_runs(task: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _run_script(task, "PyTorch", workplace, capsys)
+
+
+@needs_pt
+@needs_tf
+@pytest.mark.parametrize(
+    # One of them in every run: their graphs take long to build.
+    "task",
+    [task if task == "sequence-classification" else pytest.param(task, marks=pytest.mark.slow) for task in TASKS],
+)
+def test_the_tensorflow_script_runs(task: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _run_script(task, "TensorFlow", workplace, capsys)
+
+
+def _run_script(task: str, framework: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_files(task, workplace)
+    exec(compile(block(task, framework, "python"), f"{task}.md", "exec"), {"__name__": "__main__"})
+    printed = capsys.readouterr().out.splitlines()
+    shown = re.search(r"  # \{(.*)\}$", block(task, framework, "python"), re.MULTILINE)
+    assert shown
+    scores = next(line for line in printed if line.startswith("{"))
+    assert re.findall(r'"(\w+)"', shown[1]) == re.findall(r"'(\w+)': ", scores)[: shown[1].count('"') // 2]
+    assert len(printed) >= 2  # the scores, and a prediction
+
+
+@needs_pt
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_the_commands_run(task: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_files(task, workplace)
+    for line in block(task, "Command line", "sh").splitlines():
+        words = shlex.split(line)
+        assert words[0] == "rembert"
+        assert main(words[1:]) == 0, capsys.readouterr().err
+    assert (workplace / "mine" / "metrics.jsonl").is_file()
+
+
+def test_the_pages_name_only_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", "--help"]) == 0
+    assert main(["evaluate", "--help"]) == 0
+    known = set(re.findall(r"--[\w-]+", capsys.readouterr().out)) | {"--output", "--top-k"}
+    for path in DOCS.glob("*.md"):
+        assert set(re.findall(r"--[a-z][\w-]*", path.read_text(encoding="utf-8"))) <= known, path.name
+    for name, option in TASK_OPTIONS.items():
+        for task in option.tasks:
+            flag = f"--{name.replace('_', '-')}"
+            flags = (flag, f"--no-{flag[2:]}")
+            assert any(each in page(task) or each in page("masked-lm") for each in flags), f"{task}.md lacks {flag}"
+
+
+def test_the_overview_names_every_task() -> None:
+    overview = (DOCS / "README.md").read_text(encoding="utf-8")
+    assert all(f"[{task}]({task}.md)" in overview for task in TASKS)
+    assert sorted(os.listdir(DOCS)) == sorted(["README.md", *(f"{task}.md" for task in TASKS)])
