@@ -89,7 +89,7 @@ def test_the_commands_run(task: str, workplace: Path, capsys: pytest.CaptureFixt
 def test_the_pages_name_only_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["finetune", "--help"]) == 0
     assert main(["evaluate", "--help"]) == 0
-    known = set(re.findall(r"--[\w-]+", capsys.readouterr().out)) | {"--output", "--top-k"}
+    known = set(re.findall(r"--[\w-]+", capsys.readouterr().out)) | {"--output", "--top-k", "--nproc-per-node"}  # torchrun's
     for path in DOCS.glob("*.md"):
         assert set(re.findall(r"--[a-z][\w-]*", path.read_text(encoding="utf-8"))) <= known, path.name
     for name, option in TASK_OPTIONS.items():
@@ -102,4 +102,4 @@ def test_the_pages_name_only_options_that_exist(capsys: pytest.CaptureFixture[st
 def test_the_overview_names_every_task() -> None:
     overview = (DOCS / "README.md").read_text(encoding="utf-8")
     assert all(f"[{task}]({task}.md)" in overview for task in TASKS)
-    assert sorted(os.listdir(DOCS)) == sorted(["README.md", *(f"{task}.md" for task in TASKS)])
+    assert sorted(os.listdir(DOCS)) == sorted(["README.md", "training.md", *(f"{task}.md" for task in TASKS)])

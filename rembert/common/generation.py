@@ -145,14 +145,12 @@ def check_room(config: RemBertConfig, longest_prompt: int, max_new_tokens: int) 
         )
 
 
-def check_prompt(batch: int, last_tokens_are_real: bool) -> None:
-    """Refuse a batch without prompts, and prompts with padding at the end.
+def check_prompt(last_tokens_are_real: bool) -> None:
+    """Refuse prompts with padding at the end.
 
     Raises:
         InputError: says on which side padding belongs.
     """
-    if not batch:
-        raise InputError("`input_ids` must hold a prompt at least. Received: a batch of 0.")
     if not last_tokens_are_real:
         raise InputError(
             "Prompts must be padded on the left: new tokens follow the last one. Received: an `attention_mask` with a "

@@ -122,7 +122,9 @@ class GenerationMixin:
         mask = torch.ones_like(input_ids) if attention_mask is None else (attention_mask != 0).long()
         if encoder_attention_mask is not None:
             check_source_mask(encoder_attention_mask.ndim)
-        check_prompt(len(mask), bool(mask[:, -1].all()))
+        if not len(mask):
+            return input_ids.long()  # no text to continue
+        check_prompt(bool(mask[:, -1].all()))
         check_room(self.config, int(mask.sum(1).max()), settings.max_new_tokens)
         generator = None if seed is None else torch.Generator(input_ids.device).manual_seed(seed)
         step = _Decoder(self, mask, settings, encoder_hidden_states, encoder_attention_mask)

@@ -137,7 +137,9 @@ class GenerationMixin:
             mask = tf.cast(attention_mask != tf.zeros((), attention_mask.dtype), tf.int32)
         if tf.executing_eagerly():  # values are not looked at inside graphs
             real = mask.numpy()
-            check_prompt(len(real), bool(real[:, -1].all()))
+            if not len(real):
+                return tf.cast(input_ids, tf.int64)  # no text to continue
+            check_prompt(bool(real[:, -1].all()))
             check_room(self.config, int(real.sum(1).max()), settings.max_new_tokens)
         if seed is None:
             seeds = tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)

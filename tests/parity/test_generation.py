@@ -195,7 +195,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"attention_mask": np.ones((1, 5)), "input_ids": [[1, 2, 3, 4, 5]]},
         "`input_ids` must be a",
     ),
-    "no prompts": ({"input_ids": np.ones((0, 5), np.int64)}, "batch of 0"),
     "source without cross-attention": ({"encoder_hidden_states": np.ones((1, 2, 32), np.float32)}, "cross-attention"),
 }
 

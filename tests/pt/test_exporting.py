@@ -153,8 +153,8 @@ def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match="`external_data=False`"):
         export_onnx(model, out, external_data=False)
     prepared = PT.build(small_config(), "sequence-classification")
-    prepared.optimize_for_inference()
-    with pytest.raises(InputError, match=r"quantized or prepared.*no plain parameter `rembert\.encoder\.layer\.0"):
+    prepared.quantize_dynamic()  # `optimize_for_inference` may find every layer fastest as it is
+    with pytest.raises(InputError, match=r"quantized or prepared.*no plain parameter `rembert\.encoder\."):
         export_onnx(prepared, out)
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
