@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import tempfile
@@ -33,6 +34,12 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(target: str | os.PathLike[str]) -> list[Path]:
+    """The temporary files that killed processes have left of writing `target`."""
+    target = Path(target)
+    return list(target.parent.glob(f".{glob.escape(target.name)}.*.tmp"))
 
 
 def write_json(target: str | os.PathLike[str], content: Any) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError, InputError, TrainingError
-from rembert.common.files import atomic_path, read_json, write_json, write_text
+from rembert.common.files import atomic_path, leftovers, read_json, write_json, write_text
 from rembert.common.hub import locate
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.batching import LengthGroupedBatches
@@ -244,10 +244,12 @@ class _Run:
         started = (self.output / RUN).is_file()
         if self.output.exists() and not self.output.is_dir():
             raise InputError(f"`output` must be a directory. Received: {self.output}, which is a file.")
-        if not resume and self.output.is_dir() and any(self.output.iterdir()):
+        # A run that was killed at its first step may have left half of its first file.
+        others = set(self.output.iterdir()) - set(leftovers(self.output / RUN)) if self.output.is_dir() else set()
+        if not resume and others:
             hint = "Resume its run (--resume), or choose another." if started else "Choose another."
             raise InputError(f"`output` must be a new or empty directory. Received: {self.output}. {hint}")
-        if resume and not started and self.output.is_dir() and any(self.output.iterdir()):
+        if resume and not started and others:
             raise InputError(f"`output` must hold a run to resume. Received: {self.output}, where there is no {RUN}.")
 
     def result(self) -> dict[str, float] | None:
@@ -313,6 +315,8 @@ class _Run:
             self._check_metric()
         if self.first:
             self.output.mkdir(parents=True, exist_ok=True)
+            for path in leftovers(self.output / RUN):
+                path.unlink()
             write_json(self.output / RUN, self.settings)
         if place is None:
             self.say(f"{self.total_steps} updates, {self.epoch_steps} an epoch")

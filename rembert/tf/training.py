@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -28,6 +28,11 @@ _TAKES_NO_WEIGHTS = (
 )
 
 
+# The model that is in a step, and the flags of the call that the step makes: Keras lets none stand among the inputs.
+# `tf.distribute` runs a step in a thread for each device, and each thread has its own.
+_FLAGS: ContextVar[tuple[Any, Mapping[str, bool]]] = ContextVar("_FLAGS", default=(None, {}))
+
+
 class TrainableModel(keras.Model):
     """A model whose `call` computes its loss where labels are among its arguments.
 
@@ -40,11 +45,9 @@ class TrainableModel(keras.Model):
         """The arguments that the head's own loss needs; none where the model has no loss."""
         return [name for name in argument_names(self.call) if name in LABELS]
 
-    # Keras lets no flags stand among the inputs, so a step's wait here for the call that the step makes.
-    _flags: Mapping[str, bool] = MappingProxyType({})
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(*args, **{**self._flags, **kwargs})
+        model, flags = _FLAGS.get()
+        return super().__call__(*args, **{**(flags if model is self else {}), **kwargs})
 
     def train_step(self, data: Any) -> Any:
         with self._in_step():
@@ -64,11 +67,11 @@ class TrainableModel(keras.Model):
         if self._compile_loss is None:
             flags["return_logits"] = self._compile_metrics is not None
         names = argument_names(self.call)
-        self._flags = MappingProxyType({name: flag for name, flag in flags.items() if name in names})
+        before = _FLAGS.set((self, {name: flag for name, flag in flags.items() if name in names}))
         try:
             yield
         finally:
-            del self._flags
+            _FLAGS.reset(before)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
         self._check_class_weight(class_weight, x, y)
