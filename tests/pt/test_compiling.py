@@ -12,8 +12,9 @@ torch = pytest.importorskip("torch")
 from tests.frameworks import PT, flat  # noqa: E402
 from tests.parity.cases import CASES, Case, as_dtype, build, by_case  # noqa: E402
 
-# None is the batch's size, nor the first the number of choices: sizes that are the same at first are taken for one.
-LENGTHS = (5, 3, 7, 4, 11, 16, 9, 2, 18, 13)
+# None is the batch's size, nor the first the number of choices or labels: sizes that are the same at first are taken
+# for one.
+LENGTHS = (7, 3, 5, 4, 11, 16, 9, 2, 18, 13)
 QUICK = ("one_label_each", "causal_lm")
 
 
