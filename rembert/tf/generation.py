@@ -265,11 +265,13 @@ def _one_by_one(
             chosen = tf.argmax(scores, -1, output_type=tf.int32)
         chosen = tf.where(has_ended, settings.pad_token_id, chosen)
 
-        def stream(tokens: Tensor) -> None:
+        def stream(tokens: Tensor) -> Tensor:
             for streamer in streamers:
                 streamer(tf.cast(tokens, tf.int64))
+            return tokens
 
-        tf.py_function(stream, [chosen], [])
+        # What is heard goes on into the next step: a loop runs several at once where nothing ties them.
+        chosen = tf.ensure_shape(tf.py_function(stream, [chosen], tf.int32), [None])
         return chosen, _with(seen, chosen), has_ended | _is_one_of(chosen, settings.eos_token_ids)
 
     def going_on(count: Tensor, texts: Tensor, has_ended: Tensor, *_: Any) -> Tensor:
