@@ -77,7 +77,8 @@ def _check_kills(begun: tuple[Path, Path, Path], folder: Path, points: int) -> N
     assert whole.returncode == 0, whole.stderr
     touched = int(whole.stdout.split()[-1])
     assert touched > 100
-    numbers = sorted(random.Random(touched).sample(range(1, touched + 1), min(points, touched)))
+    # The first touches, before there is a run to go on with, and some of the others.
+    numbers = [1, 2, 3, 4, *sorted(random.Random(touched).sample(range(5, touched + 1), points - 4))]
     done = _run(*begun, folder, *numbers, code=_SERVER)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(each) for number in numbers for each in (number, int(signal.SIGKILL), 0)]
@@ -94,10 +95,10 @@ def test_killed_runs_end_as_whole_ones(begun: tuple[Path, Path, Path], tmp_path:
 
 @needs_pt
 @pytest.mark.slow
-def test_runs_killed_at_every_touch_of_the_disk_end_as_whole_ones(
+def test_runs_killed_at_many_touches_of_the_disk_end_as_whole_ones(
     begun: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
-    _check_kills(begun, tmp_path, 10_000)
+    _check_kills(begun, tmp_path, 60)
 
 
 @needs_tf
