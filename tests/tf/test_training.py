@@ -303,7 +303,9 @@ def _adam(model: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("way", ["BackupAndRestore", "ModelCheckpoint", "weights"])
+@pytest.mark.parametrize(
+    "way", ["BackupAndRestore", *(pytest.param(way, marks=pytest.mark.slow) for way in ("ModelCheckpoint", "weights"))]
+)
 def test_training_goes_on_where_it_stopped(way: str, tmp_path: Path) -> None:
     batches, through = _batches(), _adam(_model())
     through.fit(_dataset(batches), epochs=4, verbose=0)
