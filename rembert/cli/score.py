@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         if process.rank != 0:
             return 0
         for place in places:  # all that they hold is written, or counted
-            place.unlink()
+            place.unlink(missing_ok=True)  # the same command may have been started twice
     report = _report(scorer, systems, args)
     if not args.quiet:
         text = json.dumps(report, indent=2) if args.json else "\n".join(_lines(report))
@@ -193,7 +193,8 @@ def _survey(path: Path, args: argparse.Namespace) -> _System:
 
 def _check_systems(systems: list[_System], args: argparse.Namespace) -> None:
     if _output_format(args) != "text":
-        check_fields(next(iter(systems[0].files)).fields or (), args.score_field)
+        first = next(iter(systems[0].files))
+        check_fields(first.fields or (), args.score_field, many=systems[0].survey.most_references > 1)
     if len(systems) == 2 and systems[0].survey.references != systems[1].survey.references:
         raise InputError(
             f"Two systems are compared on the same references. Received: {args.candidates} with "
