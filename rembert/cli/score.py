@@ -7,18 +7,17 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
-from rembert.cli.data_options import check_output
+from rembert.cli.data_options import check_output, opened_output
 from rembert.cli.progress import Progress
 from rembert.common.errors import InputError
-from rembert.common.files import atomic_path
 from rembert.tasks.bleurt import RemBertScorer
 from rembert.tasks.bleurt.files import FORMATS, SegmentFiles, Survey, format_of
 from rembert.tasks.bleurt.running import Process, ScoredSegment, score_files, scored_segments
@@ -127,7 +126,7 @@ class _System:
             for _ in segments:
                 pass
             return
-        with _opened(args.output) as stream:
+        with opened_output(args.output) as stream:
             write_scores(
                 stream,
                 segments,
@@ -143,16 +142,6 @@ class _System:
             self.values[number] = getattr(segment, aggregate)
             self.cut += segment.cut
             yield segment
-
-
-@contextmanager
-def _opened(output: Path | None) -> Iterator[TextIO]:
-    """The file of the scores, which appears when it is complete, or the standard output."""
-    if output is None:
-        yield sys.stdout
-        return
-    with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        yield stream
 
 
 def _work_path(args: argparse.Namespace, number: int, stack: ExitStack) -> Path:
