@@ -8,8 +8,9 @@ The file holds texts, one a line; of a table the last column is taken. A pair is
 vocabulary of the SentencePiece model. The baseline takes minutes, so it is measured on batches spread over the file
 and scaled by their number; with `--baseline-batches 0` all of them run.
 
-The model's own throughput is the time of its forward calls alone on batches of real tokens that are ready made, sorted
-by length, as large as the scorer's. What the scorer needs beside them is reading pairs, tokenizing, sorting, packing.
+The model's own throughput is the time of its forward calls alone on batches of pairs that are encoded already, sorted
+by length, as large as the scorer's. What the scorer needs beside them is tokenizing, sorting and finding equal pairs.
+(Putting a batch's pieces into one array counts for both: 0.01 s for 2,000 pairs.)
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def read_pairs(path: Path, count: int, longest: int) -> tuple[list[str], list[st
     """Candidates and references: sentences of the file, each with the one that follows it, the pairs shuffled."""
     texts = [line.split("\t")[-1] for line in path.read_text(encoding="utf-8").splitlines()]
     texts = [text for text in texts if 20 <= len(text) <= longest]
-    pairs = list(pairwise(texts))
+    pairs = list(dict.fromkeys(pairwise(texts)))  # equal ones would cost the scorer nothing
     chosen = random.Random(0).sample(pairs, count)
     return [one for one, _ in chosen], [other for _, other in chosen]
 

@@ -166,7 +166,7 @@ def read_config(directory: Path, tensors: Mapping[str, TensorInfo]) -> RemBertCo
     if classifier is not None and len(classifier.shape) == 2:
         config.num_labels = classifier.shape[0]
     config.architectures = [HEADS[recognise_head(config, tensors)].architecture]
-    said = read_json(present[0], ConfigError).get("hidden_act")
+    said = read_json(present[0], ConfigError).get("hidden_act", "gelu")
     if said == "gelu" and config.hidden_act == "gelu_new" and _computes_erf(directory / "saved_model.pb"):
         config.hidden_act = "gelu"
     return config

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rembert.common.errors import InputError
+from rembert.common.files import sync_directory
 
 try:
     import fcntl
@@ -42,11 +43,11 @@ def new_directory(target: Path, *, force: bool, replaceable: Callable[[Path], bo
         _put_right(target, old)
         _check_target(target, force, replaceable)
         yield fresh
-        _sync(fresh)
+        sync_directory(fresh)
         if target.exists():
             target.rename(old)
         fresh.rename(target)
-        _sync(target.parent)
+        sync_directory(target.parent)
     except BaseException:
         if old.exists() and not target.exists():
             old.rename(target)
@@ -97,12 +98,3 @@ def _claim(fresh: Path) -> int:
         if fresh.exists() and os.stat(fresh).st_ino == os.fstat(lock).st_ino:
             return lock
         os.close(lock)  # whoever had it before finished between our two steps
-
-
-def _sync(directory: Path) -> None:
-    """Have the directory's entries on disk before the next step relies on them."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

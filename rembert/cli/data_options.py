@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from rembert.common.collation.masking import STRATEGIES
 from rembert.common.config import PROBLEM_TYPES
 from rembert.common.errors import InputError
+from rembert.common.files import atomic_path
 from rembert.tasks import TASKS, DataOptions
 from rembert.tasks.frameworks import FRAMEWORKS
 from rembert.tasks.reading import FORMATS
@@ -140,6 +143,16 @@ def check_output(path: Path | None) -> None:
     """
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise InputError(f"--output must be a file in a directory that is there. Received: {path}.")
+
+
+@contextmanager
+def opened_output(path: Path | None) -> Iterator[TextIO]:
+    """The standard output, or a file that appears when it is complete and whose line ends are as written."""
+    if path is None:
+        yield sys.stdout
+        return
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        yield stream
 
 
 def score_lines(scores: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -83,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
         origin = checkpoint.directory
         if args.to == "litert":
             # Before gigabytes are loaded for nothing.
-            table = parameters(checkpoint.config, head, pooler=own.get("add_pooling_layer"))
-            check_litert_size(sum(parameter.size for parameter in table.values()))
+            declared = parameters(checkpoint.config, head, pooler=own.get("add_pooling_layer"))
+            check_litert_size(sum(parameter.size for parameter in declared.values()))
     model, report = load(
         target.framework, head, args.checkpoint, dtype=args.dtype or "auto", output_loading_info=True, **own
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from rembert.cli.data_options import add_data_arguments, add_model_arguments, add_task_argument, check_output
+from rembert.cli.data_options import (
+    add_data_arguments,
+    add_model_arguments,
+    add_task_argument,
+    check_output,
+    opened_output,
+)
 from rembert.cli.evaluate import open_task, say_report
-from rembert.common.files import atomic_path
 from rembert.tasks import predict
 
 
@@ -37,17 +39,8 @@ def run(args: argparse.Namespace) -> int:
     """Write the predictions; 0 when all is done. Wrong data raises `RemBertError`."""
     check_output(args.output)
     task, model = open_task(args)
-    with _opened(args.output) as output:
+    with opened_output(args.output) as output:
         for prediction in predict(task, model, task.read(*args.data), batch_size=args.batch_size):
             output.write(json.dumps(prediction, ensure_ascii=False) + "\n")
     say_report(task)
     return 0
-
-
-@contextmanager
-def _opened(path: Path | None) -> Iterator[IO[str]]:
-    if path is None:
-        yield sys.stdout
-        return
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        yield stream

@@ -12,6 +12,7 @@ import numpy as np
 
 from rembert.bridge import Checkpoint
 from rembert.common.config import RemBertConfig
+from rembert.common.exporting import takes_source
 from rembert.common.parameters import HEADS_BY_ARCHITECTURE
 from rembert.tasks.frameworks import model_class
 
@@ -69,7 +70,7 @@ def sample_inputs(config: RemBertConfig, head: str, *, seed: int = 0, batch: int
         ids = np.where(mask, ids, config.pad_token_id)
     types = draw.integers(0, config.type_vocab_size, (batch, length))
     inputs: Arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-    if config.add_cross_attention and head in ("model", "masked-lm", "causal-lm"):
+    if takes_source(config, head):
         inputs["encoder_hidden_states"] = draw.normal(size=(batch, 7, config.hidden_size)).astype(np.float32)
     return with_labels(inputs, config, head, draw)
 

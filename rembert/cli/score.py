@@ -7,18 +7,17 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
-from rembert.cli.data_options import check_output
+from rembert.cli.data_options import check_output, opened_output
 from rembert.cli.progress import Progress
 from rembert.common.errors import InputError
-from rembert.common.files import atomic_path
 from rembert.tasks.bleurt import RemBertScorer
 from rembert.tasks.bleurt.files import FORMATS, SegmentFiles, Survey, format_of
 from rembert.tasks.bleurt.running import Process, ScoredSegment, score_files, scored_segments
@@ -101,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         if process.rank != 0:
             return 0
         for place in places:  # all that they hold is written, or counted
-            place.unlink()
+            place.unlink(missing_ok=True)  # the same command may have been started twice
     report = _report(scorer, systems, args)
     if not args.quiet:
         text = json.dumps(report, indent=2) if args.json else "\n".join(_lines(report))
@@ -127,7 +126,7 @@ class _System:
             for _ in segments:
                 pass
             return
-        with _opened(args.output) as stream:
+        with opened_output(args.output) as stream:
             write_scores(
                 stream,
                 segments,
@@ -143,16 +142,6 @@ class _System:
             self.values[number] = getattr(segment, aggregate)
             self.cut += segment.cut
             yield segment
-
-
-@contextmanager
-def _opened(output: Path | None) -> Iterator[TextIO]:
-    """The file of the scores, which appears when it is complete, or the standard output."""
-    if output is None:
-        yield sys.stdout
-        return
-    with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        yield stream
 
 
 def _work_path(args: argparse.Namespace, number: int, stack: ExitStack) -> Path:
@@ -193,7 +182,8 @@ def _survey(path: Path, args: argparse.Namespace) -> _System:
 
 def _check_systems(systems: list[_System], args: argparse.Namespace) -> None:
     if _output_format(args) != "text":
-        check_fields(next(iter(systems[0].files)).fields or (), args.score_field)
+        first = next(iter(systems[0].files))
+        check_fields(first.fields or (), args.score_field, many=systems[0].survey.most_references > 1)
     if len(systems) == 2 and systems[0].survey.references != systems[1].survey.references:
         raise InputError(
             f"Two systems are compared on the same references. Received: {args.candidates} with "

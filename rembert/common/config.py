@@ -368,7 +368,7 @@ class RemBertConfig:
         """Read the configuration of a checkpoint directory, a JSON file, or a name on the Hugging Face Hub.
 
         In a directory `config.json` comes first, then Google's `rembert_config.json` and `bert_config.json`. A
-        BLEURT directory (`bleurt_config.json` beside it) means the tanh form when it says `gelu`, so its
+        BLEURT directory (`bleurt_config.json` beside it) means the tanh form when it says `gelu` or nothing, so its
         `hidden_act` becomes `gelu_new`.
 
         Args:
@@ -388,7 +388,7 @@ class RemBertConfig:
             path = found
         content = read_json(path, ConfigError)
         is_bleurt = path.name != CONFIG_NAME and (path.parent / "bleurt_config.json").is_file()
-        if is_bleurt and isinstance(content, dict) and content.get("hidden_act") == "gelu":
+        if is_bleurt and isinstance(content, dict) and content.get("hidden_act", "gelu") == "gelu":
             content["hidden_act"] = "gelu_new"
         try:
             return cls.from_dict(content, **overrides)

@@ -42,6 +42,15 @@ def leftovers(target: str | os.PathLike[str]) -> list[Path]:
     return list(target.parent.glob(f".{glob.escape(target.name)}.*.tmp"))
 
 
+def sync_directory(directory: Path) -> None:
+    """Have a directory's entries on disk before the next step relies on them."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_json(target: str | os.PathLike[str], content: Any) -> None:
     """Write `content` as indented UTF-8 JSON, atomically."""
     write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -88,8 +88,8 @@ def generation_settings(
             "`streamer` needs tokens that stay as they are, and beam search may take them back. Received: "
             f"`num_beams={num_beams}`. Leave one of the two out."
         )
-    if num_beams * config.vocab_size < 2 * num_beams:
-        raise InputError(f"Beam search needs two pieces to choose from. Received: `vocab_size={config.vocab_size}`.")
+    if config.vocab_size < 2:
+        raise InputError(f"Generation needs two pieces to choose from. Received: `vocab_size={config.vocab_size}`.")
     ends = config.eos_token_id if eos_token_id is Default.CONFIG else eos_token_id
     if ends is None:
         ends = ()

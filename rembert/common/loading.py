@@ -64,11 +64,7 @@ def settle(
     if match.unexpected and not report_only:
         problems.append(f"Unexpected ({len(match.unexpected)}): {_listed(match.unexpected)}.")
     if match.mismatched and not ignore_mismatched_sizes:
-        shapes = [f"{m.name} {list(m.in_checkpoint)} (the model has {list(m.in_model)})" for m in match.mismatched]
-        problems.append(
-            f"Of another shape ({len(shapes)}): {_listed(shapes)}. Pass `ignore_mismatched_sizes=True` to "
-            "initialise these afresh."
-        )
+        problems.append(f"{_of_another_shape(match)} Pass `ignore_mismatched_sizes=True` to initialise these afresh.")
     if problems:
         raise CheckpointError(f"{source} does not fit {model}. " + " ".join(problems))
     if not report_only:
@@ -102,8 +98,7 @@ def require_all(match: Match, *, source: str, model: str) -> None:
     if too_many:
         problems.append(f"Not in the model ({len(too_many)}): {_listed(too_many)}.")
     if match.mismatched:
-        shapes = [f"{m.name} {list(m.in_checkpoint)} (the model has {list(m.in_model)})" for m in match.mismatched]
-        problems.append(f"Of another shape ({len(shapes)}): {_listed(shapes)}.")
+        problems.append(_of_another_shape(match))
     if problems:
         raise CheckpointError(f"{source} does not fit {model}. " + " ".join(problems))
 
@@ -111,6 +106,11 @@ def require_all(match: Match, *, source: str, model: str) -> None:
 def _belongs_to_encoder(name: str) -> bool:
     optional = name.startswith("rembert.pooler.") or ".crossattention." in name
     return name.startswith("rembert.") and not optional
+
+
+def _of_another_shape(match: Match) -> str:
+    shapes = [f"{m.name} {list(m.in_checkpoint)} (the model has {list(m.in_model)})" for m in match.mismatched]
+    return f"Of another shape ({len(shapes)}): {_listed(shapes)}."
 
 
 def _listed(names: list[str], most: int = 12) -> str:

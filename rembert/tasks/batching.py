@@ -80,38 +80,6 @@ class LengthGroupedBatches:
             yield batch.tolist()
 
 
-def length_grouped_stream(
-    rows: Iterable[Item], batch_size: int, *, length: Callable[[Item], int], seed: int, epoch: int = 0
-) -> Iterator[list[Item]]:
-    """Batches of rows that are too many for the memory: shuffled and grouped inside windows of the stream.
-
-    Args:
-        rows: the rows in any order, one pass.
-        batch_size: rows of a batch; the last one may have fewer.
-        length: of a row.
-        seed, epoch: draw the order.
-
-    Raises:
-        InputError: `batch_size` is less than 1.
-    """
-    check_batch_size(batch_size)
-    source = iter(rows)
-    number = 0
-    held: list[Item] = []
-    while True:
-        held += islice(source, batch_size * _WINDOW - len(held))
-        last = len(held) < batch_size * _WINDOW
-        whole = len(held) if last else len(held) - len(held) % batch_size
-        # A seed for each window: the same stream gives the same batches, wherever it is taken up.
-        window = LengthGroupedBatches([length(row) for row in held[:whole]], batch_size, seed=seed)
-        window.seed, window.epoch = _mixed(seed, epoch), number
-        for batch in window:
-            yield [held[index] for index in batch]
-        held, number = held[whole:], number + 1
-        if last:
-            return
-
-
 def in_sorted_batches(
     items: Iterable[Item],
     run: Callable[[list[Item]], Sequence[Result]],
@@ -179,7 +147,3 @@ def _budgeted(order: np.ndarray, lengths: np.ndarray, size: int, max_tokens: int
             rows = min(size, max(1, max_tokens // max(int(lengths[order[at]]), 1)))
         yield order[at : at + rows].tolist()
         at += rows
-
-
-def _mixed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])

@@ -9,7 +9,6 @@ happens, the last complete one stands.
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from rembert.bridge import TensorSource
 from rembert.bridge.formats import safetensors
 from rembert.common.errors import CheckpointError
-from rembert.common.files import atomic_path, read_json, write_json
+from rembert.common.files import atomic_path, read_json, sync_directory, write_json
 
 FOLDER = "checkpoints"
 _PLACE, _OPTIMIZER = "place.json", "optimizer.safetensors"
@@ -113,9 +112,9 @@ class Checkpoints:
                 with atomic_path(fresh / _OPTIMIZER) as temporary:
                     safetensors.write(temporary, state, {})
                 write_json(fresh / _PLACE, asdict(place))
-                _sync(fresh)
+                sync_directory(fresh)
                 fresh.rename(self.path(place.step))
-                _sync(self.folder)
+                sync_directory(self.folder)
                 self._remove_others(place)
         finally:
             if first:
@@ -138,12 +137,3 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         return [int(path.name.removeprefix("step-")) for path in self.folder.glob("step-" + 8 * "[0-9]")]
-
-
-def _sync(directory: Path) -> None:
-    """Have a directory's entries on disk before the next step relies on them."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -136,6 +136,17 @@ def test_tables(call: Any) -> None:
     assert [float(row["score"]) for row in rows] == close(FIRST)
 
 
+@pytest.mark.parametrize("taken", ["score", "score_best", "score_mean", "score_all", "score_cut"])
+def test_no_field_of_the_input_is_written_over(call: Any, capsys: pytest.CaptureFixture[str], taken: str) -> None:
+    Path("in.tsv").write_text(f"candidate\treference\treference_2\t{taken}\na\tb\tc\t9\n")
+    row = {"candidate": "a", "references": ["b", "c"]}  # the second row alone has the field
+    Path("in.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps({**row, taken: 9})}\n")
+    for ending in ("tsv", "jsonl"):
+        assert call("--candidates", f"in.{ending}", "--output", f"s.{ending}") == 2
+        assert f"{taken!r}, which the input has already" in capsys.readouterr().err
+        assert not Path(f"s.{ending}").exists()
+
+
 def test_report_as_json_with_a_second_system(call: Any, capsys: pytest.CaptureFixture[str]) -> None:
     Path("long.txt").write_text("\n".join([*CANDIDATES[:3], "a " * 70]))
     call("--candidates", "long.txt", "--compare", "o.txt", "--references", "r.txt", "--output", "s", "--json")
@@ -360,6 +371,17 @@ def test_wrong_processes(
     monkeypatch.setenv("WORLD_SIZE", size)
     assert call("--candidates", "c.txt", "--references", "r.txt") == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_process_waits_for_slower_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("torch.distributed")
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(distributed, "is_initialized", lambda: False)
+    monkeypatch.setattr(distributed, "init_process_group", lambda backend, **options: given.update(options))
+    monkeypatch.setattr(distributed, "barrier", lambda: None)
+    running.Process(1, 2).wait_for_all()
+    assert (given["rank"], given["world_size"]) == (1, 2)
+    assert given["timeout"].days >= 1  # by default half an hour, which a part of large files may take longer than
 
 
 def test_processes_that_cannot_find_each_other(

@@ -164,7 +164,9 @@ def test_googles_file(tmp_path: Path) -> None:
 
 def test_gelu_in_a_bleurt_directory_is_the_tanh_form(tmp_path: Path) -> None:
     assert RemBertConfig.from_pretrained(GOLDEN / "bleurt_savedmodel").hidden_act == "gelu_new"
-    _file(tmp_path, RELEASED), _file(tmp_path, {}, "bleurt_config.json")
+    _file(tmp_path, {}, "bert_config.json"), _file(tmp_path, {}, "bleurt_config.json")
+    assert RemBertConfig.from_pretrained(tmp_path).hidden_act == "gelu_new"  # Google's code has `gelu` as its default
+    _file(tmp_path, RELEASED)
     assert RemBertConfig.from_pretrained(tmp_path).hidden_act == "gelu"  # a config.json means what it says
 
 

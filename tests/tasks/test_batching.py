@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rembert.common.errors import InputError
-from rembert.tasks.batching import LengthGroupedBatches, in_sorted_batches, length_grouped_stream
+from rembert.tasks.batching import LengthGroupedBatches, in_sorted_batches
 from tests.frameworks import needs_pt, needs_tf
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=200)
@@ -50,15 +50,6 @@ def test_grouping_saves_most_of_the_padding() -> None:
     grouped = _padding(list(LengthGroupedBatches(lengths, 16, seed=0)), lengths)
     drawn = _padding(list(LengthGroupedBatches(lengths, 16, seed=0, group=False)), lengths)
     assert grouped < 0.05 < 0.4 < drawn
-
-
-@given(LENGTHS, st.integers(1, 4))
-def test_a_stream_has_every_row_once(lengths: list[int], size: int) -> None:
-    rows = list(enumerate(lengths))
-    found = list(length_grouped_stream(iter(rows), size, length=lambda row: row[1], seed=3))
-    assert sorted(itertools.chain(*found)) == rows
-    assert all(len(batch) == size for batch in found[:-1])
-    assert list(length_grouped_stream(iter(rows), size, length=lambda row: row[1], seed=3)) == found
 
 
 @given(LENGTHS, st.integers(1, 5), st.sampled_from([None, 1, 40, 500]), st.sampled_from([1, 7, None]))

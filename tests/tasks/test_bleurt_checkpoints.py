@@ -146,6 +146,8 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         RemBertScorer.from_pretrained(directory, framework="tf", device="cuda")
     with pytest.raises(InputError, match="`device` must be one that PyTorch has here"):
         RemBertScorer.from_pretrained(directory, device="no device")
+    with pytest.raises(TypeError, match="unexpected keyword: 'hidden_activation'"):
+        RemBertScorer.from_pretrained(directory, hidden_activation="gelu")
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
         RemBertScorer.from_pretrained(tmp_path / "nowhere")
 

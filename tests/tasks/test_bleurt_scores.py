@@ -143,7 +143,7 @@ def test_a_converted_checkpoint_scores_the_same(
 
 @needs_pt
 def test_sizes_that_the_config_leaves_out_come_from_the_variables(expected: np.ndarray, tmp_path: Path) -> None:
-    told = {key: BERT_CONFIG[key] for key in ("num_attention_heads", "hidden_act")}
+    told = {"num_attention_heads": BERT_CONFIG["num_attention_heads"]}
     scorer = RemBertScorer.from_pretrained(write_saved_model(tmp_path / "distilled", VARIABLES, told))
     assert np.abs(scorer.score(CANDIDATES, REFERENCES) - expected).max() < 1e-5
 
@@ -282,6 +282,12 @@ def test_cut_pairs_are_told() -> None:
 def test_what_is_no_text_is_refused(candidates: Any, references: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         _scorer(Lengths()).score(candidates, references)
+
+
+@pytest.mark.parametrize("pair", [("a", 3), ("a",), ("a", "b", "c"), "ab", None])
+def test_what_is_no_pair_is_refused(pair: Any) -> None:
+    with pytest.raises(InputError, match=r"must be \(candidate, reference\)\. Received"):
+        list(_scorer(Lengths()).stream([("a", "b"), pair]))
 
 
 def test_wrong_settings_are_refused() -> None:

@@ -1,1 +1,1 @@
-"""Rows to batches, in arrays: padding, masking, blocks, answer spans."""
+"""Rows to batches, in arrays: padding, masking, answer spans."""

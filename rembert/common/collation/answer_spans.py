@@ -41,19 +41,18 @@ def best_spans(
 ) -> list[AnswerSpan]:
     """The likeliest answers of one window, the best first.
 
-    Every start is paired with every end behind it; sums of the two logits are the scores.
+    The `n_best` likeliest starts are paired with the `n_best` likeliest ends, as SQuAD's own programs do; sums of the
+    two logits are the scores.
 
     Args:
         starts, ends: [s] logits.
         spans: [s, 2] as for `pieces_of`.
-        n_best: how many.
+        n_best: how many; there are fewer where pairs end before they start or are too long.
         max_pieces: of an answer.
     """
     context = np.flatnonzero((spans[:, 0] >= 0) & (spans[:, 1] > spans[:, 0]))
     if not len(context):
         return []
-    # Only the n best starts and the n best ends can be in the n best pairs that are allowed: as many pairs as that
-    # are looked at, which is what SQuAD's own programs do.
     first = context[np.argsort(-starts[context], kind="stable")[:n_best]]
     last = context[np.argsort(-ends[context], kind="stable")[:n_best]]
     length = last[None, :] - first[:, None] + 1

@@ -12,10 +12,10 @@ from rembert.common.checks import IGNORE_INDEX
 Rows = Sequence[Sequence[int] | np.ndarray]
 
 
-def pad_rows(rows: Rows, value: int, *, width: int | None = None) -> np.ndarray:
-    """[b, s] int64: each row, and `value` after its end; s is the longest row's length, or `width`."""
+def pad_rows(rows: Rows, value: int) -> np.ndarray:
+    """[b, s] int64: each row, and `value` after its end; s is the longest row's length."""
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    width = int(lengths.max(initial=0)) if width is None else width
+    width = int(lengths.max(initial=0))
     padded = np.full((len(rows), width), value, np.int64)
     if len(rows):
         padded[np.arange(width) < lengths[:, None]] = np.concatenate([np.asarray(row, np.int64) for row in rows])
@@ -34,6 +34,6 @@ def pad_inputs(features: Sequence[dict[str, Any]], pad_token_id: int) -> dict[st
     }
 
 
-def pad_labels(features: Sequence[dict[str, Any]], key: str = "labels") -> np.ndarray:
+def pad_labels(features: Sequence[dict[str, Any]]) -> np.ndarray:
     """[b, s]: a label for each piece, -100 on padding."""
-    return pad_rows([feature[key] for feature in features], IGNORE_INDEX)
+    return pad_rows([feature["labels"] for feature in features], IGNORE_INDEX)

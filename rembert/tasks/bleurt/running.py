@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from rembert.tasks.bleurt.scorer import WINDOW, RemBertScorer, Score
 _WINDOWS_EACH = 4  # at least so many for each process, where there are pairs enough, so that all have as much to do
 _SMALLEST_WINDOW = 64
 _POLL_SECONDS = 0.1
+_PATIENCE = timedelta(days=7)  # with the other processes' parts; by default a barrier gives up after half an hour
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class Process:
             raise MissingDependencyError("torch", needed_for="Scoring in several processes", extra="pt") from None
         try:
             if not distributed.is_initialized():
-                distributed.init_process_group("gloo", rank=self.rank, world_size=self.world_size)
+                distributed.init_process_group(
+                    "gloo", rank=self.rank, world_size=self.world_size, timeout=_PATIENCE
+                )  # fmt: skip
             distributed.barrier()
         except (ValueError, RuntimeError) as problem:
             raise InputError(

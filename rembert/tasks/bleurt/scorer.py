@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
+from rembert.common.loading import loading_config
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.batching import in_sorted_batches
 from rembert.tasks.bleurt.checkpoint import open_metric
@@ -83,9 +83,10 @@ class RemBertScorer:
             TokenizerError: it has no SentencePiece model that fits.
             MissingDependencyError: the framework is not installed.
             InputError: another argument that cannot be used.
+            TypeError: an override that is no key of a configuration.
         """
         with open_metric(path, max_length=max_length) as found:
-            config = RemBertConfig.from_dict(found.config.to_dict(), **overrides)
+            config = loading_config(found.config, None, overrides, found.name)
             regressor = load_regressor(framework, found.directory, config, device=device, dtype=dtype)
             choices = repr((framework, dtype or "float32", found.max_length, sorted(overrides.items())))
             fingerprint = hashlib.blake2b(found.fingerprint + choices.encode()).digest()
@@ -137,7 +138,7 @@ class RemBertScorer:
         computed again.
 
         Raises:
-            InputError: a text holds lone surrogates.
+            InputError: what is no pair of texts, or a text with lone surrogates.
             CheckpointError: the model gives what is no number.
         """
         source = iter(pairs)
@@ -154,11 +155,13 @@ class RemBertScorer:
             done: called after every batch with the numbers of pairs and their scores, for whoever keeps them at once.
 
         Raises:
-            InputError: a text holds lone surrogates.
+            InputError: what is no pair of texts, or a text with lone surrogates.
             CheckpointError: the model gives what is no number.
         """
         places: dict[tuple[str, str], list[int]] = {}
         for number, pair in enumerate(pairs):
+            if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+                raise InputError(f"A pair must be (candidate, reference). Received: {pair!r:.60}.")
             places.setdefault(pair, []).append(number)
         scores: list[Score | None] = [None] * len(pairs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TextIO
 
 from rembert.common.errors import InputError
@@ -13,17 +13,24 @@ from rembert.tasks.bleurt.running import ScoredSegment
 _DIGITS = 7  # behind the point, as many as a float32 near 1 has
 
 
-def check_fields(fields: Iterable[str], column: str) -> None:
+def check_fields(fields: Collection[str], column: str, *, many: bool) -> None:
     """Refuse to write over a field of the input.
+
+    Args:
+        fields: of the input.
+        column: the name of the score.
+        many: whether best, mean and all scores are written too.
 
     Raises:
         InputError: quotes its name.
     """
-    if column in fields:
-        raise InputError(
-            f"The scores must have a name of their own. Received: {column!r}, which the input has already. Choose "
-            "another one with `--score-field`."
-        )
+    kinds = ("cut", "best", "mean", "all") if many else ("cut",)
+    for name in (column, *(f"{column}_{kind}" for kind in kinds)):
+        if name in fields:
+            raise InputError(
+                f"The scores must have a name of their own. Received: {name!r}, which the input has already. Choose "
+                "another one with `--score-field`."
+            )
 
 
 def write_scores(
@@ -43,7 +50,7 @@ def write_scores(
         keep_columns: whether the input is a table, whose columns come first in a table of scores.
 
     Raises:
-        InputError: a record has a field `column` already.
+        InputError: a record has a field of such a name already.
     """
 
     def found(segment: ScoredSegment) -> dict[str, Any]:
@@ -52,9 +59,9 @@ def write_scores(
     if format == "text":
         stream.writelines(f"{found(segment)[column]}\n" for segment in segments)
     elif format == "jsonl":
-        _write_json_lines(stream, segments, found, column)
+        _write_json_lines(stream, segments, found, column, many)
     else:
-        _write_table(stream, segments, found, column, "," if format == "csv" else "\t", keep_columns)
+        _write_table(stream, segments, found, column, many, "," if format == "csv" else "\t", keep_columns)
 
 
 def _found(segment: ScoredSegment, column: str, aggregate: str, many: bool) -> dict[str, Any]:
@@ -66,28 +73,29 @@ def _found(segment: ScoredSegment, column: str, aggregate: str, many: bool) -> d
 
 
 def _write_json_lines(
-    stream: TextIO, segments: Iterable[ScoredSegment], found: Callable[[ScoredSegment], dict[str, Any]], column: str
-) -> None:
+    stream: TextIO, segments: Iterable[ScoredSegment], found: Callable[[ScoredSegment], dict[str, Any]], column: str,
+    many: bool,
+) -> None:  # fmt: skip
     for scored in segments:
         fields = scored.segment.fields
         if fields is None:
             fields = {"candidate": scored.segment.candidate, "references": list(scored.segment.references)}
-        check_fields(fields, column)
+        check_fields(fields, column, many=many)
         cut = {f"{column}_cut": scored.cut} if scored.cut else {}
         stream.write(json.dumps(fields | found(scored) | cut, ensure_ascii=False) + "\n")
 
 
 def _write_table(
     stream: TextIO, segments: Iterable[ScoredSegment], found: Callable[[ScoredSegment], dict[str, Any]], column: str,
-    delimiter: str, keep_columns: bool,
+    many: bool, delimiter: str, keep_columns: bool,
 ) -> None:  # fmt: skip
-    # In TSV a field stands as it is, so one with a tab or a line break is quoted, and no other.
+    # In TSV too, a field with a quote, a tab or a line break is quoted, and no other.
     writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
     for number, scored in enumerate(segments):
         row = found(scored)
         row = {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in row.items()}
         fields = (scored.segment.fields or {}) if keep_columns else {}
         if number == 0:
-            check_fields(fields, column)
+            check_fields(fields, column, many=many)
             writer.writerow([*fields, *row])
         writer.writerow([*fields.values(), *row.values()])
