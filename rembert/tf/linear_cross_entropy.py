@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from rembert.common.checks import IGNORE_INDEX
+from rembert.tf.packing import in_xla
 
 Tensor = Any
 
@@ -144,6 +145,9 @@ def _compute(states: Tensor, kernel: Tensor, bias: Tensor, labels: Tensor, wante
         totals = first(0, size)
         for begin in range(size, count, size):
             totals = following(begin, begin + size, *totals)
+    elif in_xla():
+        # Known when it compiles, but not here: XLA's loops know no tensor that grows, so all rows are one part.
+        totals = first(0, tf.shape(states)[0])
     else:
         count = tf.shape(states)[0]
         size = -(-count // tf.maximum(-(-count // most), 1))

@@ -54,8 +54,6 @@ class TFRemBertPreTrainedModel(TrainableModel):
         # Keras would cast every float argument to the compute dtype, labels included; the layers cast what they use.
         super().__init__(**{"autocast": False, **kwargs})
         self.config = head_config(config, self.head)
-        # `fit` chooses XLA by itself on a GPU: it would compile anew for every length, and compute all padding.
-        self.supports_jit = False
 
     def post_init(self) -> None:
         """Make the weights: all shapes follow from the configuration, no input is needed."""

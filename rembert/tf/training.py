@@ -70,6 +70,10 @@ class TrainableModel(keras.Model):
         before = _FLAGS.set((self, {name: flag for name, flag in flags.items() if name in names}))
         try:
             yield
+        except Exception:
+            # Traced halfway: called again, after the mistake is put right, they would fail at their variables.
+            self.train_function = self.test_function = None
+            raise
         finally:
             _FLAGS.reset(before)
 
@@ -82,6 +86,13 @@ class TrainableModel(keras.Model):
     ) -> Any:
         self._check_class_weight(class_weight, x, y)
         return super().train_on_batch(x, y, sample_weight, class_weight, return_dict)
+
+    def _resolve_auto_jit_compile(self) -> bool:
+        """No XLA unless `compile` is told so: it would compile anew for every length, and compute all padding.
+
+        `supports_jit = False` would say too much: Keras would then leave `jit_compile=True` out as well.
+        """
+        return False
 
     def predict_step(self, data: Any) -> Any:
         """The outputs without a loss: the scalars of several batches could not be put together."""
