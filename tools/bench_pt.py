@@ -116,7 +116,10 @@ def main() -> None:
     text = table(results, args)
     print(text)
     if args.write:
-        write(text, args.docs)
+        from performance_page import write_section
+
+        picture = "\n![How many times as fast as transformers](performance_pt.png)\n"
+        write_section(args.docs / "performance.md", "bench_pt", "PyTorch", text + picture)
         plot(results, args.docs)
 
 
@@ -451,18 +454,6 @@ def processor() -> str:
     has = set(" ".join(re.findall(r"(?:flags|Features)\s*:\s*(.+)", text)).split())
     flags = ", ".join(flag for flag in FLAGS if flag in has) or "no instruction sets known"
     return f"{names[0] if names else platform.processor() or platform.machine()} ({flags})"
-
-
-def write(text: str, docs: Path) -> None:
-    """Put the table between its marks in performance.md; the marks are added where they are missing."""
-    page = docs / "performance.md"
-    old = page.read_text(encoding="utf-8") if page.exists() else "# Performance\n"
-    start, end = "<!-- bench_pt -->\n", "<!-- end bench_pt -->\n"
-    if start not in old:
-        old += f"\n## PyTorch\n\n{start}{end}"
-    before, rest = old.split(start)
-    picture = "\n![Times as a part of transformers' own](performance_pt.png)\n"
-    page.write_text(before + start + text + picture + end + rest.split(end)[1], encoding="utf-8")
 
 
 def plot(results: dict[str, list[dict[str, Any]]], docs: Path) -> None:

@@ -1,6 +1,6 @@
 """How fast and how large `rembert.tf` is, side by side with transformers 4.57, the last with TensorFlow classes.
 
-    python tools/bench_tf.py --oracle PYTHON [--rounds 5] [--only inference,...] [--write] [--plot]
+    python tools/bench_tf.py --oracle PYTHON [--rounds 5] [--only inference,...] [--write]
 
 PYTHON is the interpreter of another virtual environment, with transformers 4.57, TensorFlow and tf-keras. Every
 measurement is a fresh process, and the processes of both libraries take turns, so that a machine that gets slower
@@ -18,7 +18,7 @@ Workloads:
                    file's tensors, kernels turned; and the memory beyond the weights
     traces         how often `tf.function(model, reduce_retracing=True)` traces in ten combinations of sizes
 
-`--write` puts the table into docs/performance.md, `--plot` draws docs/performance_tf.png. Needs Linux; loading needs
+`--write` puts the table into docs/performance.md and the plot into docs/performance_tf.png. Needs Linux; loading needs
 2.3 GB on disk, masked-lm of transformers 8 GB of memory.
 """
 
@@ -62,8 +62,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default=",".join(WORKLOADS), help="workloads, with commas between")
     parser.add_argument("--directory", type=Path, help="where to put the checkpoint; by default a temporary directory")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
-    parser.add_argument("--plot", action="store_true", help="draw docs/performance_tf.png")
+    parser.add_argument("--write", action="store_true", help="into docs/performance.md and docs/performance_tf.png")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -75,8 +74,10 @@ def main() -> None:
     text = table(results, args.rounds, args.repeats)
     print(text)
     if args.write:
-        write_section(ROOT / "docs" / "performance.md", "bench_tf", text)
-    if args.plot:
+        from performance_page import write_section
+
+        picture = "\n\n![Seconds of each workload](performance_tf.png)\n"
+        write_section(ROOT / "docs" / "performance.md", "bench_tf", "TensorFlow", text + picture)
         plot(results, ROOT / "docs" / "performance_tf.png")
 
 
@@ -287,16 +288,6 @@ def table(results: dict[str, dict[str, list[Result]]], rounds: int, repeats: int
             beside = ratio(by_subject, subject, OURS)
             lines.append(f"| {workload} | {subject} | {seconds:.2f} | {memory:.2f} GB | {beside:.2f} |")
     return "\n".join(lines)
-
-
-def write_section(file: Path, name: str, text: str) -> None:
-    """Put `text` between the marks of this name in a Markdown file, or at its end where there are none."""
-    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    content = file.read_text() if file.exists() else "# Performance\n"
-    if start not in content:
-        content = f"{content.rstrip()}\n\n## TensorFlow\n\n{start}\n{end}\n"
-    before, after = content.split(start)[0], content.split(end)[1]
-    file.write_text(f"{before}{start}\n{text}\n{end}{after}")
 
 
 def plot(results: dict[str, dict[str, list[Result]]], file: Path) -> None:
