@@ -38,7 +38,7 @@ class InferenceLinear(nn.Module):
 
     With them, a call that needs gradients computes as before, and weights that have changed are laid out again; a
     change through `.data`, which PyTorch does not count, goes unnoticed.
-    Without them the layer can be called in evaluation mode only.
+    Without them the layer can be called in evaluation mode only, and refuses a call that needs gradients.
     """
 
     dtype: torch.dtype  # of the weights as they are held, or as they are called for
@@ -61,6 +61,8 @@ class InferenceLinear(nn.Module):
                 return product if self.activation is None else self.activation(product)
             if self._stamp() != self.held:
                 self._hold(self.weight.detach(), self.bias.detach())
+        elif torch.is_grad_enabled() and states.requires_grad:  # these kernels would let no gradient through
+            raise InputError(_DROPPED.format("differentiated"))
         return self._product(states)
 
     def _needs_original(self, states: Tensor) -> bool:

@@ -237,7 +237,8 @@ class RemBertPreTrainedModel(nn.Module):
 
         Args:
             keep_parameters: whether layers keep their original parameters beside, for saving and training at twice
-                the memory. Without, the model can only be called; `save_pretrained` and `train` refuse.
+                the memory. Without, the model can only be called; `save_pretrained`, `train` and a call that needs
+                gradients are refused.
 
         Returns:
             The model itself, in evaluation mode.

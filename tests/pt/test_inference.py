@@ -111,6 +111,11 @@ def test_dropped_parameters(chosen: str, tmp_path: Path) -> None:
             attempt()
     loss = model(**{name: PT.tensor(array) for name, array in _inputs("one_label_each").items()}).loss
     assert not loss.requires_grad
+    embeds = torch.ones(1, 3, model.config.input_embedding_size, requires_grad=True)
+    with pytest.raises(InputError, match=r"dropped.*differentiated"):
+        model(inputs_embeds=embeds)
+    with torch.no_grad():
+        model(inputs_embeds=embeds)
 
 
 @needs_onednn
