@@ -17,7 +17,7 @@ from rembert.common.errors import ConfigError, InputError
 from rembert.common.hub import locate
 from rembert.common.loading import loading_config, settle
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, head_config, match, parameters
+from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, check_shapes, head_config, match, parameters
 from rembert.pt.inference import can_pack, check_kept, check_stays, optimize, quantize
 from rembert.pt.initialization import initialization_left_out, initialize
 
@@ -354,15 +354,18 @@ class RemBertPreTrainedModel(nn.Module):
             state_dict: in place of the model's own, as distributed training gathers it.
 
         Raises:
-            InputError: `state_dict` lacks a parameter, or the parameters were dropped for inference.
+            InputError: `state_dict` lacks a parameter, one has another shape than the configuration says, or the
+                parameters were dropped for inference.
         """
         if state_dict is None:
             check_kept(self, "saved")
         state = self.state_dict() if state_dict is None else state_dict
-        absent = [name for name in map(self._own_name, self.parameter_table()) if name not in state]
+        table = self.parameter_table()
+        absent = [name for name in map(self._own_name, table) if name not in state]
         if absent:
             raise InputError(f"`state_dict` must hold every parameter. Missing: {', '.join(absent[:12])}.")
-        tensors = {name: _as_source(state[name]) for name in map(self._own_name, self.parameter_table())}
+        check_shapes(table, {name: tuple(state[self._own_name(name)].shape) for name in table})
+        tensors = {name: _as_source(state[name]) for name in map(self._own_name, table)}
         config = RemBertConfig.from_dict(self.config.to_dict())
         config.architectures = [HEADS[self.head].architecture]
         config.dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
