@@ -262,4 +262,5 @@ def at_positions(
         return hidden_states[positions], None
     if attention_mask is not None and attention_mask.ndim == 2:
         attention_mask = attention_mask[:, -hidden_states.shape[1] :].gather(1, positions)
-    return torch.take_along_dim(hidden_states, positions[..., None], 1), attention_mask
+    # Not `take_along_dim`, which makes compiled graphs of a single length.
+    return hidden_states.gather(1, positions[..., None].expand(-1, -1, hidden_states.shape[2])), attention_mask
