@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rembert.common.errors import InputError
+from rembert.common.parameters import BASE_PREFIX, Kind
+from rembert.pt.linear_cross_entropy import is_plain_linear
 
 # Activations that oneDNN computes in the product: its name and algorithm for each.
 _FUSED = {
@@ -226,15 +228,20 @@ def check_stays(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
                 raise InputError(_DROPPED.format("moved or cast"))
 
 
-def _linears(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
-    """The linear layers of the encoder, each with its parent and its name there."""
-    encoder: nn.Module = model.base_model.encoder  # type: ignore[union-attr, assignment]
-    return [
-        (parent, name, child)
-        for parent in list(encoder.modules())
-        for name, child in list(parent.named_children())
-        if type(child) is nn.Linear
-    ]
+def _linears(model: Any) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """The plain linear layers of the encoder, each with its parent and its name there.
+
+    They are found by the names of the model's own parameters: an adapter's are none, and what it wraps stays as it is.
+    """
+    found = []
+    for canonical, parameter in model.parameter_table().items():
+        if parameter.kind is Kind.KERNEL and canonical.startswith(f"{BASE_PREFIX}encoder."):
+            path, name, _ = model._own_name(canonical).rsplit(".", 2)
+            parent = model.get_submodule(path)
+            child = getattr(parent, name)
+            if is_plain_linear(child):
+                found.append((parent, name, child))
+    return found
 
 
 def _restore(model: nn.Module) -> None:

@@ -242,6 +242,9 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
         )
         return self.finish(result, return_dict)
 
+    # PEFT's own `generate` hands it on. What would stand in it are arguments of `generate` here.
+    generation_config: None = None
+
     def prepare_inputs_for_generation(self, input_ids: Tensor, **arguments: Any) -> dict[str, Any]:
         """The arguments of the next call, by name: a hook that PEFT looks for in a causal language model."""
         return {"input_ids": input_ids, **arguments}

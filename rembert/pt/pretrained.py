@@ -233,7 +233,7 @@ class RemBertPreTrainedModel(nn.Module):
         The kernels that the processor offers are timed on each kind of layer (about a second at full width), the
         fastest is taken: the plain one, oneDNN's on weights in its own layout, or that with GELU in the product. In
         float32, and in bfloat16 where the processor has it; any other model, or one in a PyTorch without oneDNN, stays
-        as it is.
+        as it is, as does a layer that an adapter wraps.
 
         Args:
             keep_parameters: whether layers keep their original parameters beside, for saving and training at twice
@@ -252,7 +252,8 @@ class RemBertPreTrainedModel(nn.Module):
         """Bring the encoder's linear layers to eight bits: weights now, their inputs in every call.
 
         For inference on a CPU. Weights have a scale for each output, inputs one for each call. Embeddings, attention,
-        norms and heads stay as they are. The error depends on the model: measure it on the task at hand.
+        norms, heads and what an adapter wraps stay as they are. The error depends on the model: measure it on the task
+        at hand.
 
         Args:
             keep_parameters: as in `optimize_for_inference`.
