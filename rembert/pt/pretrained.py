@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -215,6 +216,15 @@ class RemBertPreTrainedModel(nn.Module):
         if mode:
             check_kept(self, "trained")
         return super().train(mode)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """`nn.Module`'s own.
+
+        Raises:
+            InputError: the parameters were dropped for inference, so that some would keep their old numbers.
+        """
+        check_kept(self, "given other weights")
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         check_stays(self, fn)  # before the first tensor is changed
