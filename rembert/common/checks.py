@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
@@ -212,6 +213,26 @@ def check_packed_choices(sequences: int, batch: int | None, num_choices: int | N
             f"{sequences} sequences, `num_choices={num_choices}`" + ("." if batch is None else f" and {batch} labels.")
         )
     return choices
+
+
+def check_cache_form(past_key_values: Any) -> None:
+    """Refuse a cache that is no tuple, or list, of a tuple of tensors with four dimensions for each layer.
+
+    Raises:
+        InputError: says what is there instead.
+    """
+    received = None if isinstance(past_key_values, tuple | list) else type(past_key_values).__name__
+    for index, layer in enumerate(past_key_values if received is None else ()):
+        tensors = layer if isinstance(layer, tuple | list) else ()
+        shapes = [list(each.shape) if hasattr(each, "shape") else type(each).__name__ for each in tensors]
+        if not shapes or not all(isinstance(shape, list) and len(shape) == 4 for shape in shapes):
+            received = f"{shapes if tensors else type(layer).__name__} in entry {index}"
+            break
+    if received is not None:
+        raise InputError(
+            "`past_key_values` must be a tuple with one tuple (key, value) for each layer, tensors [batch, heads, "
+            f"cached, width of a head], as a call with `use_cache=True` returns it. Received: {received}."
+        )
 
 
 def check_cache(

@@ -15,7 +15,7 @@ from enum import Enum
 from functools import cache
 
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import CheckpointError
+from rembert.common.errors import CheckpointError, InputError
 
 BASE_PREFIX = "rembert."
 
@@ -251,6 +251,24 @@ def match(wanted: Mapping[str, Parameter], tensors: Mapping[str, tuple[int, ...]
             result.mismatched.append(Mismatch(name, shape, parameter.shape))
             del result.found[name]
     return result
+
+
+def check_shapes(wanted: Mapping[str, Parameter], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse to save tensors that the model's own configuration would not take back.
+
+    Args:
+        wanted: the model's parameters by canonical name.
+        shapes: of the tensors, by the same names, in PyTorch's orientation.
+
+    Raises:
+        InputError: quotes the first that does not fit.
+    """
+    for name, parameter in wanted.items():
+        if shapes[name] != parameter.shape:
+            raise InputError(
+                f"`{name}` must have the shape that the configuration says, {list(parameter.shape)}. Received: "
+                f"{list(shapes[name])}. `resize_token_embeddings` of the whole model changes all tables together."
+            )
 
 
 _LAYER_INDEX = re.compile(r"\.layer\.\d+\.")

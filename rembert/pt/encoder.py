@@ -151,7 +151,6 @@ class RemBertModel(RemBertPreTrainedModel):
             InputError: arguments that do not go together, or indices outside their tables. The indices' values are
                 not looked at inside compiled or exported graphs.
         """
-        past_length = cached_length(past_key_values)
         check_inputs(
             self.config,
             input_ids=input_ids,
@@ -165,7 +164,7 @@ class RemBertModel(RemBertPreTrainedModel):
             cu_seqlens=cu_seqlens,
             max_seqlen=max_seqlen,
         )
-        config = self.config
+        config, past_length = self.config, cached_length(past_key_values)
         check_cache(
             config, past_key_values, _score_dtype(self.embeddings.word_embeddings.weight), input_ids, inputs_embeds
         )

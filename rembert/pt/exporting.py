@@ -27,6 +27,7 @@ from rembert.common.errors import InputError, MissingDependencyError
 from rembert.common.exporting import FILES, Arrays, Exported, compare, is_export, takes_source, trial_inputs
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import HEADS
+from rembert.pt.inference import QuantizedLinear
 from rembert.pt.pretrained import RemBertPreTrainedModel
 
 OPSETS = range(18, 23)  # 23 has an attention operator, whose CPU kernel takes no mask that is broadcast
@@ -111,12 +112,15 @@ def _check(model: RemBertPreTrainedModel, opset_version: int, external_data: boo
         raise InputError(
             f"`opset_version` must be from {OPSETS[0]} to {OPSETS[-1]}. Received: `opset_version={opset_version!r}`."
         )
-    state = model.state_dict()
-    foreign = [name for name in map(model._own_name, model.parameter_table()) if not _is_plain(state.get(name))]
+    state, table = model.state_dict(), model.parameter_table()
+    foreign = [
+        *(f"no plain parameter `{each}`" for each in map(model._own_name, table) if not _is_plain(state.get(each))),
+        *(f"quantized layer `{each}`" for each, part in model.named_modules() if isinstance(part, QuantizedLinear)),
+    ]
     if foreign:
         raise InputError(
-            "`model` must have its parameters as they were trained: one that was quantized or prepared for inference "
-            f"cannot be exported. Export it before. Received: no plain parameter `{foreign[0]}`."
+            "`model` must have its parameters as they were trained: one that was quantized or prepared for inference, "
+            f"or has adapters, cannot be exported. Export it before, or merge them. Received: {foreign[0]}."
         )
     if model.dtype not in _TOLERANCES:
         dtype = str(model.dtype).removeprefix("torch.")

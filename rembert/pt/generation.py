@@ -119,7 +119,8 @@ class GenerationMixin:
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=None,
         )
-        mask = torch.ones_like(input_ids) if attention_mask is None else (attention_mask != 0).long()
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask != 0
+        mask = mask.long()
         if encoder_attention_mask is not None:
             check_source_mask(encoder_attention_mask.ndim)
         if not len(mask):

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rembert.common.errors import InputError
+from rembert.common.parameters import BASE_PREFIX, Kind
+from rembert.pt.linear_cross_entropy import is_plain_linear
 
 # Activations that oneDNN computes in the product: its name and algorithm for each.
 _FUSED = {
@@ -39,7 +41,7 @@ class InferenceLinear(nn.Module):
 
     With them, a call that needs gradients computes as before, and weights that have changed are laid out again; a
     change through `.data`, which PyTorch does not count, goes unnoticed.
-    Without them the layer can be called in evaluation mode only.
+    Without them the layer can be called in evaluation mode only, and refuses a call that needs gradients.
     """
 
     dtype: torch.dtype  # of the weights as they are held, or as they are called for
@@ -62,6 +64,8 @@ class InferenceLinear(nn.Module):
                 return product if self.activation is None else self.activation(product)
             if self._stamp() != self.held:
                 self._hold(self.weight.detach(), self.bias.detach())
+        elif torch.is_grad_enabled() and states.requires_grad:  # these kernels would let no gradient through
+            raise InputError(_DROPPED.format("differentiated"))
         return self._product(states)
 
     def _needs_original(self, states: Tensor) -> bool:
@@ -240,15 +244,20 @@ def _engine(name: str) -> Iterator[None]:
         torch.backends.quantized.engine = before
 
 
-def _linears(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
-    """The linear layers of the encoder, each with its parent and its name there."""
-    encoder: nn.Module = model.base_model.encoder  # type: ignore[union-attr, assignment]
-    return [
-        (parent, name, child)
-        for parent in list(encoder.modules())
-        for name, child in list(parent.named_children())
-        if type(child) is nn.Linear
-    ]
+def _linears(model: Any) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """The plain linear layers of the encoder, each with its parent and its name there.
+
+    They are found by the names of the model's own parameters: an adapter's are none, and what it wraps stays as it is.
+    """
+    found = []
+    for canonical, parameter in model.parameter_table().items():
+        if parameter.kind is Kind.KERNEL and canonical.startswith(f"{BASE_PREFIX}encoder."):
+            path, name, _ = model._own_name(canonical).rsplit(".", 2)
+            parent = model.get_submodule(path)
+            child = getattr(parent, name)
+            if is_plain_linear(child):
+                found.append((parent, name, child))
+    return found
 
 
 def _restore(model: nn.Module) -> None:

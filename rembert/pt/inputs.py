@@ -10,6 +10,7 @@ from torch import Tensor
 from rembert.common import checks as common_checks
 from rembert.common.checks import (
     IGNORE_INDEX,
+    check_cache_form,
     check_choice_shapes,
     check_indices,
     check_input_shapes,
@@ -36,6 +37,8 @@ def check_inputs(
     Raises:
         InputError: see `rembert.common.checks`. Values are not looked at inside compiled graphs.
     """
+    if past_key_values is not None:
+        check_cache_form(past_key_values)
     check_input_shapes(
         config,
         **{name: _shape(name, tensor) for name, tensor in tensors.items()},
@@ -97,6 +100,7 @@ def check_class_labels(name: str, labels: Tensor, count: int, what: str, shape: 
     Raises:
         InputError: see `rembert.common.checks`. Values are not looked at inside compiled graphs.
     """
+    check_tensor(name, labels)
     check_label_shape(name, tuple(labels.shape), shape, meaning)
     check_integers(name, labels)
     if values_can_be_read(labels):
@@ -153,6 +157,7 @@ def check_positions(name: str, positions: Tensor | None, batch: int | None) -> N
     """
     if positions is None or batch is None:
         return
+    check_tensor(name, positions)
     wanted = (batch, 1) if positions.ndim == 2 else (batch,)
     check_label_shape(name, tuple(positions.shape), wanted, "[batch]")
     check_integers(name, positions)
@@ -164,6 +169,16 @@ def count_sequences(input_ids: Tensor | None, inputs_embeds: Tensor | None, cu_s
         return cu_seqlens.shape[0] - 1 if isinstance(cu_seqlens, Tensor) and cu_seqlens.ndim == 1 else None
     given = input_ids if input_ids is not None else inputs_embeds
     return None if given is None else given.shape[0]
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """Refuse what is no tensor.
+
+    Raises:
+        InputError: says what it is instead.
+    """
+    if not isinstance(value, Tensor):
+        raise InputError(f"`{name}` must be a torch.Tensor. Received: {type(value).__name__}.")
 
 
 def check_integers(name: str, tensor: Tensor) -> None:
@@ -189,8 +204,7 @@ def _name(dtype: torch.dtype) -> str:
 def _shape(name: str, tensor: Any) -> tuple[int, ...] | None:
     if tensor is None:
         return None
-    if not isinstance(tensor, Tensor):
-        raise InputError(f"`{name}` must be a torch.Tensor. Received: {type(tensor).__name__}.")
+    check_tensor(name, tensor)
     return tuple(tensor.shape)
 
 

@@ -242,6 +242,9 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
         )
         return self.finish(result, return_dict)
 
+    # PEFT's own `generate` hands it on. What would stand in it are arguments of `generate` here.
+    generation_config: None = None
+
     def prepare_inputs_for_generation(self, input_ids: Tensor, **arguments: Any) -> dict[str, Any]:
         """The arguments of the next call, by name: a hook that PEFT looks for in a causal language model."""
         return {"input_ids": input_ids, **arguments}
@@ -262,4 +265,5 @@ def at_positions(
         return hidden_states[positions], None
     if attention_mask is not None and attention_mask.ndim == 2:
         attention_mask = attention_mask[:, -hidden_states.shape[1] :].gather(1, positions)
-    return torch.take_along_dim(hidden_states, positions[..., None], 1), attention_mask
+    # Not `take_along_dim`, which makes compiled graphs of a single length.
+    return hidden_states.gather(1, positions[..., None].expand(-1, -1, hidden_states.shape[2])), attention_mask

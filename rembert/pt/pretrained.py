@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,7 +18,7 @@ from rembert.common.errors import ConfigError, InputError
 from rembert.common.hub import locate
 from rembert.common.loading import loading_config, settle
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, head_config, match, parameters
+from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, check_shapes, head_config, match, parameters
 from rembert.pt.inference import can_pack, check_kept, check_stays, optimize, quantize
 from rembert.pt.initialization import initialization_left_out, initialize
 
@@ -216,6 +217,15 @@ class RemBertPreTrainedModel(nn.Module):
             check_kept(self, "trained")
         return super().train(mode)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """`nn.Module`'s own.
+
+        Raises:
+            InputError: the parameters were dropped for inference, so that some would keep their old numbers.
+        """
+        check_kept(self, "given other weights")
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         check_stays(self, fn)  # before the first tensor is changed
         return super()._apply(fn, recurse)
@@ -233,11 +243,12 @@ class RemBertPreTrainedModel(nn.Module):
         The kernels that the processor offers are timed on each kind of layer (about a second at full width), the
         fastest is taken: the plain one, oneDNN's on weights in its own layout, or that with GELU in the product. In
         float32, and in bfloat16 where the processor has it; any other model, or one in a PyTorch without oneDNN, stays
-        as it is.
+        as it is, as does a layer that an adapter wraps.
 
         Args:
             keep_parameters: whether layers keep their original parameters beside, for saving and training at twice
-                the memory. Without, the model can only be called; `save_pretrained` and `train` refuse.
+                the memory. Without, the model can only be called; `save_pretrained`, `train` and a call that needs
+                gradients are refused.
 
         Returns:
             The model itself, in evaluation mode.
@@ -251,7 +262,8 @@ class RemBertPreTrainedModel(nn.Module):
         """Bring the encoder's linear layers to eight bits: weights now, their inputs in every call.
 
         For inference on a CPU. Weights have a scale for each output, inputs one for each call. Embeddings, attention,
-        norms and heads stay as they are. The error depends on the model: measure it on the task at hand.
+        norms, heads and what an adapter wraps stay as they are. The error depends on the model: measure it on the task
+        at hand.
 
         Args:
             keep_parameters: as in `optimize_for_inference`.
@@ -353,15 +365,18 @@ class RemBertPreTrainedModel(nn.Module):
             state_dict: in place of the model's own, as distributed training gathers it.
 
         Raises:
-            InputError: `state_dict` lacks a parameter, or the parameters were dropped for inference.
+            InputError: `state_dict` lacks a parameter, one has another shape than the configuration says, or the
+                parameters were dropped for inference.
         """
         if state_dict is None:
             check_kept(self, "saved")
         state = self.state_dict() if state_dict is None else state_dict
-        absent = [name for name in map(self._own_name, self.parameter_table()) if name not in state]
+        table = self.parameter_table()
+        absent = [name for name in map(self._own_name, table) if name not in state]
         if absent:
             raise InputError(f"`state_dict` must hold every parameter. Missing: {', '.join(absent[:12])}.")
-        tensors = {name: _as_source(state[name]) for name in map(self._own_name, self.parameter_table())}
+        check_shapes(table, {name: tuple(state[self._own_name(name)].shape) for name in table})
+        tensors = {name: _as_source(state[name]) for name in map(self._own_name, table)}
         config = RemBertConfig.from_dict(self.config.to_dict())
         config.architectures = [HEADS[self.head].architecture]
         config.dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")

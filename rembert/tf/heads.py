@@ -21,6 +21,7 @@ from rembert.tf.inputs import (
     check_choices,
     check_class_labels,
     check_positions,
+    check_tensor,
     check_token_labels,
     count_sequences,
     is_integer,
@@ -77,6 +78,7 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
         """
         problem_type = ""
         if labels is not None:
+            check_tensor("labels", labels)
             problem_type = infer_problem_type(self.config, is_integer(labels))
             self._check_labels(labels, problem_type, count_sequences(input_ids, inputs_embeds, cu_seqlens))
         outputs = self.rembert(

@@ -14,6 +14,7 @@ from rembert.common import checks as common_checks
 from rembert.common.checks import (
     IGNORE_INDEX,
     Shape,
+    check_cache_form,
     check_choice_shapes,
     check_indices,
     check_input_shapes,
@@ -92,6 +93,8 @@ def check_inputs(
     Raises:
         InputError: see `rembert.common.checks`. Values are not looked at inside graphs.
     """
+    if past_key_values is not None:
+        check_cache_form(past_key_values)
     check_input_shapes(
         config,
         **{name: _shape(name, tensor) for name, tensor in tensors.items()},
@@ -153,6 +156,7 @@ def check_class_labels(name: str, labels: Tensor, count: int | None, what: str, 
     Raises:
         InputError: see `rembert.common.checks`. Values are not looked at inside graphs.
     """
+    check_tensor(name, labels)
     check_label_shape(name, tuple(labels.shape), shape, meaning)
     check_integers(name, labels)
     values = _values(labels)
@@ -210,6 +214,7 @@ def check_positions(name: str, positions: Tensor | None, batch: int | None) -> N
     """
     if positions is None:
         return
+    check_tensor(name, positions)
     wanted = (batch, 1) if len(positions.shape) == 2 else (batch,)
     check_label_shape(name, tuple(positions.shape), wanted, "[batch]")
     check_integers(name, positions)
@@ -222,6 +227,16 @@ def count_sequences(input_ids: Tensor | None, inputs_embeds: Tensor | None, cu_s
         return cu_seqlens.shape[0] - 1 if known else None
     given = input_ids if input_ids is not None else inputs_embeds
     return getattr(given, "shape", (None,))[0]
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """Refuse what is no tensor or array.
+
+    Raises:
+        InputError: says what it is instead.
+    """
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        raise InputError(f"`{name}` must be a tensor or an array. Received: {type(value).__name__}.")
 
 
 def check_integers(name: str, tensor: Tensor) -> None:
@@ -242,8 +257,7 @@ def is_integer(tensor: Tensor) -> bool:
 def _shape(name: str, tensor: Any) -> Shape | None:
     if tensor is None:
         return None
-    if not hasattr(tensor, "shape") or not hasattr(tensor, "dtype"):
-        raise InputError(f"`{name}` must be a tensor or an array. Received: {type(tensor).__name__}.")
+    check_tensor(name, tensor)
     return tuple(tensor.shape)
 
 

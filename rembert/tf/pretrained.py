@@ -21,7 +21,7 @@ from rembert.common.errors import CheckpointError, ConfigError, InputError
 from rembert.common.hub import locate
 from rembert.common.loading import loading_config, require_all, settle
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import BASE_PREFIX, HEADS, Kind, Parameter, head_config, match, parameters
+from rembert.common.parameters import BASE_PREFIX, HEADS, Kind, Parameter, check_shapes, head_config, match, parameters
 from rembert.tf.adaptation import adapt, adaptations, check_plain, is_adapted, merged
 from rembert.tf.initialization import Stored, building_left_out, is_building_left_out, normal
 from rembert.tf.layers import build_parts
@@ -196,6 +196,11 @@ class TFRemBertPreTrainedModel(TrainableModel):
         """The variable of a parameter; a dense kernel is [in, out], the transpose of the table's shape."""
         return getattr(self._holder(parameter), _ATTRIBUTES[parameter.kind])
 
+    def _shape(self, parameter: Parameter) -> tuple[int, ...]:
+        """The shape of a parameter's variable, in PyTorch's orientation as the table has it."""
+        shape = tuple(self.variable(parameter).shape)
+        return shape[::-1] if parameter.kind is Kind.KERNEL else shape
+
     def _holder(self, parameter: Parameter) -> Any:
         """The layer that has a parameter."""
         path = parameter.name.removeprefix(BASE_PREFIX) if self.head == "model" else parameter.name
@@ -286,10 +291,12 @@ class TFRemBertPreTrainedModel(TrainableModel):
             max_shard_size: bytes, or text such as '5GB'; larger models are split into several files.
 
         Raises:
-            InputError: the model is quantized: a checkpoint holds floating-point weights.
+            InputError: the model is quantized (a checkpoint holds floating-point weights), or a parameter has another
+                shape than the configuration says.
         """
         check_plain(self, "saved as a checkpoint")
         table = self.parameter_table()
+        check_shapes(table, {name: self._shape(parameter) for name, parameter in table.items()})
         tensors = {}
         for canonical, parameter in table.items():
             name = canonical.removeprefix(BASE_PREFIX) if self.head == "model" else canonical

@@ -86,6 +86,13 @@ REFUSALS = {
     "cache of another depth": Refusal(
         "decoder", {**IDS, "past_key_values": CACHE[:1]}, ("1 entries", "`num_hidden_layers=2`")
     ),
+    "cache of nothing in a layer": Refusal(
+        "decoder", {**IDS, "past_key_values": (CACHE[0], (None, None))}, ("['NoneType', 'NoneType'] in entry 1",)
+    ),
+    "cache of an empty layer": Refusal("decoder", {**IDS, "past_key_values": ((), ())}, ("tuple in entry 0",)),
+    "cache of other dimensions": Refusal(
+        "decoder", {**IDS, "past_key_values": ((np.zeros(3),) * 2,) * 2}, ("[[3], [3]] in entry 0",)
+    ),
     "cache of no layers": Refusal("decoder", {**IDS, "past_key_values": ()}, ("0 entries", "`num_hidden_layers=2`")),
     "cache of another batch": Refusal(
         "decoder",
@@ -240,6 +247,13 @@ def test_unknown_keywords(framework: Framework, case: str) -> None:
 def test_something_else_than_a_tensor(framework: Framework) -> None:
     with pytest.raises(InputError, match=r"`attention_mask` must be a.* Received: str"):
         framework.call(_model(framework, "model"), **IDS, attention_mask="all")
+    with pytest.raises(InputError, match=r"`past_key_values` must be a tuple.* Received: \w*Tensor\."):
+        framework.call(_model(framework, "decoder"), **IDS, past_key_values=np.zeros((2, 2, 2, 3, 3, 4), np.float32))
+    for case in ("one_label_each", "masked_lm", "causal_lm", "token_classification"):
+        with pytest.raises(InputError, match=r"`labels` must be a.* Received: list"):
+            framework.call(_model(framework, case), **IDS, labels=[1, 2])
+    with pytest.raises(InputError, match=r"`end_positions` must be a.* Received: list"):
+        framework.call(_model(framework, "question_answering"), **IDS, end_positions=[1, 2])
 
 
 @on_both

@@ -65,6 +65,16 @@ def test_a_head_without_output_table(framework: Framework) -> None:
 
 
 @on_both
+def test_tables_of_two_sizes_are_not_saved(framework: Framework, tmp_path: Path) -> None:
+    """Nobody could load them: the encoder inside shares the model's configuration, and knows no output table."""
+    model = build(framework, MASKED, MASKED.config())
+    framework.base(model).resize_token_embeddings(70)
+    with pytest.raises(InputError, match=r"`cls\.predictions\.decoder\.weight`.*\[70, 14\]. Received: \[61, 14\]"):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@on_both
 def test_refused(framework: Framework) -> None:
     model = build(framework, MASKED, MASKED.config(eos_token_id=50))
     before = framework.weights(model)

@@ -33,14 +33,18 @@ def _same(case: Case, model: Any, other: Any, inputs: dict[str, Any]) -> None:
         assert np.abs(found[name] - array).max(initial=0) <= 1e-5 * scale, (name, inputs["input_ids"].shape)
 
 
-def _graphs_for_ten_lengths(case: Case, **settings: Any) -> int:
+def _graphs_for_ten_lengths(case: Case, positions: int | None = None, **settings: Any) -> int:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     model = build(PT, case, case.config(num_hidden_layers=1), dtype="float32")
     # What is compiled, and not the code made of it, is at stake: this backend runs the graph as it is.
     compiled = torch.compile(model, fullgraph=True, backend="eager", **settings)
     for length in LENGTHS:
-        _same(case, model, compiled, _inputs(case, length))
+        inputs = _inputs(case, length)
+        if positions is not None:
+            del inputs["labels"]
+            inputs["logits_at"] = np.arange(6 * positions).reshape(6, positions) % length
+        _same(case, model, compiled, inputs)
     assert not torch._dynamo.utils.counters["graph_break"]
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
@@ -53,6 +57,11 @@ def test_one_graph_for_ten_lengths(case: Case) -> None:
 @by_case([case for case in CASES if case.name in QUICK])
 def test_by_default_one_more_for_the_second_length(case: Case) -> None:
     assert _graphs_for_ten_lengths(case) == 2
+
+
+def test_one_graph_for_chosen_positions() -> None:
+    case = next(case for case in CASES if case.name == "masked_lm")
+    assert _graphs_for_ten_lengths(case, positions=8, dynamic=True) == 1
 
 
 @pytest.mark.slow

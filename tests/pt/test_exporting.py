@@ -153,6 +153,8 @@ def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match="`external_data=False`"):
         export_onnx(model, out, external_data=False)
     prepared = PT.build(small_config(), "sequence-classification")
+    with pytest.raises(InputError, match=r"quantized or prepared.*quantized layer `rembert\.encoder\."):
+        export_onnx(prepared.quantize_dynamic(keep_parameters=True), out)
     prepared.quantize_dynamic()  # `optimize_for_inference` may find every layer fastest as it is
     with pytest.raises(InputError, match=r"quantized or prepared.*no plain parameter `rembert\.encoder\."):
         export_onnx(prepared, out)

@@ -34,6 +34,14 @@ def test_as_transformers(way: dict[str, Any]) -> None:
         assert torch.equal(_golden(PT).generate(ids, mask, **settings), wanted)
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8])
+def test_ids_of_any_width(kind: torch.dtype) -> None:
+    ids = torch.from_numpy(_prompts()[0])
+    for beams in (1, 2):
+        way = {"num_beams": beams, "repetition_penalty": 1.5}
+        assert torch.equal(_golden(PT).generate(ids.to(kind), **way), _golden(PT).generate(ids, **way))
+
+
 def test_the_cache_grows_in_its_place() -> None:
     room, states = Room(6), torch.randn(2, 3, 6, 4)
     first = room.append(states[:, :, :4])

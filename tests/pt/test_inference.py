@@ -102,6 +102,7 @@ def test_dropped_parameters(chosen: str, tmp_path: Path) -> None:
         model.double,
         lambda: model.to("meta"),
         model.quantize_dynamic,
+        lambda: model.load_state_dict(_model("one_label_each").state_dict(), strict=False),
     ):
         with pytest.raises(InputError, match=r"dropped.*keep_parameters=True"):
             attempt()
@@ -111,6 +112,11 @@ def test_dropped_parameters(chosen: str, tmp_path: Path) -> None:
             attempt()
     loss = model(**{name: PT.tensor(array) for name, array in _inputs("one_label_each").items()}).loss
     assert not loss.requires_grad
+    embeds = torch.ones(1, 3, model.config.input_embedding_size, requires_grad=True)
+    with pytest.raises(InputError, match=r"dropped.*differentiated"):
+        model(inputs_embeds=embeds)
+    with torch.no_grad():
+        model(inputs_embeds=embeds)
 
 
 @needs_onednn

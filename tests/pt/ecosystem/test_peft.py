@@ -85,6 +85,22 @@ def test_a_trained_step_saved_loaded_and_merged(case: Case, tmp_path: Path) -> N
     torch.testing.assert_close(_results(whole, inputs), _results(merged, inputs))
 
 
+@pytest.mark.parametrize("method", ["optimize_for_inference", "quantize_dynamic"])
+def test_prepared_for_inference(method: str) -> None:
+    """What an adapter wraps stays as it is, until it is merged."""
+    case = next(case for case in CASES if case.name == "one_label_each")
+    inputs = _inputs(case, case.config())
+    model = build(PT, case, case.config(), dtype="float32")
+    lora = peft.LoraConfig(r=2, target_modules=["query", "value"], init_lora_weights=False)
+    adapted = peft.get_peft_model(model, lora)
+    wanted = _results(adapted, inputs)
+    tolerance = 1e-5 if method == "optimize_for_inference" else 0.1
+    getattr(adapted, method)(keep_parameters=True)
+    torch.testing.assert_close(_results(adapted, inputs), wanted, rtol=tolerance, atol=tolerance)
+    merged = getattr(adapted.merge_and_unload(), method)()
+    torch.testing.assert_close(_results(merged, inputs), wanted, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_the_parts_beyond_the_encoder(head: str) -> None:
     expected = {
@@ -113,6 +129,9 @@ def test_task_types(case: Case) -> None:
         del inputs["token_type_ids"]
         wanted = _results(adapted.get_base_model(), inputs)
     torch.testing.assert_close(_results(adapted, inputs), wanted)  # LoRA starts as nothing
+    if case.name == "causal_lm":
+        prompts = {"input_ids": inputs["input_ids"], "max_new_tokens": 3}
+        assert torch.equal(adapted.generate(**prompts), adapted.get_base_model().generate(**prompts))
     kept = peft.get_peft_model_state_dict(adapted)
     for name in model.head_modules:
         # Why `head_modules` is there: a task type keeps a classifier, not the pooler before it nor a language head.
