@@ -119,6 +119,15 @@ def test_regression(tmp_path: Path) -> None:
     assert task.decode(examples[0], outputs[0]) == {"value": 4.0}
 
 
+def test_a_name_among_numbers_is_refused_unless_the_caller_wants_classes(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nx,0.5\ny,high\nz,2\n")
+    with pytest.raises(DataError, match=r"a\.csv:3: the label must be a number, as 0\.5 is .* Received: 'high'"):
+        opened("sequence-classification", path)
+    task, _ = opened("sequence-classification", path, problem_type="single_label_classification")
+    assert task.labels == ["0.5", "2", "high"]
+
+
 def test_pairs_and_long_texts(tmp_path: Path) -> None:
     long = "eins zwei drei vier fünf " * 40
     rows = [{"premise": "Es regnet.", "hypothesis": "Es ist nass.", "label": "x"}, {"text": long, "label": "y"}]
