@@ -87,6 +87,8 @@ class TokenClassification(Task):
                 found |= {f"{prefix}{tag[2:]}" for tag in found if tag != _OUTSIDE for prefix in ("B-", "I-")}
                 found.add(_OUTSIDE)
             self.labels = sorted_labels(found)
+            if len(self.labels) < 2:
+                raise DataError(f"Examples of at least two tags are needed. Received: {self.labels[0]!r} alone.")
         self._ids = {label: number for number, label in enumerate(self.labels)}
         self.has_entities = is_entity_scheme(self.labels)
         self.metric = "f1" if self.has_entities else "accuracy"

@@ -150,6 +150,12 @@ def test_one_class_is_none(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------- token classification
 
+
+def test_one_tag_is_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least two tags"):
+        opened("token-classification", conll(tmp_path / "a.txt", [(["x", "y"], ["O", "O"])]))
+
+
 SENTENCE = ["Wangari", "Maathai", "alizaliwa", "Nyeri", ",", "nchini", "Kenya", "."]
 TAGS = ["B-PER", "I-PER", "O", "B-LOC", "O", "O", "B-LOC", "O"]
 
