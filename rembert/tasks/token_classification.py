@@ -102,9 +102,10 @@ class TokenClassification(Task):
             self._targets(example.tags)
 
     def _targets(self, tags: Sequence[str]) -> list[int]:
-        for tag in tags:
+        for number, tag in enumerate(tags, 1):
             if tag not in self._ids:
-                raise BadExample(f"the tag must be one of the model's: {known_labels(self.labels)}. Received: {tag!r}")
+                known = known_labels(self.labels)
+                raise BadExample(f"the tag must be one of the model's: {known}. Received: {tag!r} at word {number}")
         return [self._ids[tag] for tag in tags]
 
     # ------------------------------------------------------------------ to the model and back

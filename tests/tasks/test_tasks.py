@@ -166,6 +166,13 @@ def conll(path: Path, sentences: list[tuple[list[str], list[str]]]) -> Path:
     return path
 
 
+def test_an_unknown_tag_is_named_with_its_sentence_and_word(tmp_path: Path) -> None:
+    task, _ = opened("token-classification", conll(tmp_path / "a.txt", [(SENTENCE, TAGS)]))
+    other = conll(tmp_path / "b.txt", [(["x"], ["O"]), (["y", "z"], ["O", "B-SHIP"])])
+    with pytest.raises(DataError, match=r"b\.txt:3: the tag must be one .* Received: 'B-SHIP' at word 2"):
+        list(task.read(other))
+
+
 def test_words_are_labelled_at_their_first_piece(tmp_path: Path) -> None:
     task, [example] = opened("token-classification", conll(tmp_path / "a.conll", [(SENTENCE, TAGS)]))
     [feature] = task.features(example)
