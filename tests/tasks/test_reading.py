@@ -151,6 +151,7 @@ BAD = {
     "UTF-16": ("sequence-classification", "a.tsv", "text\nx\n".encode("utf-16"), 1, "UTF-16"),
     "a column twice": ("sequence-classification", "a.tsv", "text\ttext\nx\ty\n", 1, "text"),
     "an open quote": ("sequence-classification", "a.csv", 'text\n"x\n', 2, "CSV"),
+    "an open quote over lines": ("sequence-classification", "a.csv", 'text\ny\n"x\nz\nw\n', 3, "up to line 5"),
     "a list of mixed labels": (
         "sequence-classification",
         "a.jsonl",
