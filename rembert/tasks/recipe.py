@@ -31,7 +31,7 @@ class Recipe:
         accumulation_steps: compute each batch in so many parts, one after the other, and update once. Takes less
             memory and gives the same result.
         learning_rate: at the end of the warm-up.
-        schedule: after the warm-up, `linear` and `cosine` fall to 0 at the last update, `constant` stays.
+        schedule: after the warm-up, `linear` and `cosine` fall to 0 one update after the last, `constant` stays.
         warmup: the part of all updates in which the rate rises linearly, in [0, 1).
         weight_decay: decoupled (Loshchilov and Hutter, 2019), on kernels and tables; not on biases and norms.
         layer_decay: each layer's rate is this times the rate of the layer above it; 1 for one rate.

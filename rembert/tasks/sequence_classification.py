@@ -16,6 +16,7 @@ from rembert.common.metrics.regression import RegressionScores
 from rembert.tasks.encoding import encode
 from rembert.tasks.examples import Example, TextExample
 from rembert.tasks.labels import known_labels, label_names, sorted_labels
+from rembert.tasks.reading import Place
 from rembert.tasks.task import BadExample, Batch, Feature, Fields, Output, Scorer, Task, checked_text, identified
 
 REGRESSION, SINGLE, MULTI = PROBLEM_TYPES
@@ -96,16 +97,17 @@ class SequenceClassification(Task):
             self.labels = label_names(config)
             self._index()
             return
-        found: dict[str, Any] = {}  # each label once, by how it is written: 1 is not 1.0
+        # Each label once with its first place, by how it is written: 1 is not 1.0.
+        found: dict[str, tuple[Any, Place]] = {}
         for example in examples:
             assert isinstance(example, TextExample)
             if example.label is None:
                 raise DataError(f"{example.place}: a label was expected. Received: none.")
-            found.setdefault(repr(example.label), example.label)
-        labels = list(found.values())
+            found.setdefault(repr(example.label), (example.label, example.place))
+        labels = [label for label, _ in found.values()]
         if not labels:
             raise DataError("Examples with labels are needed to find the set of labels. Received: none.")
-        self.problem_type = self.problem_type or _problem_type(labels)
+        self.problem_type = self.problem_type or _problem_type(labels, [place for _, place in found.values()])
         if self.problem_type == REGRESSION:
             first = labels[0]
             self.width = len(first) if isinstance(first, tuple) else 1
@@ -220,14 +222,24 @@ def _name(label: Any) -> str:
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
-def _problem_type(labels: Sequence[Any]) -> str:
-    """Lists of names are several classes; numbers, at least one of them with a part behind the point, regression."""
+def _problem_type(labels: Sequence[Any], places: Sequence[Place]) -> str:
+    """Lists of names are several classes; numbers, at least one of them with a part behind the point, regression.
+
+    Raises:
+        DataError: there are such numbers, and labels that are none: one of them may be a slip.
+    """
     if any(isinstance(label, tuple) for label in labels):
         parts = [part for label in labels for part in (label if isinstance(label, tuple) else (label,))]
         return REGRESSION if parts and all(isinstance(part, float) for part in parts) else MULTI
     numbers = [_number(label) for label in labels]
-    whole = all(number is not None and number.is_integer() for number in numbers)
-    return SINGLE if whole or None in numbers else REGRESSION
+    part = next((number for number in numbers if number is not None and not number.is_integer()), None)
+    if part is not None and None in numbers:
+        other = numbers.index(None)
+        raise DataError(
+            f"{places[other]}: the label must be a number, as {part} is elsewhere, unless `problem_type` "
+            f"(--problem-type) says what labels are. Received: {labels[other]!r:.60}."
+        )
+    return SINGLE if part is None else REGRESSION
 
 
 def _number(label: Any) -> float | None:

@@ -69,6 +69,12 @@ class Report:
         if len(self.reasons) < self._KEPT:
             self.reasons.append(f"{place}: {reason}.")
 
+    def since(self, skipped: int) -> str:
+        """How many bad lines there were after so many, and the first of them where it is kept; else nothing."""
+        count = self.skipped - skipped
+        first = "".join(self.reasons[skipped : skipped + 1]).removesuffix(".")
+        return (f", and {count} bad line(s) left out" + (f": {first}" if first else "")) if count else ""
+
     def to_dict(self) -> dict[str, int]:
         """The numbers, for a log."""
         return {"examples": self.examples, "skipped": self.skipped, "truncated": self.truncated, **self.counts}
@@ -134,7 +140,7 @@ class Task(ABC):
         if not paths:
             raise InputError("There must be a file of examples. Received: none.")
         for path in paths:
-            found = self.report.examples
+            found, skipped = self.report.examples, self.report.skipped
             known: dict[str, int | None] = {}
             for record in read_records(path, format=self.data.format, unknown=self.format):
                 try:
@@ -146,7 +152,9 @@ class Task(ABC):
                         raise DataError(f"{record.place}: {problem}.") from None
                     self.report.skip(record.place, str(problem))
             if self.report.examples == found:
-                raise DataError(f"{name_of(path)}: at least one example was expected. Received: none.")
+                raise DataError(
+                    f"{name_of(path)}: at least one example was expected. Received: none{self.report.since(skipped)}."
+                )
 
     def _checked(self, record: Record, known: dict[str, int | None]) -> Example:
         example = self.example(Fields(self, record))

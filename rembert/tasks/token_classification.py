@@ -87,6 +87,8 @@ class TokenClassification(Task):
                 found |= {f"{prefix}{tag[2:]}" for tag in found if tag != _OUTSIDE for prefix in ("B-", "I-")}
                 found.add(_OUTSIDE)
             self.labels = sorted_labels(found)
+            if len(self.labels) < 2:
+                raise DataError(f"Examples of at least two tags are needed. Received: {self.labels[0]!r} alone.")
         self._ids = {label: number for number, label in enumerate(self.labels)}
         self.has_entities = is_entity_scheme(self.labels)
         self.metric = "f1" if self.has_entities else "accuracy"
@@ -100,9 +102,10 @@ class TokenClassification(Task):
             self._targets(example.tags)
 
     def _targets(self, tags: Sequence[str]) -> list[int]:
-        for tag in tags:
+        for number, tag in enumerate(tags, 1):
             if tag not in self._ids:
-                raise BadExample(f"the tag must be one of the model's: {known_labels(self.labels)}. Received: {tag!r}")
+                known = known_labels(self.labels)
+                raise BadExample(f"the tag must be one of the model's: {known}. Received: {tag!r} at word {number}")
         return [self._ids[tag] for tag in tags]
 
     # ------------------------------------------------------------------ to the model and back

@@ -159,7 +159,7 @@ class _Run:
             for name in ("metric", "patience"):
                 if (value := getattr(self.recipe, name)) is not None:
                     raise InputError(f"`{name}` needs `evaluation` data (--eval). Received: `{name}={value!r}` alone.")
-        examples = Spool(self.task.read(*train))
+        examples = Spool(self._labelled(self.task.read(*train)))
         self.task.prepare(examples)
         if self.recipe.label_smoothing and getattr(self.task, "problem_type", None) == "regression":
             raise InputError(
@@ -187,6 +187,15 @@ class _Run:
         self.total_steps = max(1, round(self.recipe.epochs * self.epoch_steps))
         if self.recipe.max_steps is not None:
             self.total_steps = min(self.total_steps, self.recipe.max_steps)
+
+    def _labelled(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """The examples, without those that have no label where bad lines are left out: to training these are bad."""
+        for example in examples:
+            if self.task.data.skip_bad_lines and not self.task.has_label(example):
+                self.task.report.examples -= 1
+                self.task.report.skip(example.place, "a label was expected. Received: none")
+            else:
+                yield example
 
     def _count(self, use: str, paths: list[Path], rows: _Rows, examples: int | None = None) -> None:
         """Note what was read since the last note; `examples` of it are used, or all."""

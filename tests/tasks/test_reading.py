@@ -147,9 +147,11 @@ BAD = {
     "half a surrogate pair": ("sequence-classification", "a.jsonl", '{"text": "x\\ud800"}\n', 1, "surrogate"),
     "an id twice": ("sequence-classification", "a.tsv", "id\ttext\n4\tx\n5\ty\n4\tz\n", 4, "'4', as in line 2"),
     "another encoding": ("sequence-classification", "a.tsv", b"text\nok\ncaf\xe9\n", 3, "byte 0xe9"),
+    "UTF-16 without its mark": ("masked-lm", "a.txt", "x".encode("utf-16-le"), 1, "byte 0x00"),
     "UTF-16": ("sequence-classification", "a.tsv", "text\nx\n".encode("utf-16"), 1, "UTF-16"),
     "a column twice": ("sequence-classification", "a.tsv", "text\ttext\nx\ty\n", 1, "text"),
     "an open quote": ("sequence-classification", "a.csv", 'text\n"x\n', 2, "CSV"),
+    "an open quote over lines": ("sequence-classification", "a.csv", 'text\ny\n"x\nz\nw\n', 3, "up to line 5"),
     "a list of mixed labels": (
         "sequence-classification",
         "a.jsonl",
@@ -158,6 +160,7 @@ BAD = {
         "label",
     ),
     "a CoNLL line without its tag": ("token-classification", "a.txt", "x O\ny\n", 2, "2 columns"),
+    "a CoNLL line without its word": ("token-classification", "a.txt", "x\tO\n\tO\n", 2, "2, one of them empty"),
     "a CoNLL line of too many fields": ("token-classification", "a.txt", "x O\n\ny B-X z\n", 3, "2 columns"),
     "a tag too few": ("token-classification", "a.jsonl", '{"tokens": ["x", "y"], "tags": ["O"]}\n', 1, "2 tokens"),
     "one choice": ("multiple-choice", "a.jsonl", '{"premise": "x", "choice1": "y"}\n', 1, "two choices"),
@@ -214,8 +217,20 @@ def test_an_answer_that_is_elsewhere_in_squad_names_the_line_of_its_question(tmp
     text = path.read_text(encoding="utf-8").replace('"сорок минут"', '"сорок часов"')
     path.write_text(text, encoding="utf-8")
     line = next(number for number, line in enumerate(text.splitlines(), 1) if '"q1"' in line)
-    with pytest.raises(DataError, match=f"a.json:{line}: the answer 'сорок часов'"):
+    with pytest.raises(DataError, match=f"a.json:{line}, question 'q1': the answer 'сорок часов'"):
         list(task("question-answering").read(path))
+
+
+def test_a_context_that_is_missing_in_squad_is_a_missing_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", '{"data": [\n{"paragraphs": [{"qas": [{"id": 7, "question": "x"}]}]}]}')
+    with pytest.raises(DataError, match=r"a\.json:2, question 7: a column 'context' or 'passage' was expected"):
+        list(task("question-answering").read(path))
+
+
+def test_where_all_lines_are_bad_the_first_is_named(tmp_path: Path) -> None:
+    good, bad = write(tmp_path / "a.jsonl", '{"text": "x"}\n{}\n'), write(tmp_path / "b.tsv", "body\nx\ny\n")
+    with pytest.raises(DataError, match=r"Received: none, and 2 bad line\(s\) left out: .*b\.tsv:2: a column 'text'"):
+        list(task(skip_bad_lines=True).read(good, bad))
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.tsv", "a.csv", "a.txt", "a.json"])
@@ -235,6 +250,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         list(task(format="xml").read(damaged))
     with pytest.raises(InputError, match="colour"):
         task(columns={"colour": "x"})
+    with pytest.raises(DataError, match=r"b\.json: SQuAD's layout was expected, .* or JSON lines"):
+        list(task().read(write(tmp_path / "b.json", '[{"text": "x"}]')))
     with pytest.raises(DataError, match=r"a.json:2: JSON was expected"):
         list(task("question-answering").read(write(tmp_path / "a.json", '{"data":\n [}')))
 

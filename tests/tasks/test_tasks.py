@@ -119,6 +119,15 @@ def test_regression(tmp_path: Path) -> None:
     assert task.decode(examples[0], outputs[0]) == {"value": 4.0}
 
 
+def test_a_name_among_numbers_is_refused_unless_the_caller_wants_classes(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nx,0.5\ny,high\nz,2\n")
+    with pytest.raises(DataError, match=r"a\.csv:3: the label must be a number, as 0\.5 is .* Received: 'high'"):
+        opened("sequence-classification", path)
+    task, _ = opened("sequence-classification", path, problem_type="single_label_classification")
+    assert task.labels == ["0.5", "2", "high"]
+
+
 def test_pairs_and_long_texts(tmp_path: Path) -> None:
     long = "eins zwei drei vier fünf " * 40
     rows = [{"premise": "Es regnet.", "hypothesis": "Es ist nass.", "label": "x"}, {"text": long, "label": "y"}]
@@ -141,6 +150,12 @@ def test_one_class_is_none(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------- token classification
 
+
+def test_one_tag_is_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least two tags"):
+        opened("token-classification", conll(tmp_path / "a.txt", [(["x", "y"], ["O", "O"])]))
+
+
 SENTENCE = ["Wangari", "Maathai", "alizaliwa", "Nyeri", ",", "nchini", "Kenya", "."]
 TAGS = ["B-PER", "I-PER", "O", "B-LOC", "O", "O", "B-LOC", "O"]
 
@@ -149,6 +164,13 @@ def conll(path: Path, sentences: list[tuple[list[str], list[str]]]) -> Path:
     rows = ("".join(f"{word} {tag}\n" for word, tag in zip(*each, strict=True)) for each in sentences)
     path.write_text("\n".join(rows), encoding="utf-8")
     return path
+
+
+def test_an_unknown_tag_is_named_with_its_sentence_and_word(tmp_path: Path) -> None:
+    task, _ = opened("token-classification", conll(tmp_path / "a.txt", [(SENTENCE, TAGS)]))
+    other = conll(tmp_path / "b.txt", [(["x"], ["O"]), (["y", "z"], ["O", "B-SHIP"])])
+    with pytest.raises(DataError, match=r"b\.txt:3: the tag must be one .* Received: 'B-SHIP' at word 2"):
+        list(task.read(other))
 
 
 def test_words_are_labelled_at_their_first_piece(tmp_path: Path) -> None:

@@ -225,8 +225,8 @@ def test_every_other_task_runs(task: str, begun: tuple[Path, Path, Path], tmp_pa
 def test_bad_lines_are_left_out_and_counted(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
     start, train, _ = begun
     path = tmp_path / "bad.jsonl"
-    path.write_text(train.read_text() + '{"text": ""}\n' + '{"text": "The bread", "label": "food"}\n')
+    path.write_text(train.read_text() + '{"text": ""}\n{"text": "Bread"}\n{"text": "The bread", "label": "food"}\n')
     output = tmp_path / "run"
     data = DataOptions(skip_bad_lines=True)
     finetune(TASK, start, path, output=output, max_steps=1, data=data, **QUICK)
-    assert "| training | bad.jsonl | 46 | 46 | 0 | 1 |" in (output / "README.md").read_text()
+    assert "| training | bad.jsonl | 46 | 46 | 0 | 2 |" in (output / "README.md").read_text()

@@ -45,7 +45,7 @@ def read_saved(path: str | os.PathLike[str], overrides: Mapping[str, Any]) -> di
     """
     path = Path(path)
     if not path.exists():
-        raise TokenizerError(f"There is no file or directory {path}. Give the place of a `{MODEL_NAME}`.")
+        raise TokenizerError(f"There is no file or directory {path}. A checkpoint or a `{MODEL_NAME}` was expected.")
     if not path.is_dir():
         if path.suffix == ".json":
             return _merge(None, read_tokenizer_json(path), {}, {}, overrides)

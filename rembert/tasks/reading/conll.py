@@ -45,7 +45,8 @@ def read_conll(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
         width = width or len(columns)
         if len(columns) != width or not all(columns):
             wanted = f"{width} columns were expected, as in the file's first line"
-            sentence.spoil(BadLine(place, f"{wanted}. Received: {len(columns)} in {line!r:.60}"))
+            received = f"{len(columns)}{'' if all(columns) else ', one of them empty,'} in {line!r:.60}"
+            sentence.spoil(BadLine(place, f"{wanted}. Received: {received}"))
             continue
         sentence.add(place, columns)
     yield from sentence.end()

@@ -60,6 +60,9 @@ def lines(path: str | os.PathLike[str]) -> Iterator[tuple[Place, str] | BadLine]
                 if other := _OTHER_MARKS.get(line[:2]):
                     raise DataError(f"{place}: text must be UTF-8. Received: a file that begins as {other} does.")
                 line = line.removeprefix(_UTF8_MARK)
+            if b"\0" in line:  # UTF-8 too, but no text: what is there is UTF-16 without a mark, or no text at all
+                yield BadLine(place, f"text must be UTF-8. Received: byte 0x00 at position {line.index(0)}")
+                continue
             try:
                 yield place, line.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as problem:

@@ -6,13 +6,17 @@ from typing import Any, NamedTuple
 
 
 class Place(NamedTuple):
-    """Where something stands: the file's name, and the number of the line from 1 (None for the file as a whole)."""
+    """Where something stands: the file's name, the number of the line from 1 (None for the file as a whole), and what
+    stands there, where a line may hold several: SQuAD's own files are one line.
+    """
 
     file: str
     line: int | None = None
+    item: str | None = None
 
     def __str__(self) -> str:
-        return self.file if self.line is None else f"{self.file}:{self.line}"
+        at = self.file if self.line is None else f"{self.file}:{self.line}"
+        return at if self.item is None else f"{at}, {self.item}"
 
 
 class Record(NamedTuple):

@@ -42,7 +42,8 @@ def read_squad(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
     except RecursionError:
         raise DataError(f"{name}: JSON of fewer levels was expected.") from None
     if not isinstance(data, dict) or not isinstance(data.get("data"), list):
-        raise DataError(f"{name}: SQuAD's layout was expected, an object with a list `data`.")
+        wanted = "SQuAD's layout was expected, an object with a list `data`; or JSON lines, an object a line"
+        raise DataError(f"{name}: {wanted}.")
     lines_of_ids = _lines_of_ids(text)
     language = data.get("language")
     for article in data["data"]:
@@ -51,9 +52,11 @@ def read_squad(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
                 if not isinstance(question, dict):
                     yield BadLine(Place(name), f"a question must be an object. Received: {question!r:.60}")
                     continue
-                known = lines_of_ids.get(question.get("id")) if isinstance(question.get("id"), str | int) else None
-                place = Place(name, known.pop() if known else None)
-                fields = {"context": paragraph.get("context"), **question}
+                identity = question.get("id")
+                known = lines_of_ids.get(identity) if isinstance(identity, str | int) else None
+                item = f"question {identity!r:.60}" if known else None
+                place = Place(name, known.pop() if known else None, item)
+                fields = {**({"context": paragraph["context"]} if "context" in paragraph else {}), **question}
                 spoken = paragraph.get("language", article.get("language", language))
                 if spoken is not None:
                     fields.setdefault("language", spoken)

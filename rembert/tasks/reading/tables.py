@@ -52,7 +52,8 @@ def read_csv(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
             return
         except csv.Error as problem:
             yield from feed.taken()
-            yield BadLine(feed.place(), f"a line of CSV was expected. Received: {problem}")
+            # A quote that is never closed takes the lines after it along.
+            yield BadLine(feed.place(), f"a line of CSV was expected. Received: {problem}{feed.extent()}")
             # What csv holds of the broken row is gone with it; it goes on at the next line.
             rows = csv.reader(feed, strict=True)
             continue
@@ -92,6 +93,10 @@ class _Feed:
 
     def place(self) -> Place:
         return self.start or self._last
+
+    def extent(self) -> str:
+        """Up to which line a row went, where it is not the one on which it began."""
+        return "" if self.place() == self._last else f", up to line {self._last.line}"
 
     def taken(self) -> list[BadLine]:
         """The lines since the last call that were not text."""
