@@ -157,6 +157,8 @@ class QuantizedLinear(InferenceLinear):
         self.reduce_range = not has_vnni
 
     def _product(self, states: Tensor) -> Tensor:
+        if not states.numel():  # of no rows oneDNN's product has another shape
+            return states.new_empty(*states.shape[:-1], self.out_features)
         product = torch.ops.quantized.linear_dynamic(states.float(), self.packed, self.reduce_range).to(states.dtype)
         return product if self.activation is None else self.activation(product)
 

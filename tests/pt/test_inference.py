@@ -172,6 +172,11 @@ def test_eight_bits(case: Case) -> None:
         assert difference(array, wanted[name]) <= 0.1, name
 
 
+def test_eight_bits_of_no_rows() -> None:
+    model = _model("one_label_each").quantize_dynamic()
+    assert PT.call(model, input_ids=np.zeros((0, 3), np.int64)).logits.shape == (0, model.config.num_labels)
+
+
 def test_eight_bits_do_not_overflow() -> None:
     """Where all numbers are large, pairs of products would not fit the 16 bits of a processor without VNNI."""
     numbers = np.random.default_rng(0)
