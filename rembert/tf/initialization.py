@@ -6,6 +6,7 @@ cuts it: the same choice as in PyTorch. `keras.utils.set_random_seed` makes it r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,12 +18,27 @@ import tensorflow as tf
 
 Tensor = Any
 
+_LARGE = 2**24  # numbers
 _left_out: ContextVar[bool] = ContextVar("building_left_out", default=False)
 
 
 def normal(deviation: float) -> keras.initializers.Initializer:
     """The initialiser of a kernel or table. A new one for each: a Keras initialiser repeats its numbers."""
-    return keras.initializers.RandomNormal(stddev=deviation)
+    return Normal(stddev=deviation)
+
+
+@keras.saving.register_keras_serializable("rembert")
+class Normal(keras.initializers.RandomNormal):
+    """Keras' own, with large tables drawn in a graph, which scales the numbers where they stand.
+
+    Drawn by single operations, a masked language model's tables take 2 GB more, and TensorFlow keeps what it took.
+    """
+
+    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> Tensor:
+        draw = super().__call__
+        if math.prod(shape) < _LARGE:  # a graph is not worth making
+            return draw(shape, dtype)
+        return tf.function(lambda: draw(shape, dtype), autograph=False)()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ tf = pytest.importorskip("tensorflow")
 import rembert.tf  # noqa: E402, F401  # registers the outputs
 from rembert.common.errors import InputError  # noqa: E402
 from rembert.common.outputs import OUTPUT_TYPES, ModelOutput  # noqa: E402
+from rembert.tf.initialization import Normal  # noqa: E402
 from tests.frameworks import TF, flat  # noqa: E402
 from tests.parity.cases import CASES, DECODERS, Case, as_dtype, build, by_case  # noqa: E402
 
@@ -243,3 +244,13 @@ def test_parts() -> None:
     assert base.get_output_embeddings() is None
     head.rembert.trainable = False
     assert head.num_parameters(only_trainable=True) == sum(int(np.prod(v.shape)) for v in head.cls.weights)
+
+
+def test_large_tables_are_drawn_as_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a graph, for less memory; Keras' own initialiser gives the same numbers."""
+    drawn = keras.initializers.RandomNormal(stddev=0.02, seed=7)((30, 20), "float32")
+    monkeypatch.setattr("rembert.tf.initialization._LARGE", 1)
+    mine = Normal(stddev=0.02, seed=7)
+    np.testing.assert_allclose(mine((30, 20), "float32"), drawn, rtol=1e-6)
+    again = keras.initializers.deserialize(keras.initializers.serialize(mine))
+    assert type(again) is Normal
