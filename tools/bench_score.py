@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 
 from rembert import RemBertConfig
+from rembert.bleurt.pairs import Pair, PairEncoder
+from rembert.bleurt.regressors import padded
 from rembert.bridge import TensorSource, save_checkpoint
 from rembert.common.parameters import Kind, Parameter, parameters
 from rembert.tasks import RemBertScorer
 from rembert.tasks.batching import in_sorted_batches
-from rembert.tasks.bleurt.pairs import Pair, PairEncoder
-from rembert.tasks.bleurt.regressors import padded
 
 BATCH, LENGTH = 16, 512  # BLEURT's defaults
 clock: Callable[[], float] = time.perf_counter

@@ -18,7 +18,7 @@ from pathlib import Path
 from rembert import RemBertConfig, RemBertTokenizer
 from rembert.cli.text import table
 from rembert.tasks import TASKS, DataOptions, evaluate, finetune, load_task
-from rembert.tasks.reporting import read_metrics
+from rembert.training.reporting import read_metrics
 
 TOKENIZER = Path(__file__).parent.parent / "tests" / "fixtures" / "tokenizer" / "sentencepiece.model"
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from rembert.bridge.heads import recognise_head
-from rembert.bridge.index import read_index
 from rembert.bridge.registry import FORMATS, find
+from rembert.bridge.shards import read_index
 from rembert.bridge.tensors import Contents, TensorInfo, TensorSource
 from rembert.common.config import CONFIG_NAME, GOOGLE_CONFIG_NAMES, RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError, InputError

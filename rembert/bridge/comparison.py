@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rembert.bridge.blocks import PIECE
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
+from rembert.bridge.streaming import PIECE
 from rembert.bridge.tensors import TensorInfo
 from rembert.common.parameters import canonical_name
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from rembert.bridge.blocks import all_finite
+from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
-from rembert.bridge.plan import Selection, fit, require, select
+from rembert.bridge.matching import Selection, fit, require, select
 from rembert.bridge.registry import find
-from rembert.bridge.replacing import new_directory
 from rembert.bridge.saving import TARGETS, save_checkpoint
+from rembert.bridge.streaming import all_finite
 from rembert.bridge.tensors import DTYPES, TensorSource
 from rembert.common.config import CONFIG_NAME, RemBertConfig
 from rembert.common.errors import CheckpointError, InputError

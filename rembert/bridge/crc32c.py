@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from rembert.bridge.blocks import THREADS
+from rembert.bridge.streaming import THREADS
 
 _POLYNOMIAL = 0x82F63B78  # reflected
 _BLOCK = 16 * 2**20  # bytes that one thread takes at a time

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rembert.bridge.blocks import Progress, silent, write_values
+from rembert.bridge.streaming import Progress, silent, write_values
 from rembert.bridge.tensors import TensorSource, check_layout, map_file, view
 from rembert.common.errors import CheckpointError
 

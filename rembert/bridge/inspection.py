@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rembert.bridge.checkpoint import open_checkpoint
-from rembert.bridge.plan import fit
+from rembert.bridge.matching import fit
 from rembert.bridge.tensors import TensorInfo
 from rembert.common.parameters import Mismatch
 

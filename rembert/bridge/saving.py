@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from rembert.bridge.blocks import Progress, silent
 from rembert.bridge.formats import h5, keras3, pickle, safetensors
 from rembert.bridge.heads import named_head
-from rembert.bridge.index import index_content, is_shard, parse_size, plan_shards
+from rembert.bridge.shards import index_content, is_shard, parse_size, plan_shards
+from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import TensorSource
 from rembert.common.config import CONFIG_NAME, RemBertConfig
 from rembert.common.errors import CheckpointError, InputError

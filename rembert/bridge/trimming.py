@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
 from rembert.bridge.conversion import is_checkpoint, source_config
-from rembert.bridge.plan import fit, require
-from rembert.bridge.replacing import new_directory
+from rembert.bridge.matching import fit, require
 from rembert.bridge.saving import TARGETS, save_checkpoint
 from rembert.bridge.tensors import TensorSource
 from rembert.common.config import RemBertConfig
@@ -31,7 +31,7 @@ from rembert.common.errors import CheckpointError, InputError
 from rembert.common.files import read_json, write_json
 from rembert.common.parameters import parameters
 from rembert.common.tokenization import RemBertTokenizer
-from rembert.common.tokenization.selection import required_pieces, select_pieces
+from rembert.common.tokenization.pruning import required_pieces, select_pieces
 
 _LINES_AT_ONCE = 1000
 _HELD_OUT_EVERY = 10  # each tenth line is held out of the estimate of how much other text would change

@@ -26,9 +26,10 @@ from rembert.cli.text import byte_size, table
 from rembert.common.errors import InputError
 from rembert.common.files import atomic_path, write_text
 from rembert.common.parameters import HEADS, Kind
-from rembert.tasks import finetune, get_task
+from rembert.tasks import get_task
 from rembert.tasks.frameworks import FRAMEWORKS, framework_module
 from rembert.tasks.predicting import evaluate
+from rembert.training import finetune
 
 # Float32 rounding through a deep encoder; the largest difference is judged against the logits' largest magnitude.
 TOLERANCE = 1e-4

@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from rembert.bleurt import RemBertScorer
+from rembert.bleurt.files import FORMATS, SegmentFiles, Survey, format_of
+from rembert.bleurt.running import Process, ScoredSegment, score_files, scored_segments
+from rembert.bleurt.score_file import ScoreFile
+from rembert.bleurt.scorer import AGGREGATES
+from rembert.bleurt.statistics import CONFIDENCE, RESAMPLES, compare, mean_interval
+from rembert.bleurt.writing import check_fields, write_scores
 from rembert.cli.data_options import check_output, opened_output
 from rembert.cli.progress import Progress
 from rembert.common.errors import InputError
-from rembert.tasks.bleurt import RemBertScorer
-from rembert.tasks.bleurt.files import FORMATS, SegmentFiles, Survey, format_of
-from rembert.tasks.bleurt.running import Process, ScoredSegment, score_files, scored_segments
-from rembert.tasks.bleurt.score_file import ScoreFile
-from rembert.tasks.bleurt.scorer import AGGREGATES
-from rembert.tasks.bleurt.statistics import CONFIDENCE, RESAMPLES, compare, mean_interval
-from rembert.tasks.bleurt.writing import check_fields, write_scores
 from rembert.tasks.frameworks import FRAMEWORKS
 
 DTYPES = ("float32", "float16", "bfloat16")

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.conversion import carry
-from rembert.bridge.replacing import new_directory
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError, MissingDependencyError
 from rembert.common.exporting import FILES, Arrays, Exported, compare, is_export, takes_source, trial_inputs

@@ -1,14 +1,22 @@
-"""The six fine-tuning tasks, from files of examples to trained models, scores and predictions; and scoring with a
-learned metric. Loads no framework.
+"""The six fine-tuning tasks: from files of examples to features, predictions and scores. Loads no framework.
+
+`finetune` and `Recipe` live in `rembert.training`, `RemBertScorer` in `rembert.bleurt`; they are importable from here
+as well.
 """
 
-from rembert.tasks.bleurt import RemBertScorer
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from rembert.tasks.examples import Example
 from rembert.tasks.predicting import evaluate, load_task, predict
-from rembert.tasks.recipe import Recipe
 from rembert.tasks.registry import TASKS, get_task
 from rembert.tasks.task import DataOptions, Feature, Output, Task
-from rembert.tasks.training import finetune
+
+if TYPE_CHECKING:
+    from rembert.bleurt import RemBertScorer
+    from rembert.training import Recipe, finetune
 
 __all__ = [
     "TASKS",
@@ -25,3 +33,16 @@ __all__ = [
     "load_task",
     "predict",
 ]
+
+# These packages stand above this one, so they are imported when they are asked for.
+_ABOVE = {"Recipe": "rembert.training", "RemBertScorer": "rembert.bleurt", "finetune": "rembert.training"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ABOVE:
+        return getattr(import_module(_ABOVE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.conversion import carry
-from rembert.bridge.replacing import new_directory
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.exporting import FILES, Arrays, Exported, check_litert_size, compare, is_export, trial_inputs

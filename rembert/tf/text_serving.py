@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rembert.bridge.replacing import new_directory
+from rembert.bridge.atomic_directory import new_directory
 from rembert.common.errors import ExportError, InputError, MissingDependencyError
 from rembert.common.exporting import is_export
 from rembert.tf.exporting import SIGNATURE

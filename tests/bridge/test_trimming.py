@@ -18,7 +18,7 @@ from rembert.cli.demo import make_tokenizer
 from rembert.cli.demo_text import SENTENCES
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.parameters import parameters
-from rembert.common.tokenization.selection import required_pieces, select_pieces
+from rembert.common.tokenization.pruning import required_pieces, select_pieces
 from rembert.common.tokenization.sentencepiece_model import NORMAL, UNKNOWN, build_model
 
 EXTRA_ROWS = 3  # rows of the tables beyond the tokenizer, as a padded vocabulary has them

@@ -11,7 +11,7 @@ import pytest
 from rembert.cli.main import main
 from rembert.tasks import Recipe
 from tests.frameworks import needs_pt, needs_tf
-from tests.tasks.runs import lines, write_examples, write_start
+from tests.training.runs import lines, write_examples, write_start
 
 
 @pytest.fixture

@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rembert.bleurt import regressors, running
+from rembert.bleurt.score_file import CUT, DONE, TODO, ScoreFile
+from rembert.bleurt.scorer import Score
 from rembert.cli.main import main
 from rembert.tasks import RemBertScorer
-from rembert.tasks.bleurt import regressors, running
-from rembert.tasks.bleurt.score_file import CUT, DONE, TODO, ScoreFile
-from rembert.tasks.bleurt.scorer import Score
-from tests.frameworks import needs_pt, on_both
-from tests.tasks.bleurt_cases import (
+from tests.bleurt.cases import (
     BERT_CONFIG,
     make_variables,
     reference_input,
     reference_score,
     write_saved_model,
 )
+from tests.frameworks import needs_pt, on_both
 
 pytestmark = needs_pt
 VARIABLES = make_variables()

@@ -12,8 +12,8 @@ import pytest
 from rembert.bridge import convert
 from rembert.cli.main import main
 from rembert.tasks import RemBertScorer
+from tests.bleurt.cases import make_variables, write_saved_model
 from tests.frameworks import PT, TF, Framework, needs_pt, needs_tf
-from tests.tasks.bleurt_cases import make_variables, write_saved_model
 
 SENTENCES = ["the train leaves at seven", "a bird sings", "all is well", "rain fell on the hills", "she reads a book"]
 

@@ -166,7 +166,7 @@ def test_a_text_is_looked_at_once_for_all_its_windows(tokenizer, monkeypatch):
         looked_at.extend(texts)
         return piece_spans(model, texts, ids)
 
-    monkeypatch.setattr("rembert.common.tokenization.pieces.piece_spans", counted)
+    monkeypatch.setattr("rembert.common.tokenization.samples.piece_spans", counted)
     text = "one two three four five six seven eight"
     result = tokenizer(text, truncation=True, max_length=5, stride=1, return_overflowing_tokens=True)
     rows = range(len(result["input_ids"]))
@@ -183,7 +183,7 @@ def test_a_pickled_batch_is_looked_at_as_one(tokenizer, monkeypatch):
         calls.append(args)
         return piece_spans(*args)
 
-    monkeypatch.setattr("rembert.common.tokenization.pieces.piece_spans", counted)
+    monkeypatch.setattr("rembert.common.tokenization.samples.piece_spans", counted)
     pickle.dumps(tokenizer(TRICKY))
     assert len(calls) == 1
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from rembert.bridge.blocks import Progress, silent
 from rembert.bridge.hdf5 import new_file, read_datasets
 from rembert.bridge.names import from_h5_path, h5_path
+from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import Contents, TensorSource, turned
 from rembert.common.errors import CheckpointError
 from rembert.common.parameters import HEADS, Parameter

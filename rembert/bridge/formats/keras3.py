@@ -11,9 +11,9 @@ from typing import Any
 
 from rembert.bridge import strict_json
 from rembert.bridge.archive import Archive
-from rembert.bridge.blocks import Progress, silent
 from rembert.bridge.hdf5 import new_file, read_datasets
 from rembert.bridge.names import from_keras_path, keras_path
+from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import Contents, TensorSource, is_float, turned
 from rembert.common.errors import CheckpointError
 from rembert.common.parameters import Parameter

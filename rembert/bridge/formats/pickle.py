@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rembert.bridge.archive import Archive
-from rembert.bridge.blocks import Progress, silent, write_values
+from rembert.bridge.streaming import Progress, silent, write_values
 from rembert.bridge.tensors import BFLOAT16, Contents, TensorSource, map_descriptor, view
 from rembert.common.errors import CheckpointError, MissingDependencyError
 

@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from rembert.bridge import strict_json
-from rembert.bridge.blocks import Progress, silent, write_values
+from rembert.bridge.streaming import Progress, silent, write_values
 from rembert.bridge.tensors import BFLOAT16, Contents, TensorSource, check_layout, map_file, view
 from rembert.common.errors import CheckpointError
 

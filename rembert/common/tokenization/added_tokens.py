@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from rembert.common.errors import InputError
-from rembert.common.tokenization.folding import Folding
+from rembert.common.tokenization.normalization import Folding
 
 
 @dataclass(frozen=True)

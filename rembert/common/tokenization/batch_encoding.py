@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from rembert.common.errors import InputError
-from rembert.common.tokenization.layout import Window
 from rembert.common.tokenization.offsets import Span
-from rembert.common.tokenization.pieces import EncodedSamples
+from rembert.common.tokenization.samples import EncodedSamples
+from rembert.common.tokenization.truncation import Window
 
 
 class RowAlignment(NamedTuple):

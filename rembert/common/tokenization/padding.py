@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rembert.common.errors import InputError, MissingDependencyError
-from rembert.common.tokenization.layout import Padding
+from rembert.common.tokenization.truncation import Padding
 
 # A row's value for padded positions. `input_ids` get the pad token's id.
 _FILL: dict[str, Any] = {

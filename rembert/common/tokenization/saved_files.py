@@ -11,7 +11,7 @@ from typing import Any
 from rembert.common.errors import TokenizerError
 from rembert.common.files import read_json
 from rembert.common.tokenization.added_tokens import AddedToken, has_surrogate
-from rembert.common.tokenization.folding import Folding
+from rembert.common.tokenization.normalization import Folding
 from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 from rembert.common.tokenization.tokenizer_json import TokenizerJson, read_tokenizer_json
 from rembert.common.tokenization.vocabulary import ROLES

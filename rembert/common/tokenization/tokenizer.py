@@ -12,8 +12,8 @@ from rembert.common.errors import InputError, TokenizerError
 from rembert.common.files import atomic_path, write_json
 from rembert.common.hub import locate
 from rembert.common.tokenization.added_tokens import AddedToken
-from rembert.common.tokenization.calling import UNLIMITED, CallableTokenizer
-from rembert.common.tokenization.folding import Folding
+from rembert.common.tokenization.encoding import UNLIMITED, CallableTokenizer
+from rembert.common.tokenization.normalization import Folding
 from rembert.common.tokenization.padding import check_side
 from rembert.common.tokenization.saved_files import (
     ADDED_NAME,

@@ -17,7 +17,7 @@ import numpy as np
 from rembert.common.errors import TokenizerError
 from rembert.common.files import read_json
 from rembert.common.tokenization.added_tokens import AddedToken
-from rembert.common.tokenization.folding import Folding
+from rembert.common.tokenization.normalization import Folding
 from rembert.common.tokenization.sentencepiece_model import (
     CONTROL,
     MARKER,

@@ -8,7 +8,7 @@ from typing import Any
 
 from rembert.common.errors import InputError, TokenizerError
 from rembert.common.tokenization.added_tokens import AddedToken, AddedTokenSplitter, has_surrogate
-from rembert.common.tokenization.folding import Folding
+from rembert.common.tokenization.normalization import Folding
 from rembert.common.tokenization.sentencepiece_model import MARKER, SentencePieceModel
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

@@ -15,7 +15,7 @@ import numpy as np
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError
 from rembert.common.parameters import Kind, Parameter
-from rembert.tasks.recipe import Recipe
+from rembert.training.recipe import Recipe
 
 
 def training_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:

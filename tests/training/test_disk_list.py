@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from rembert.tasks import Recipe, get_task
-from rembert.tasks.spool import Spool
-from rembert.tasks.training import _Run
+from rembert.training.disk_list import Spool
+from rembert.training.loop import _Run
 from tests.tasks.support import TOKENIZER
 
 

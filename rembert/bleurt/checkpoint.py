@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from rembert.bridge import Checkpoint, TensorSource, open_checkpoint
-from rembert.bridge.plan import fit, require
+from rembert.bridge.matching import fit, require
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError, TokenizerError
 from rembert.common.files import read_json

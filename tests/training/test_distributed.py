@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.frameworks import needs_pt, needs_tf
-from tests.tasks.runs import farthest, lines, losses, write_start
+from tests.training.runs import farthest, lines, losses, write_start
 
 PROGRAM = Path(__file__).parent / "distributed_run.py"
 Begun = tuple[Path, Path, Path]

@@ -30,16 +30,16 @@ from rembert.common.files import atomic_path, leftovers, read_json, write_json, 
 from rembert.common.hub import locate
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.batching import LengthGroupedBatches
-from rembert.tasks.checkpoints import Checkpoints, Place
 from rembert.tasks.examples import Example
 from rembert.tasks.frameworks import framework_module
-from rembert.tasks.pieces import cut, label_count
 from rembert.tasks.predicting import predict_outputs, row_length
-from rembert.tasks.recipe import Recipe, learning_rate
 from rembert.tasks.registry import get_task
-from rembert.tasks.reporting import METRICS, Bar, Log, Say, model_card, read_metrics, write_curves
-from rembert.tasks.spool import Spool
 from rembert.tasks.task import Batch, DataOptions, Feature, Output, Task
+from rembert.training.checkpoints import Checkpoints, Place
+from rembert.training.disk_list import Spool
+from rembert.training.micro_batches import cut, label_count
+from rembert.training.recipe import Recipe, learning_rate
+from rembert.training.reporting import METRICS, Bar, Log, Say, model_card, read_metrics, write_curves
 
 RUN = "run.json"
 # Settings that may change when a run is resumed: they do not change what comes out.
@@ -120,7 +120,7 @@ def finetune(
     run.settle(resume, from_scratch)
     if (result := run.result()) is not None:
         return result
-    trainer = import_module(f"rembert.tasks.{framework}_trainer").Trainer(
+    trainer = import_module(f"rembert.training.{framework}_trainer").Trainer(
         task.name,
         source,
         recipe,

@@ -25,11 +25,11 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.parameters import HEADS
 from rembert.pt.losses import cross_entropy, ignore_padding
-from rembert.tasks.fresh import fresh_names, fresh_values, step_seed, training_overrides
-from rembert.tasks.pieces import Batch, Piece
 from rembert.tasks.predicting import Run, task_runner
-from rembert.tasks.recipe import Recipe, parameter_groups
 from rembert.tasks.task import Task
+from rembert.training.initial_model import fresh_names, fresh_values, step_seed, training_overrides
+from rembert.training.micro_batches import Batch, Piece
+from rembert.training.recipe import Recipe, parameter_groups
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # of the weights
 

@@ -7,9 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from rembert.bleurt import statistics
+from rembert.bleurt.statistics import compare, mean_interval
 from rembert.common.errors import InputError
-from rembert.tasks.bleurt import statistics
-from rembert.tasks.bleurt.statistics import compare, mean_interval
 
 
 def test_every_resample_of_a_small_sample_is_as_likely_as_any_other() -> None:

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rembert.bleurt.pairs import Pair
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
-from rembert.tasks.bleurt.pairs import Pair
 from rembert.tasks.frameworks import model_class
 
 _HEAD = "sequence-classification"

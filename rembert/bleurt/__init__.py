@@ -1,5 +1,5 @@
 """Learned metrics: candidates scored against references by a RemBERT regressor, as the BLEURT-20 family is."""
 
-from rembert.tasks.bleurt.scorer import RemBertScorer, Score
+from rembert.bleurt.scorer import RemBertScorer, Score
 
 __all__ = ["RemBertScorer", "Score"]

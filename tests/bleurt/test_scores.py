@@ -14,15 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rembert.bleurt import scorer as scorer_module
+from rembert.bleurt.pairs import Pair, PairEncoder
 from rembert.bridge import convert
 from rembert.bridge.formats.bundle import read_bundle
 from rembert.common.errors import CheckpointError, InputError
 from rembert.tasks import RemBertScorer
-from rembert.tasks.bleurt import scorer as scorer_module
-from rembert.tasks.bleurt.pairs import Pair, PairEncoder
-from tests.bridge.support import GOLDEN
-from tests.frameworks import Framework, needs_pt, on_both
-from tests.tasks.bleurt_cases import (
+from tests.bleurt.cases import (
     BERT_CONFIG,
     BLEURT_CONFIG,
     MODEL,
@@ -31,6 +29,8 @@ from tests.tasks.bleurt_cases import (
     reference_score,
     write_saved_model,
 )
+from tests.bridge.support import GOLDEN
+from tests.frameworks import Framework, needs_pt, on_both
 
 MAX_LENGTH = BLEURT_CONFIG["max_seq_length"]
 VARIABLES = make_variables()

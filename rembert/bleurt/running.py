@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from rembert.bleurt.files import Segment, SegmentFiles, Survey
+from rembert.bleurt.score_file import TODO, ScoreFile
+from rembert.bleurt.scorer import WINDOW, RemBertScorer, Score
 from rembert.common.errors import DataError, InputError, MissingDependencyError
-from rembert.tasks.bleurt.files import Segment, SegmentFiles, Survey
-from rembert.tasks.bleurt.score_file import TODO, ScoreFile
-from rembert.tasks.bleurt.scorer import WINDOW, RemBertScorer, Score
 
 _WINDOWS_EACH = 4  # at least so many for each process, where there are pairs enough, so that all have as much to do
 _SMALLEST_WINDOW = 64

@@ -11,8 +11,8 @@ import pytest
 from rembert.common.errors import InputError
 from rembert.common.parameters import HEADS, Kind, parameters
 from rembert.tasks import TASKS, Recipe
-from rembert.tasks.pieces import cut, label_count
-from rembert.tasks.recipe import learning_rate, parameter_groups
+from rembert.training.micro_batches import cut, label_count
+from rembert.training.recipe import learning_rate, parameter_groups
 from tests.frameworks import small_config
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rembert.bleurt.checkpoint import open_metric
 from rembert.bridge import convert
 from rembert.common.errors import CheckpointError, ConfigError, InputError, TokenizerError
 from rembert.tasks import RemBertScorer
-from rembert.tasks.bleurt.checkpoint import open_metric
+from tests.bleurt.cases import BERT_CONFIG, BLEURT_CONFIG, MODEL, make_variables, write_saved_model
 from tests.bridge.support import GOLDEN
-from tests.tasks.bleurt_cases import BERT_CONFIG, BLEURT_CONFIG, MODEL, make_variables, write_saved_model
 
 VARIABLES = make_variables()
 

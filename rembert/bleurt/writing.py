@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, TextIO
 
+from rembert.bleurt.running import ScoredSegment
 from rembert.common.errors import InputError
-from rembert.tasks.bleurt.running import ScoredSegment
 
 _DIGITS = 7  # behind the point, as many as a float32 near 1 has
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rembert.common.parameters import HEADS
-from rembert.tasks.pieces import cut, label_count
-from rembert.tasks.recipe import Recipe, learning_rate
+from rembert.training.micro_batches import cut, label_count
+from rembert.training.recipe import Recipe, learning_rate
 from tests.frameworks import Arrays, needs_pt, needs_tf, small_config
 
 TASKS = [head for head in HEADS if head != "model"]
@@ -48,7 +48,7 @@ def batches(head: str, count: int, problem_type: str | None = None) -> list[Arra
 
 
 def trainer(framework: str, head: str, start: Path, recipe: Recipe, **overrides: Any) -> Any:
-    module = import_module(f"rembert.tasks.{framework}_trainer")
+    module = import_module(f"rembert.training.{framework}_trainer")
     return module.Trainer(head, start, recipe, {"is_decoder": head == "causal-lm", **overrides}, from_scratch=True)
 
 

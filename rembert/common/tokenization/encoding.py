@@ -11,7 +11,6 @@ from typing import Any
 from rembert.common.errors import InputError
 from rembert.common.tokenization.batch_encoding import Alignment, BatchEncoding
 from rembert.common.tokenization.inputs import describe, sort_inputs
-from rembert.common.tokenization.layout import Padding, Truncation, Window, check_stride, special_count, windows
 from rembert.common.tokenization.padding import (
     as_columns,
     check_count,
@@ -21,7 +20,8 @@ from rembert.common.tokenization.padding import (
     parse_padding,
     to_tensors,
 )
-from rembert.common.tokenization.pieces import EncodedSamples
+from rembert.common.tokenization.samples import EncodedSamples
+from rembert.common.tokenization.truncation import Padding, Truncation, Window, check_stride, special_count, windows
 from rembert.common.tokenization.vocabulary import Vocabulary
 
 UNLIMITED = int(1e30)  # the `model_max_length` of a tokenizer that has none, as transformers writes it

@@ -21,13 +21,13 @@ from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.parameters import HEADS, Kind, Parameter
-from rembert.tasks.fresh import fresh_names, fresh_values, step_seed, training_overrides
-from rembert.tasks.pieces import Batch, Piece
 from rembert.tasks.predicting import Run, task_runner
-from rembert.tasks.recipe import Recipe, parameter_groups
 from rembert.tasks.task import Task
 from rembert.tf.losses import cross_entropy, ignore_padding
 from rembert.tf.optimizer import AdamW
+from rembert.training.initial_model import fresh_names, fresh_values, step_seed, training_overrides
+from rembert.training.micro_batches import Batch, Piece
+from rembert.training.recipe import Recipe, parameter_groups
 
 Tensor = Any
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}

@@ -15,7 +15,7 @@ from rembert.common.errors import CheckpointError, InputError, TrainingError
 from rembert.common.parameters import HEADS
 from rembert.tasks import DataOptions, evaluate, finetune, load_task
 from tests.frameworks import needs_pt, needs_tf
-from tests.tasks.runs import digest, lines, losses, weights, write_examples, write_start
+from tests.training.runs import digest, lines, losses, weights, write_examples, write_start
 
 TASK = "sequence-classification"
 QUICK: dict[str, Any] = {"from_scratch": True, "batch_size": 8, "learning_rate": 1e-2, "log_steps": 1}
@@ -77,7 +77,7 @@ def test_tensorboard_reads_the_events(begun: tuple[Path, Path, Path], tmp_path: 
 def test_it_trains_without_what_is_optional(
     package: str, begun: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rembert.tasks import reporting
+    from rembert.training import reporting
 
     start, train, _ = begun
     find = reporting.find_spec

@@ -14,10 +14,10 @@ import pytest
 
 from rembert.common.errors import InputError
 from rembert.tasks import finetune
-from rembert.tasks.checkpoints import Checkpoints
+from rembert.training.checkpoints import Checkpoints
 from tests.frameworks import needs_pt, needs_tf
-from tests.tasks import kill_points
-from tests.tasks.runs import digest, lines, write_examples, write_start
+from tests.training import kill_points
+from tests.training.runs import digest, lines, write_examples, write_start
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,9 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-import rembert.tasks.pt_trainer
-from tests.tasks import kill_points
-from tests.tasks.test_resume import _in_a_fork
+import rembert.training.pt_trainer
+from tests.training import kill_points
+from tests.training.test_resume import _in_a_fork
 start, train, dev, folder = map(Path, sys.argv[1:5])
 for number in map(int, sys.argv[5:]):
     output = folder / str(number)
@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     whole, full = tmp_path / "whole", tmp_path / "full"
     arguments = {"evaluation": dev, "from_scratch": True, "batch_size": 8, "save_steps": 2, "log_steps": 1}
     finetune("sequence-classification", start, train, output=whole, **arguments)
-    from rembert.tasks import checkpoints
+    from rembert.training import checkpoints
 
     write, count = checkpoints.safetensors.write, 0
 

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rembert.bleurt.checkpoint import open_metric
+from rembert.bleurt.pairs import Pair, PairEncoder
+from rembert.bleurt.regressors import Regressor, load_regressor, padded
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.loading import loading_config
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.batching import in_sorted_batches
-from rembert.tasks.bleurt.checkpoint import open_metric
-from rembert.tasks.bleurt.pairs import Pair, PairEncoder
-from rembert.tasks.bleurt.regressors import Regressor, load_regressor, padded
 
 WINDOW = 4096  # pairs that are sorted by length at once
 _REMEMBERED = 1 << 16  # pairs whose scores are kept, should they come again

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rembert.bleurt.scorer import Score
 from rembert.common.files import atomic_path
-from rembert.tasks.bleurt.scorer import Score
 
 TODO, DONE, CUT = 0, 1, 2  # a record's state; `CUT` is done, and its texts were cut
 

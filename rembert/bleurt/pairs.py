@@ -14,7 +14,7 @@ import numpy as np
 
 from rembert.common.errors import InputError
 from rembert.common.tokenization import RemBertTokenizer
-from rembert.common.tokenization.layout import Truncation, windows
+from rembert.common.tokenization.truncation import Truncation, windows
 
 SPECIALS = 3  # [CLS] and two [SEP]
 
