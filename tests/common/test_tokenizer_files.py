@@ -30,11 +30,18 @@ def ids_of(tokenizer: RemBertTokenizer) -> list[list[int]]:
     return tokenizer(TEXTS)["input_ids"]
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as this library writes it, which no test may change."""
+    directory = tmp_path_factory.mktemp("written")
+    RemBertTokenizer(MODEL).save_pretrained(directory)
+    return directory
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    """A directory as this library writes it."""
-    RemBertTokenizer(MODEL).save_pretrained(tmp_path)
-    return tmp_path
+def saved(written: Path, tmp_path: Path) -> Path:
+    """A copy of it for one test."""
+    return Path(shutil.copytree(written, tmp_path, dirs_exist_ok=True))
 
 
 def change(path: Path, edit: Callable[..., Any]) -> None:

@@ -12,7 +12,7 @@ from tests.frameworks import Arrays, Framework, difference, flat, on_both
 from tests.parity.cases import CASES, Case, build, by_case
 
 TOLERANCE = 1e-12
-LANGUAGE_MODELS = [case for case in CASES if case.head in ("masked-lm", "causal-lm")]
+LANGUAGE_MODELS = [case for case in CASES if case.name in ("masked_lm", "causal_lm")]
 MASKED = next(case for case in CASES if case.name == "masked_lm")
 
 
