@@ -152,7 +152,8 @@ def test_a_model_among_other_layers(tmp_path: Path) -> None:
     states = base(inputs)
     pooled = keras.layers.Concatenate()([states.pooler_output, states.last_hidden_state[:, 0]])
     graph = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="own", dtype="float64")(pooled))
-    graph.compile(keras.optimizers.Adam(1e-2), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    loss = "sparse_categorical_crossentropy"
+    graph.compile(keras.optimizers.Adam(1e-2), loss=loss, metrics=["accuracy"], run_eagerly=True)
     arrays = {name: array for name, array in case.inputs(config).items() if name in inputs}
     before = {name: array.copy() for name, array in TF.weights(base).items()}
     graph.fit(arrays, np.array([0, 1, 2]), verbose=0)
