@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Read when a framework is first imported, so they are set before any test module is.
@@ -13,6 +14,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tolerances are those 
 _threads = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"  # two workers, or two threads
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, _threads)
+
+pytest.register_assert_rewrite("tests.frameworks", "tests.heads")  # they compare for the tests
 
 # The first call of a framework takes seconds, so an example has no deadline. Choose a profile with
 # `--hypothesis-profile`; the default one is repeatable and short, `slow` searches at random.

@@ -1,9 +1,10 @@
 """Checkpoints as data: readers and writers of every format, conversion, inspection. No framework is imported."""
 
-from rembert.bridge.checkpoint import FORMATS, Checkpoint, open_checkpoint
+from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
 from rembert.bridge.comparison import Difference, TensorDifference, diff
 from rembert.bridge.conversion import Conversion, convert
 from rembert.bridge.inspection import Inspection, inspect
+from rembert.bridge.registry import FORMATS
 from rembert.bridge.saving import TARGETS, save_checkpoint, save_h5, save_keras, save_pickle, save_safetensors
 from rembert.bridge.tensors import TensorInfo, TensorSource
 

@@ -47,8 +47,10 @@ def linear_cross_entropy(states: Tensor, kernel: Tensor, bias: Tensor, labels: T
     def compute(states: Tensor, kernel: Tensor, bias: Tensor, wanted: bool) -> Any:
         if not tf.executing_eagerly():
             return _compute(states, kernel, bias, labels, wanted)
-        # As a graph: there memory is used anew as soon as it is free.
-        return _in_graph(tuple(kernel.shape), states.dtype, kernel.dtype, wanted)(states, kernel, bias, labels)
+        # As a graph: there memory is used anew as soon as it is free. A tape that watched the inputs would have the
+        # graph keep all of it, for a gradient of its own that nobody takes.
+        unwatched = map(tf.stop_gradient, (states, kernel, bias))
+        return _in_graph(tuple(kernel.shape), states.dtype, kernel.dtype, wanted)(*unwatched, labels)
 
     @tf.custom_gradient
     def loss_of(states: Tensor, kernel: Tensor, bias: Tensor) -> tuple[Tensor, Any]:

@@ -19,8 +19,8 @@ def register_outputs() -> None:
         optree.register_pytree_node(kind, _flatten, partial(_unflatten, kind), namespace="keras")
 
 
-def _flatten(output: ModelOutput) -> tuple[list[Any], tuple[str, ...], tuple[str, ...]]:
-    names = tuple(output)
+def _flatten(output: Any) -> tuple[list[Any], tuple[str, ...], tuple[str, ...]]:
+    names = tuple(output)  # a ModelOutput; optree's types ask for a function of any collection
     return list(output.values()), names, names
 
 

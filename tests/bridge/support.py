@@ -32,10 +32,10 @@ def raw_safetensors(path: Path, header: object, values: bytes = b"") -> Path:
     return path
 
 
-def make_index(path, entries):
+def make_index(path: Path, entries: list[tuple[bytes, bytes]]) -> None:
     """A table with one block, every checksum right, from key-value pairs."""
 
-    def block(pairs):
+    def block(pairs: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
         body = b"".join(
             b"\0" + put_varint(len(key)) + put_varint(len(value)) + key + value for key, value in pairs
         ) + (0).to_bytes(4, "little") + (1).to_bytes(4, "little")  # fmt: skip
@@ -50,7 +50,7 @@ def make_index(path, entries):
     path.write_bytes(first + second + third + footer + (0xDB4775248B80FB57).to_bytes(8, "little"))
 
 
-def put_varint(value):
+def put_varint(value: int) -> bytes:
     """A number as protocol buffers and LevelDB write it."""
     out = b""
     while value >= 0x80:

@@ -1,10 +1,13 @@
 """TensorFlow's tensor bundles, read without TensorFlow: Google's TF1 checkpoints and BLEURT's SavedModel."""
 
+from __future__ import annotations
+
 import json
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,12 +33,12 @@ BLEURT = GOLDEN / "bleurt_savedmodel"
         (b"", 0),
     ],
 )
-def test_crc32c(data, expected):
+def test_crc32c(data: bytes, expected: int) -> None:
     assert crc32c(np.frombuffer(data, np.uint8)) == expected
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 4097, 70_003, 2**20 + 5])
-def test_crc32c_of_any_length(size):
+def test_crc32c_of_any_length(size: int) -> None:
     """The lanes against the definition, a bit at a time over the whole (a byte's bits in a table)."""
     table = []
     for value in range(256):
@@ -49,7 +52,7 @@ def test_crc32c_of_any_length(size):
     assert crc32c(data) == register ^ 0xFFFFFFFF
 
 
-def test_a_tf1_checkpoint_keeps_everything(tmp_path):
+def test_a_tf1_checkpoint_keeps_everything(tmp_path: Path) -> None:
     done = convert(TF1, tmp_path / "pt", "pt")
     assert done.source_format == "tf1"
     assert done.head == "masked-lm"
@@ -65,7 +68,7 @@ def test_a_tf1_checkpoint_keeps_everything(tmp_path):
     assert config["hidden_act"] == "gelu"
 
 
-def test_optimizer_slots_and_counters_are_counted():
+def test_optimizer_slots_and_counters_are_counted() -> None:
     """Two Adam slots for each of the 45 encoder variables that have them, and the step counter."""
     with open_checkpoint(TF1) as checkpoint:
         assert "global_step" in checkpoint.left_out
@@ -76,18 +79,18 @@ def test_optimizer_slots_and_counters_are_counted():
 
 
 @pytest.mark.parametrize("path", ["rembert.ckpt", "rembert.ckpt.index", "rembert.ckpt.data-00000-of-00001"])
-def test_a_bundle_is_found_from_any_of_its_names(path):
+def test_a_bundle_is_found_from_any_of_its_names(path: str) -> None:
     with open_checkpoint(TF1 / path) as checkpoint:
         assert checkpoint.format == "tf1"
         assert checkpoint.config is not None
 
 
-def test_hidden_act_overrides(tmp_path):
+def test_hidden_act_overrides(tmp_path: Path) -> None:
     convert(TF1, tmp_path / "pt", "pt", hidden_act="gelu_new")
     assert json.loads((tmp_path / "pt" / "config.json").read_text())["hidden_act"] == "gelu_new"
 
 
-def test_a_bleurt_saved_model_becomes_a_regressor(tmp_path):
+def test_a_bleurt_saved_model_becomes_a_regressor(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(BLEURT, source)
     (source / "sent_piece.model").write_bytes(b"pieces")
@@ -105,14 +108,14 @@ def test_a_bleurt_saved_model_becomes_a_regressor(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["saved_model.pb", "variables/variables.index", "variables/variables"])
-def test_a_saved_model_is_found_from_its_parts(path):
+def test_a_saved_model_is_found_from_its_parts(path: str) -> None:
     with open_checkpoint(BLEURT / path) as checkpoint:
         assert checkpoint.format == "savedmodel"
         assert checkpoint.config.hidden_act == "gelu_new"
         assert checkpoint.config.num_labels == 1
 
 
-def test_a_graph_with_erf_keeps_gelu(tmp_path):
+def test_a_graph_with_erf_keeps_gelu(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(BLEURT, source)
     graph = source / "saved_model.pb"
@@ -122,7 +125,7 @@ def test_a_graph_with_erf_keeps_gelu(tmp_path):
         assert checkpoint.config.hidden_act == "gelu"
 
 
-def test_tensorflow_writes_what_is_read(tmp_path):
+def test_tensorflow_writes_what_is_read(tmp_path: Path) -> None:
     """A bundle with every dtype, an empty tensor, a scalar and many data files, from TensorFlow itself."""
     tf = pytest.importorskip("tensorflow")
     values = {
@@ -145,12 +148,12 @@ def test_tensorflow_writes_what_is_read(tmp_path):
             np.testing.assert_array_equal(checkpoint.read(name), array, strict=True)
 
 
-def copy_bundle(tmp_path):
+def copy_bundle(tmp_path: Path) -> Path:
     shutil.copytree(TF1, tmp_path / "source")
     return tmp_path / "source"
 
 
-def test_a_changed_value_is_seen(tmp_path):
+def test_a_changed_value_is_seen(tmp_path: Path) -> None:
     source = copy_bundle(tmp_path)
     data = source / "rembert.ckpt.data-00000-of-00001"
     content = bytearray(data.read_bytes())
@@ -165,7 +168,7 @@ def test_a_changed_value_is_seen(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_truncated_data_file_is_seen(tmp_path):
+def test_a_truncated_data_file_is_seen(tmp_path: Path) -> None:
     source = copy_bundle(tmp_path)
     data = source / "rembert.ckpt.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-1])
@@ -173,7 +176,7 @@ def test_a_truncated_data_file_is_seen(tmp_path):
         open_checkpoint(source)
 
 
-def test_a_missing_data_file_is_seen(tmp_path):
+def test_a_missing_data_file_is_seen(tmp_path: Path) -> None:
     source = copy_bundle(tmp_path)
     (source / "rembert.ckpt.data-00000-of-00001").unlink()
     with pytest.raises(CheckpointError, match=r"data-00000-of-00001 is missing"):
@@ -181,7 +184,7 @@ def test_a_missing_data_file_is_seen(tmp_path):
 
 
 @pytest.mark.parametrize("place", [5, 700, 2000, 4000, -46, -8, -1])
-def test_a_changed_byte_of_the_index_is_seen(tmp_path, place):
+def test_a_changed_byte_of_the_index_is_seen(tmp_path: Path, place: int) -> None:
     source = copy_bundle(tmp_path)
     index = source / "rembert.ckpt.index"
     content = bytearray(index.read_bytes())
@@ -215,7 +218,7 @@ GOOD = b"\x08\x01" + b"\x12\x04\x12\x02\x08\x02" + b"\x28\x08"  # float32, shape
         ([(b"", HEADER), (b"a", b"\x12" + put_varint(36) + b"\x12\x02\x08\x01" * 9)], "at most 8 dimensions"),
     ],
 )
-def test_refuses(tmp_path, entries, reason):
+def test_refuses(tmp_path: Path, entries: list[tuple[bytes, bytes]], reason: str) -> None:
     make_index(tmp_path / "x.index", entries)
     (tmp_path / "x.data-00000-of-00001").write_bytes(bytes(8))
     with pytest.raises(CheckpointError, match=reason) as error:
@@ -223,7 +226,7 @@ def test_refuses(tmp_path, entries, reason):
     assert str(tmp_path) in str(error.value)
 
 
-def test_the_made_index_is_right_otherwise(tmp_path):
+def test_the_made_index_is_right_otherwise(tmp_path: Path) -> None:
     """What `test_refuses` changes is a good bundle, so that each refusal is due to its own change."""
     values = np.array([1, 2], np.float32)
     crc = masked(crc32c(values.view(np.uint8)))
@@ -233,7 +236,7 @@ def test_the_made_index_is_right_otherwise(tmp_path):
         assert checkpoint.read("a").tolist() == [1, 2]
 
 
-def test_the_pretraining_head_is_recognised_by_its_parts(tmp_path):
+def test_the_pretraining_head_is_recognised_by_its_parts(tmp_path: Path) -> None:
     """Other names, the output table lying down, and a head of another task beside it."""
     tf = pytest.importorskip("tensorflow")
     expected = safetensors.numpy.load_file(GOLDEN / "masked_lm" / "model.safetensors")
@@ -271,7 +274,7 @@ def test_the_pretraining_head_is_recognised_by_its_parts(tmp_path):
             np.testing.assert_array_equal(checkpoint.read(name), values, strict=True)
 
 
-def test_no_framework_is_imported():
+def test_no_framework_is_imported() -> None:
     program = (
         "import sys, rembert.bridge as b; c = b.open_checkpoint(sys.argv[1]); [c.read(n) for n in c.tensors]; "
         "sys.exit(any(name in sys.modules for name in ('torch', 'tensorflow', 'keras', 'h5py')))"

@@ -1,7 +1,11 @@
 """Conversion between formats, against the same weights as other software wrote them."""
 
+from __future__ import annotations
+
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +16,12 @@ from rembert.common.parameters import canonical_name
 from tests.bridge.support import GOLDEN, MODELS
 
 
-def weights(directory):
+def weights(directory: Path) -> bytes:
     return (directory / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_there_and_back_is_bit_for_bit(tmp_path, name):
+def test_there_and_back_is_bit_for_bit(tmp_path: Path, name: str) -> None:
     convert(GOLDEN / name, tmp_path / "tf", "tf")
     convert(tmp_path / "tf", tmp_path / "pt", "pt")
     assert weights(tmp_path / "pt") == weights(GOLDEN / name)
@@ -27,13 +31,13 @@ def test_there_and_back_is_bit_for_bit(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_transformers_h5_becomes_transformers_safetensors(tmp_path, name):
+def test_transformers_h5_becomes_transformers_safetensors(tmp_path: Path, name: str) -> None:
     done = convert(GOLDEN / name / "tf_model.h5", tmp_path / "pt", "pt")
     assert done.source_format == "h5"
     assert weights(tmp_path / "pt") == weights(GOLDEN / name)
 
 
-def test_the_report_says_what_was_done(tmp_path):
+def test_the_report_says_what_was_done(tmp_path: Path) -> None:
     progress = []
     done = convert(GOLDEN / "masked_lm", tmp_path / "tf", "tf", progress=lambda *counts: progress.append(counts))
     with np.load(GOLDEN / "masked_lm" / "expected.npz") as expected:
@@ -47,7 +51,7 @@ def test_the_report_says_what_was_done(tmp_path):
     assert sorted(path.name for path in (tmp_path / "tf").iterdir()) == sorted(done.files)
 
 
-def test_tokenizer_files_travel(tmp_path):
+def test_tokenizer_files_travel(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(GOLDEN / "model", source)
     (source / "sentencepiece.model").write_bytes(b"pieces")
@@ -60,7 +64,7 @@ def test_tokenizer_files_travel(tmp_path):
     assert set(done.files) == {"tf_model.h5", "config.json", "sentencepiece.model", "tokenizer.json"}
 
 
-def copy_with(tmp_path, name="model", **changes):
+def copy_with(tmp_path: Path, name: str = "model", **changes: Any) -> Path:
     """A golden with a changed config; None removes a key."""
     target = tmp_path / "source"
     target.mkdir()
@@ -82,19 +86,19 @@ def copy_with(tmp_path, name="model", **changes):
         ("question_answering", "question-answering"),
     ],
 )
-def test_a_head_is_recognised_without_architectures(tmp_path, name, head):
+def test_a_head_is_recognised_without_architectures(tmp_path: Path, name: str, head: str) -> None:
     found = inspect(copy_with(tmp_path, name, architectures=None))
     assert found.head == head
     assert found.fits
 
 
-def test_refuses_what_does_not_fit_the_config(tmp_path):
+def test_refuses_what_does_not_fit_the_config(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"shape \[160, 20\], the config says \[161, 20\]"):
         convert(copy_with(tmp_path, vocab_size=161), tmp_path / "out", "tf")
     assert not (tmp_path / "out").exists()
 
 
-def test_refuses_missing_and_unknown_layers(tmp_path):
+def test_refuses_missing_and_unknown_layers(tmp_path: Path) -> None:
     source = copy_with(tmp_path, num_hidden_layers=3)
     with pytest.raises(CheckpointError, match=r"16 missing \(`rembert.encoder.layer.2"):
         convert(source, tmp_path / "out", "tf")
@@ -103,32 +107,32 @@ def test_refuses_missing_and_unknown_layers(tmp_path):
         convert(copy_with(tmp_path, num_hidden_layers=1), tmp_path / "out", "tf")
 
 
-def test_refuses_a_source_without_config(tmp_path):
+def test_refuses_a_source_without_config(tmp_path: Path) -> None:
     shutil.copyfile(GOLDEN / "model" / "model.safetensors", tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match=r"holds no config\.json"):
         convert(tmp_path / "x.safetensors", tmp_path / "out", "tf")
 
 
-def test_refuses_a_broken_config(tmp_path):
+def test_refuses_a_broken_config(tmp_path: Path) -> None:
     source = copy_with(tmp_path)
     (source / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json"):
         convert(source, tmp_path / "out", "tf")
 
 
-def test_refuses_an_existing_target(tmp_path):
+def test_refuses_an_existing_target(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="exists"):
         convert(GOLDEN / "model", tmp_path, "tf")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_refuses_an_unknown_target_format(tmp_path):
+def test_refuses_an_unknown_target_format(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`to` must be one of"):
         convert(GOLDEN / "model", tmp_path / "out", "onnx")
 
 
-def test_a_directory_is_read_in_the_order_of_formats(tmp_path):
+def test_a_directory_is_read_in_the_order_of_formats(tmp_path: Path) -> None:
     for file in ("config.json", "model.safetensors", "tf_model.h5"):
         shutil.copyfile(GOLDEN / "model" / file, tmp_path / file)
     with open_checkpoint(tmp_path) as checkpoint:
@@ -140,7 +144,7 @@ def test_a_directory_is_read_in_the_order_of_formats(tmp_path):
         open_checkpoint(tmp_path, format="safetensors")
 
 
-def test_old_buffers_are_left_out(tmp_path):
+def test_old_buffers_are_left_out(tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     source = copy_with(tmp_path)
@@ -156,7 +160,7 @@ def test_old_buffers_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_a_dtype_is_what_torch_makes_of_it(tmp_path, dtype):
+def test_a_dtype_is_what_torch_makes_of_it(tmp_path: Path, dtype: str) -> None:
     import torch
     from safetensors.torch import load_file
 
@@ -168,7 +172,7 @@ def test_a_dtype_is_what_torch_makes_of_it(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("to", ["tf", "keras"])
-def test_half_precision_survives_hdf5(tmp_path, to):
+def test_half_precision_survives_hdf5(tmp_path: Path, to: str) -> None:
     convert(GOLDEN / "model", tmp_path / "half", "pt", dtype="float16")
     convert(tmp_path / "half", tmp_path / to, to)
     convert(tmp_path / to, tmp_path / "back", "pt")
@@ -176,7 +180,7 @@ def test_half_precision_survives_hdf5(tmp_path, to):
 
 
 @pytest.mark.parametrize("to", ["pt", "tf", "torch-bin"])
-def test_shards_convert_back_to_one_file(tmp_path, to):
+def test_shards_convert_back_to_one_file(tmp_path: Path, to: str) -> None:
     done = convert(GOLDEN / "masked_lm", tmp_path / "shards", to, max_shard_size="40KB")
     assert sum("-of-" in file for file in done.files) >= 3
     assert any(file.endswith(".index.json") for file in done.files)
@@ -193,7 +197,7 @@ _REPRESENTATIVE = ("causal_lm_cross", "sequence_classification")  # the other ei
 @pytest.mark.parametrize(
     "name", [name if name in _REPRESENTATIVE else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 )
-def test_every_path_between_formats_is_bit_exact(tmp_path, name):
+def test_every_path_between_formats_is_bit_exact(tmp_path: Path, name: str) -> None:
     """Each format into each other, so that none relies on coming from safetensors."""
     with open_checkpoint(GOLDEN / name) as golden:
         expected = {canonical_name(tensor): golden.read(tensor) for tensor in golden.tensors}
@@ -208,7 +212,7 @@ def test_every_path_between_formats_is_bit_exact(tmp_path, name):
                 np.testing.assert_array_equal(found[tensor], values, strict=True, err_msg=f"{first} {second}")
 
 
-def test_the_encoder_alone(tmp_path):
+def test_the_encoder_alone(tmp_path: Path) -> None:
     done = convert(GOLDEN / "sequence_classification", tmp_path / "out", "pt", head="model")
     assert done.head == "model"
     assert done.fresh == []
@@ -224,7 +228,7 @@ def test_the_encoder_alone(tmp_path):
             np.testing.assert_array_equal(ours.read(name), theirs.read(f"rembert.{name}"))
 
 
-def test_a_fresh_head(tmp_path):
+def test_a_fresh_head(tmp_path: Path) -> None:
     done = convert(GOLDEN / "masked_lm", tmp_path / "out", "pt", head="sequence-classification")
     assert inspect(tmp_path / "out").fits
     assert sorted(done.fresh) == [
@@ -246,7 +250,7 @@ def test_a_fresh_head(tmp_path):
     assert weights(tmp_path / "again") == weights(tmp_path / "out")
 
 
-def test_question_answering_gets_two_labels(tmp_path):
+def test_question_answering_gets_two_labels(tmp_path: Path) -> None:
     with open_checkpoint(GOLDEN / "token_classification") as checkpoint:
         assert checkpoint.config.num_labels != 2
     convert(GOLDEN / "token_classification", tmp_path / "out", "pt", head="question-answering")
@@ -255,24 +259,24 @@ def test_question_answering_gets_two_labels(tmp_path):
         assert checkpoint.config.num_labels == 2
 
 
-def test_a_classifier_is_not_taken_for_another(tmp_path):
+def test_a_classifier_is_not_taken_for_another(tmp_path: Path) -> None:
     done = convert(GOLDEN / "token_classification", tmp_path / "out", "pt", head="sequence-classification")
     assert "classifier.weight" in done.fresh
 
 
-def test_a_language_model_keeps_its_head_as_a_decoder(tmp_path):
+def test_a_language_model_keeps_its_head_as_a_decoder(tmp_path: Path) -> None:
     done = convert(GOLDEN / "masked_lm", tmp_path / "out", "pt", head="causal-lm")
     assert done.fresh == done.dropped == []
     assert json.loads((tmp_path / "out" / "config.json").read_text())["is_decoder"] is True
 
 
-def test_refuses_an_unknown_head(tmp_path):
+def test_refuses_an_unknown_head(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`head` must be one of"):
         convert(GOLDEN / "model", tmp_path / "out", "pt", head="next-sentence")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_finite(tmp_path, value):
+def test_weights_that_are_not_finite(tmp_path: Path, value: float) -> None:
     from safetensors.numpy import load_file, save_file
 
     source = copy_with(tmp_path)
@@ -289,7 +293,7 @@ def test_weights_that_are_not_finite(tmp_path, value):
         assert weights(tmp_path / f"{to}-back") == weights(source)
 
 
-def test_a_dtype_too_narrow_for_a_value_is_refused(tmp_path):
+def test_a_dtype_too_narrow_for_a_value_is_refused(tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     source = copy_with(tmp_path)
@@ -301,7 +305,7 @@ def test_a_dtype_too_narrow_for_a_value_is_refused(tmp_path):
     convert(source, tmp_path / "out", "pt", dtype="bfloat16")
 
 
-def test_force_replaces_a_checkpoint_and_nothing_else(tmp_path):
+def test_force_replaces_a_checkpoint_and_nothing_else(tmp_path: Path) -> None:
     convert(GOLDEN / "model", tmp_path / "out", "tf")
     convert(GOLDEN / "masked_lm", tmp_path / "out", "pt", force=True)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
@@ -316,7 +320,7 @@ def test_force_replaces_a_checkpoint_and_nothing_else(tmp_path):
         convert(GOLDEN / "model", mine / "thesis.txt", "pt", force=True)
 
 
-def test_the_source_is_never_replaced(tmp_path):
+def test_the_source_is_never_replaced(tmp_path: Path) -> None:
     source = copy_with(tmp_path)
     for target in (source, source / "model.safetensors", tmp_path):
         with pytest.raises(InputError):
@@ -324,7 +328,7 @@ def test_the_source_is_never_replaced(tmp_path):
     assert weights(source) == weights(GOLDEN / "model")
 
 
-def test_writing_is_the_same_on_every_run(tmp_path):
+def test_writing_is_the_same_on_every_run(tmp_path: Path) -> None:
     for to in FORMATS_WRITTEN:
         files = []
         for run in "ab":
@@ -333,18 +337,18 @@ def test_writing_is_the_same_on_every_run(tmp_path):
         assert files[0] == files[1], to
 
 
-def test_an_index_is_not_trusted(tmp_path):
+def test_an_index_is_not_trusted(tmp_path: Path) -> None:
     convert(GOLDEN / "model", tmp_path / "good", "pt", max_shard_size="40KB")
     index = tmp_path / "good" / "model.safetensors.index.json"
     content = json.loads(index.read_text())
     shards = sorted(set(content["weight_map"].values()))
 
-    def refused(change, reason):
+    def refused(change: dict[str, Any] | str, reason: str) -> None:
         index.write_text(change if isinstance(change, str) else json.dumps(change))
         with pytest.raises(CheckpointError, match=reason):
             open_checkpoint(tmp_path / "good")
 
-    def renamed(name):
+    def renamed(name: str) -> dict[str, Any]:
         return {"weight_map": dict.fromkeys(content["weight_map"], name)}
 
     shutil.copyfile(tmp_path / "good" / shards[0], tmp_path / shards[0])
@@ -368,7 +372,7 @@ def test_an_index_is_not_trusted(tmp_path):
         open_checkpoint(tmp_path / "good")
 
 
-def test_a_download_cache_of_links_is_read(tmp_path):
+def test_a_download_cache_of_links_is_read(tmp_path: Path) -> None:
     """As huggingface_hub lays it out: every name a link into one folder of blobs."""
     convert(GOLDEN / "model", tmp_path / "blobs", "pt", max_shard_size="40KB")
     snapshot = tmp_path / "snapshots" / "abc"

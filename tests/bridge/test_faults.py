@@ -1,11 +1,14 @@
 """Faults for real, in other processes: a conversion that is killed, a full disk, two writers to one place."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,7 @@ from tests.bridge.support import GOLDEN
 ROOT = Path(__file__).parent.parent.parent
 
 
-def python(program, *arguments, **options):
+def python(program: str, *arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program in a fresh interpreter, with this checkout in its path."""
     command = [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, **options)
@@ -79,13 +82,13 @@ KILLED = """
 
 
 @pytest.mark.parametrize("to", ["pt", "tf"])
-def test_killed_at_any_step_nothing_is_lost(tmp_path, to):
+def test_killed_at_any_step_nothing_is_lost(tmp_path: Path, to: str) -> None:
     result = python(KILLED, GOLDEN / "model", GOLDEN / "token_classification", tmp_path, to)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) > 10, "there are at least so many steps at which it can be killed"
 
 
-def test_a_restored_output_is_not_overwritten_without_force(tmp_path):
+def test_a_restored_output_is_not_overwritten_without_force(tmp_path: Path) -> None:
     """Killed between its two renames, with the old output aside; then called without force."""
     shutil.copytree(GOLDEN / "model", tmp_path / ".target.rembert-old")
     result = python(
@@ -101,7 +104,7 @@ def test_a_restored_output_is_not_overwritten_without_force(tmp_path):
 @pytest.mark.parametrize(
     ("to", "force"), [("pt", False), ("tf", False), ("keras", False), ("torch-bin", False), ("pt", True), ("tf", True)]
 )
-def test_a_size_limit_leaves_nothing_behind(tmp_path, to, force):
+def test_a_size_limit_leaves_nothing_behind(tmp_path: Path, to: str, force: bool) -> None:
     """Files may have at most 60 kB: every format's weights need more."""
     if force:
         shutil.copytree(GOLDEN / "token_classification", tmp_path / "out")
@@ -120,7 +123,7 @@ def test_a_size_limit_leaves_nothing_behind(tmp_path, to, force):
 
 @pytest.mark.parametrize("to", ["pt", "tf", "keras"])
 @pytest.mark.parametrize("size", ["20k", "92k"])
-def test_a_full_disk_leaves_nothing_behind(tmp_path, to, size):
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, to: str, size: str) -> None:
     """A file system of its own, smaller than the checkpoint; needs a kernel that lets users mount one."""
     script = f"""
         mount -t tmpfs -o size={size} none {tmp_path} || exit 99
@@ -143,7 +146,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, to, size):
     assert result.stdout == "", "nothing is left"
 
 
-def test_two_processes_do_not_write_one_target(tmp_path):
+def test_two_processes_do_not_write_one_target(tmp_path: Path) -> None:
     """While one fills the directory, another call is refused and the first ends well."""
     program = """
         import subprocess, sys
@@ -162,7 +165,7 @@ def test_two_processes_do_not_write_one_target(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_an_interrupt_leaves_nothing_behind(tmp_path):
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     program = """
         import os, signal, sys
         from rembert.bridge import convert
@@ -179,7 +182,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_source_is_never_opened_for_writing(tmp_path):
+def test_the_source_is_never_opened_for_writing(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(GOLDEN / "model", source, ignore=shutil.ignore_patterns("bin", "*.npz"))
     program = """

@@ -1,5 +1,7 @@
 """Damaged checkpoints of every format, in child processes under limits of time and memory."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys
@@ -13,7 +15,7 @@ PARSED_BY_C = ("h5", "keras", "archive", "pickle")
 INPUTS = 2000
 
 
-def run(format, first, count):
+def run(format: str, first: int, count: int) -> dict[int, str]:
     """Outcomes by input number. An input that ends the program gets that as its outcome, and the rest goes on."""
     outcomes = {}
     while len(outcomes) < count:
@@ -28,7 +30,7 @@ def run(format, first, count):
     return outcomes
 
 
-def check(format, outcomes):
+def check(format: str, outcomes: dict[int, str]) -> None:
     """No outcome but the good ones; where a C library parses, its crashes are counted and reported."""
     wrong = {number: outcome for number, outcome in outcomes.items() if outcome not in ("ok", "refused")}
     crashes = {number: outcome for number, outcome in wrong.items() if outcome.startswith("died")}
@@ -44,11 +46,11 @@ def check(format, outcomes):
 
 
 @pytest.mark.parametrize("format", list(OURS))
-def test_a_few_damaged_files(format):
+def test_a_few_damaged_files(format: str) -> None:
     check(format, run(format, 0, 60))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", [*OURS, *PARSED_BY_C])
-def test_many_damaged_files(format):
+def test_many_damaged_files(format: str) -> None:
     check(format, run(format, 0, INPUTS))

@@ -1,6 +1,11 @@
 """The H5 reader and writer against transformers' own files and h5py."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,7 +18,7 @@ from rembert.common.parameters import canonical_name
 from tests.bridge.support import GOLDEN, MODELS, source
 
 
-def datasets(path):
+def datasets(path: Path) -> dict[str, np.ndarray]:
     """Every dataset of an H5 file: values by path."""
     found = {}
     with h5py.File(path) as file:
@@ -21,7 +26,7 @@ def datasets(path):
     return found
 
 
-def save_golden(name, directory, **options):
+def save_golden(name: str, directory: Path, **options: Any) -> list[Path]:
     """Write a golden's safetensors as H5."""
     with open_checkpoint(GOLDEN / name) as checkpoint:
         tensors = {canonical_name(tensor): source(checkpoint.read(tensor)) for tensor in checkpoint.tensors}
@@ -38,7 +43,7 @@ HEADS.update(
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_reads_transformers_files(name):
+def test_reads_transformers_files(name: str) -> None:
     expected = safetensors.numpy.load_file(GOLDEN / name / "model.safetensors")
     with open_checkpoint(GOLDEN / name, format="h5") as checkpoint:
         assert checkpoint.format == "h5"
@@ -49,7 +54,7 @@ def test_reads_transformers_files(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_writes_transformers_layout(tmp_path, name):
+def test_writes_transformers_layout(tmp_path: Path, name: str) -> None:
     """Datasets and values as transformers wrote them, instance numbers apart, and what its loader uses."""
     save_golden(name, tmp_path)
     ours, theirs = datasets(tmp_path / "tf_model.h5"), datasets(GOLDEN / name / "tf_model.h5")
@@ -71,19 +76,19 @@ def test_writes_transformers_layout(tmp_path, name):
         assert len(file["top_level_model_weights"].attrs["weight_names"]) == 0
 
 
-def test_values_are_mapped():
+def test_values_are_mapped() -> None:
     with open_checkpoint(GOLDEN / "model", format="h5") as checkpoint:
         values = checkpoint.read("rembert.embeddings.word_embeddings.weight")
         assert not values.flags.owndata
         assert values.flags.writeable
 
 
-def test_equal_content_gives_equal_bytes(tmp_path):
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     first, second = (save_golden("masked_lm", tmp_path / name)[0].read_bytes() for name in "ab")
     assert first == second
 
 
-def test_shards_have_the_flat_layout_and_an_index(tmp_path):
+def test_shards_have_the_flat_layout_and_an_index(tmp_path: Path) -> None:
     files = save_golden("masked_lm", tmp_path, max_shard_size="50KB")
     assert [file.name for file in files] == [
         *(f"tf_model-0000{n}-of-00003.h5" for n in (1, 2, 3)),
@@ -100,7 +105,7 @@ def test_shards_have_the_flat_layout_and_an_index(tmp_path):
             np.testing.assert_array_equal(checkpoint.read(tensor), values, strict=True)
 
 
-def test_chunked_and_big_endian_datasets_are_read(tmp_path):
+def test_chunked_and_big_endian_datasets_are_read(tmp_path: Path) -> None:
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("m/classifier/kernel:0", data=values, chunks=(2, 2), compression="gzip")
@@ -110,7 +115,7 @@ def test_chunked_and_big_endian_datasets_are_read(tmp_path):
             np.testing.assert_array_equal(checkpoint.read(name), values.T, strict=True)
 
 
-def test_an_instance_may_be_called_anything(tmp_path):
+def test_an_instance_may_be_called_anything(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["classifier/rembert/classifier/kernel:0"] = np.zeros((2, 3), np.float32)
         file["rembert/my_classifier_2/rembert/encoder/layer_._11/output/LayerNorm/gamma:0"] = np.zeros(3, np.float32)
@@ -123,42 +128,42 @@ def test_an_instance_may_be_called_anything(tmp_path):
         }
 
 
-def _external_link(file):
+def _external_link(file: h5py.File) -> None:
     file["classifier"] = h5py.ExternalLink("other.h5", "/x")
 
 
-def _soft_link(file):
+def _soft_link(file: h5py.File) -> None:
     file["classifier"] = h5py.SoftLink("/elsewhere")
 
 
-def _circle(file):
+def _circle(file: h5py.File) -> None:
     file["a/b"] = file.create_group("c")
     file["c/d"] = file["a"]
 
 
-def _external_storage(file):
+def _external_storage(file: h5py.File) -> None:
     file.create_dataset("classifier/bias:0", (4,), "f4", external="other.bin")
 
 
-def _virtual(file):
+def _virtual(file: h5py.File) -> None:
     layout = h5py.VirtualLayout((4,), "f4")
     layout[:] = h5py.VirtualSource("other.h5", "x", (4,))
     file.create_virtual_dataset("classifier/bias:0", layout)
 
 
-def _text(file):
+def _text(file: h5py.File) -> None:
     file["classifier/bias:0"] = "text"
 
 
-def _never_written(file):
+def _never_written(file: h5py.File) -> None:
     file.create_dataset("classifier/bias:0", (4,), "f4")
 
 
-def _bomb(file):
+def _bomb(file: h5py.File) -> None:
     file.create_dataset("classifier/bias:0", (2**40,), "f4", chunks=(2**20,), compression="gzip")
 
 
-def _two_spellings(file):
+def _two_spellings(file: h5py.File) -> None:
     file["a/classifier/bias:0"] = np.zeros(2, np.float32)
     file["b/classifier/bias:0"] = np.zeros(2, np.float32)
 
@@ -177,7 +182,7 @@ def _two_spellings(file):
         (_two_spellings, "stands there twice"),
     ],
 )
-def test_refuses(tmp_path, make, reason):
+def test_refuses(tmp_path: Path, make: Callable[..., Any], reason: str) -> None:
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         make(file)
@@ -187,14 +192,14 @@ def test_refuses(tmp_path, make, reason):
 
 
 @pytest.mark.parametrize("size", [0, 10, 2000, 100_000, 150_000])
-def test_refuses_a_truncated_file(tmp_path, size):
+def test_refuses_a_truncated_file(tmp_path: Path, size: int) -> None:
     path = tmp_path / "tf_model.h5"
     path.write_bytes((GOLDEN / "model" / "tf_model.h5").read_bytes()[:size])
     with pytest.raises(CheckpointError, match=r"tf_model\.h5"):
         open_checkpoint(path)
 
 
-def test_refuses_bfloat16(tmp_path):
+def test_refuses_bfloat16(tmp_path: Path) -> None:
     import ml_dtypes
 
     from rembert import RemBertConfig

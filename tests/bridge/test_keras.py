@@ -1,8 +1,13 @@
 """Keras 3 weights and archives, against what Keras itself writes and loads for the TensorFlow models."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +19,7 @@ from rembert.common.parameters import canonical_name
 from tests.bridge.support import GOLDEN, MODELS
 
 
-def model_of(name):
+def model_of(name: str) -> Any:
     """The TensorFlow model of a golden, its weights loaded through safetensors."""
     rembert_tf = pytest.importorskip("rembert.tf")
     architecture = json.loads((GOLDEN / name / "config.json").read_text())["architectures"][0]
@@ -22,7 +27,7 @@ def model_of(name):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One golden saved by Keras, as weights and as an archive; compiled, so that the optimizer is saved too."""
     directory = tmp_path_factory.mktemp("saved")
     model = model_of("sequence_classification")
@@ -33,7 +38,7 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_keras_loads_what_is_written(tmp_path, name):
+def test_keras_loads_what_is_written(tmp_path: Path, name: str) -> None:
     model = model_of(name)
     expected = [np.array(variable) for variable in model.weights]
     for variable in model.weights:
@@ -45,7 +50,7 @@ def test_keras_loads_what_is_written(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_there_and_back_is_bit_for_bit(tmp_path, name):
+def test_there_and_back_is_bit_for_bit(tmp_path: Path, name: str) -> None:
     convert(GOLDEN / name, tmp_path / "keras", "keras")
     done = convert(tmp_path / "keras", tmp_path / "pt", "pt")
     assert done.source_format == "keras"
@@ -55,7 +60,7 @@ def test_there_and_back_is_bit_for_bit(tmp_path, name):
 
 
 @pytest.mark.parametrize("file", ["model.weights.h5", "model.keras"])
-def test_reads_what_keras_saved(saved, file):
+def test_reads_what_keras_saved(saved: Path, file: str) -> None:
     expected = safetensors.numpy.load_file(GOLDEN / "sequence_classification" / "model.safetensors")
     with open_checkpoint(saved / file) as checkpoint:
         assert checkpoint.format == "keras"
@@ -66,7 +71,7 @@ def test_reads_what_keras_saved(saved, file):
             np.testing.assert_array_equal(checkpoint.read(canonical_name(name)), values, strict=True)
 
 
-def test_an_archive_brings_its_configuration(saved, tmp_path):
+def test_an_archive_brings_its_configuration(saved: Path, tmp_path: Path) -> None:
     shutil.copyfile(saved / "model.keras", tmp_path / "mine.keras")
     done = convert(tmp_path / "mine.keras", tmp_path / "pt", "pt")
     assert done.head == "sequence-classification"
@@ -74,13 +79,13 @@ def test_an_archive_brings_its_configuration(saved, tmp_path):
     assert (tmp_path / "pt" / "model.safetensors").read_bytes() == expected
 
 
-def test_there_are_no_shards(tmp_path):
+def test_there_are_no_shards(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one file"):
         convert(GOLDEN / "model", tmp_path / "out", "keras", max_shard_size="1MB")
     assert not list(tmp_path.iterdir())
 
 
-def rewritten(source, target, change):
+def rewritten(source: Path, target: Path, change: Callable[..., Any]) -> Path:
     """A copy of an archive, whose members `change` renames, alters or leaves."""
     with zipfile.ZipFile(source) as original, zipfile.ZipFile(target, "w") as copy:
         for name in original.namelist():
@@ -100,14 +105,14 @@ def rewritten(source, target, change):
         (lambda copy, name, data: copy.writestr(name, b"{" if name == "config.json" else data), "is not JSON"),
     ],
 )
-def test_refuses_an_archive(saved, tmp_path, change, reason):
+def test_refuses_an_archive(saved: Path, tmp_path: Path, change: Callable[..., Any], reason: str) -> None:
     path = rewritten(saved / "model.keras", tmp_path / "model.keras", change)
     with pytest.raises(CheckpointError, match=reason) as error:
         open_checkpoint(path)
     assert str(path) in str(error.value)
 
 
-def test_a_changed_value_in_an_archive_is_seen(saved, tmp_path):
+def test_a_changed_value_in_an_archive_is_seen(saved: Path, tmp_path: Path) -> None:
     content = bytearray((saved / "model.keras").read_bytes())
     values = safetensors.numpy.load_file(GOLDEN / "sequence_classification" / "model.safetensors")
     content[content.index(values["rembert.embeddings.word_embeddings.weight"].tobytes()) + 50] ^= 1
@@ -119,7 +124,7 @@ def test_a_changed_value_in_an_archive_is_seen(saved, tmp_path):
         checkpoint.read("classifier.bias")
 
 
-def test_a_header_that_claims_too_much_is_refused(saved, tmp_path):
+def test_a_header_that_claims_too_much_is_refused(saved: Path, tmp_path: Path) -> None:
     content = bytearray((saved / "model.keras").read_bytes())
     entry = content.rindex(b"PK\x01\x02")  # the last member's entry in the directory: both its sizes
     content[entry + 20 : entry + 28] = (2**31 - 1).to_bytes(4, "little") * 2

@@ -1,5 +1,7 @@
 """Every format's spelling of every parameter: the page of formats against the code, both ways."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 
@@ -22,7 +24,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_the_page_names_every_parameter(head):
+def test_the_page_names_every_parameter(head: str) -> None:
     for parameter in parameters(CONFIG, head, pooler=True).values():
         number = re.search(r"\.layer\.(\d+)\.", parameter.name)
         row = ROWS[re.sub(r"\.layer\.\d+\.", ".layer.N.", parameter.name)]
@@ -42,7 +44,7 @@ def test_the_page_names_every_parameter(head):
             assert canonical_name(found[1]) == (parameter.name, kind == "kernel")
 
 
-def test_the_page_names_nothing_else():
+def test_the_page_names_nothing_else() -> None:
     known = {
         re.sub(r"\.layer\.\d+\.", ".layer.N.", name)
         for head in HEADS
@@ -52,12 +54,12 @@ def test_the_page_names_nothing_else():
 
 
 @pytest.mark.parametrize("path", ["model/dense/kernel:0", "rembert", "rembert/x", "optimizer/iter:0", ""])
-def test_other_h5_paths_mean_nothing(path):
+def test_other_h5_paths_mean_nothing(path: str) -> None:
     assert from_h5_path(path) is None
 
 
 @pytest.mark.parametrize(
     "name", ["cls/predictions/output_bias", "bert/other/kernel", "bert", "dense", "x/bert/pooler"]
 )
-def test_other_tf1_names_mean_nothing(name):
+def test_other_tf1_names_mean_nothing(name: str) -> None:
     assert canonical_name(name) is None

@@ -1,8 +1,12 @@
 """The pickle reader and writer against torch and transformers' own files."""
 
+from __future__ import annotations
+
 import os
 import pickle
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -16,7 +20,7 @@ from tests.bridge.support import GOLDEN, source, sources
 
 
 @pytest.mark.parametrize("name", ["model", "masked_lm"])
-def test_reads_transformers_files(name):
+def test_reads_transformers_files(name: str) -> None:
     expected = safetensors.numpy.load_file(GOLDEN / name / "model.safetensors")
     with open_checkpoint(GOLDEN / name / "bin") as checkpoint:
         assert checkpoint.format == "pickle"
@@ -26,7 +30,7 @@ def test_reads_transformers_files(name):
 
 
 @pytest.mark.parametrize("name", ["model", "masked_lm"])
-def test_there_and_back_is_bit_for_bit(tmp_path, name):
+def test_there_and_back_is_bit_for_bit(tmp_path: Path, name: str) -> None:
     convert(GOLDEN / name / "tf_model.h5", tmp_path / "bin", "torch-bin")
     convert(tmp_path / "bin", tmp_path / "pt", "pt")
     expected = (GOLDEN / name / "model.safetensors").read_bytes()
@@ -37,7 +41,7 @@ def test_there_and_back_is_bit_for_bit(tmp_path, name):
         np.testing.assert_array_equal(loaded[tensor].numpy(), values)
 
 
-def test_every_dtype_and_order_is_kept(tmp_path):
+def test_every_dtype_and_order_is_kept(tmp_path: Path) -> None:
     values = np.arange(12).reshape(3, 4)
     tensors = {
         "plain": source(values.astype(np.float32)),
@@ -55,13 +59,13 @@ def test_every_dtype_and_order_is_kept(tmp_path):
     assert loaded["brain"].dtype == loaded["narrowed"].dtype == torch.bfloat16
 
 
-def test_equal_content_gives_equal_bytes(tmp_path):
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     tensors = sources(a=np.ones((5, 7), np.float32), b=np.zeros(3, np.float16))
     first, second = (save_pickle(tmp_path / name, tensors)[0].read_bytes() for name in "ab")
     assert first == second
 
 
-def test_shards(tmp_path):
+def test_shards(tmp_path: Path) -> None:
     tensors = sources(a=np.ones(10, np.float32), b=np.zeros(10, np.float32))
     files = [path.name for path in save_pickle(tmp_path, tensors, max_shard_size=40)]
     assert files == [
@@ -77,14 +81,14 @@ def test_shards(tmp_path):
 class _Harmful:
     """Unpickling this makes a directory."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = str(path)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (self.path,)
 
 
-def test_nothing_in_a_pickle_is_executed(tmp_path):
+def test_nothing_in_a_pickle_is_executed(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2), "b": _Harmful(tmp_path / "harm")}, tmp_path / "pytorch_model.bin")
     with pytest.raises(
         CheckpointError, match=r"pytorch_model\.bin: .* nothing else in one is executed: it refers to `\w+\.mkdir`"
@@ -93,7 +97,7 @@ def test_nothing_in_a_pickle_is_executed(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_an_old_bare_pickle_is_not_even_opened(tmp_path):
+def test_an_old_bare_pickle_is_not_even_opened(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(_Harmful(tmp_path / "harm")))
     with pytest.raises(CheckpointError, match="no ZIP archive"):
         open_checkpoint(tmp_path)
@@ -111,13 +115,13 @@ def test_an_old_bare_pickle_is_not_even_opened(tmp_path):
         ({"a": torch.eye(3).to_sparse()}, "`a` must hold plain values"),
     ],
 )
-def test_refuses_anything_but_tensors(tmp_path, content, reason):
+def test_refuses_anything_but_tensors(tmp_path: Path, content: Any, reason: str) -> None:
     torch.save(content, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=reason):
         open_checkpoint(tmp_path)
 
 
-def test_a_changed_value_is_seen(tmp_path):
+def test_a_changed_value_is_seen(tmp_path: Path) -> None:
     path = tmp_path / "pytorch_model.bin"
     content = bytearray((GOLDEN / "model" / "bin" / "pytorch_model.bin").read_bytes())
     values = safetensors.numpy.load_file(GOLDEN / "model" / "model.safetensors")
@@ -128,7 +132,7 @@ def test_a_changed_value_is_seen(tmp_path):
         checkpoint.read("embeddings.word_embeddings.weight")
 
 
-def test_refuses_compressed_members(tmp_path):
+def test_refuses_compressed_members(tmp_path: Path) -> None:
     with (
         zipfile.ZipFile(GOLDEN / "model" / "bin" / "pytorch_model.bin") as original,
         zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as packed,
@@ -140,14 +144,14 @@ def test_refuses_compressed_members(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 100, 50_000, 105_000])
-def test_refuses_a_truncated_file(tmp_path, size):
+def test_refuses_a_truncated_file(tmp_path: Path, size: int) -> None:
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes((GOLDEN / "model" / "bin" / "pytorch_model.bin").read_bytes()[:size])
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
         open_checkpoint(path)
 
 
-def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
+def test_without_torch_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)

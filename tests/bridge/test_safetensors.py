@@ -1,6 +1,10 @@
 """The safetensors reader and writer against the safetensors package and transformers' files."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -16,7 +20,7 @@ from tests.bridge.support import GOLDEN, MODELS, raw_safetensors, source, source
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_reads_what_the_package_reads(name):
+def test_reads_what_the_package_reads(name: str) -> None:
     path = GOLDEN / name / "model.safetensors"
     expected = safetensors.numpy.load_file(path)
     with open_checkpoint(path) as checkpoint:
@@ -28,7 +32,7 @@ def test_reads_what_the_package_reads(name):
             np.testing.assert_array_equal(checkpoint.read(tensor), values, strict=True)
 
 
-def test_every_dtype_reads_and_writes_as_the_package_does(tmp_path):
+def test_every_dtype_reads_and_writes_as_the_package_does(tmp_path: Path) -> None:
     dtypes = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16]
     dtypes += [torch.int8, torch.uint8, torch.bool]
     written = {f"t{n}": (torch.arange(n + 3) % 2).to(dtype) for n, dtype in enumerate(dtypes)}
@@ -44,7 +48,7 @@ def test_every_dtype_reads_and_writes_as_the_package_does(tmp_path):
         assert torch.equal(loaded[name], tensor)
 
 
-def test_values_are_a_private_view_of_the_file(tmp_path):
+def test_values_are_a_private_view_of_the_file(tmp_path: Path) -> None:
     save_file({"a": torch.ones(4, 8)}, tmp_path / "model.safetensors")
     with open_checkpoint(tmp_path) as checkpoint:
         first = checkpoint.read("a")
@@ -59,7 +63,7 @@ def test_values_are_a_private_view_of_the_file(tmp_path):
         checkpoint.read("a")
 
 
-def test_misaligned_values_are_copied(tmp_path):
+def test_misaligned_values_are_copied(tmp_path: Path) -> None:
     header = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
     path = raw_safetensors(tmp_path / "x.safetensors", header, np.float32([1, 2]).tobytes())
     assert (8 + len(str(header))) % 4, "this test needs a header of odd length"
@@ -68,7 +72,7 @@ def test_misaligned_values_are_copied(tmp_path):
         assert checkpoint.read("a").tolist() == [1, 2]
 
 
-def test_scalars_and_empty_tensors(tmp_path):
+def test_scalars_and_empty_tensors(tmp_path: Path) -> None:
     save_safetensors(tmp_path, sources(scalar=np.array(3.5, np.float32), empty=np.zeros((0, 4), np.float32)))
     loaded = safetensors.numpy.load_file(tmp_path / "model.safetensors")
     assert loaded["scalar"] == 3.5
@@ -78,7 +82,7 @@ def test_scalars_and_empty_tensors(tmp_path):
         assert checkpoint.read("empty").shape == (0, 4)
 
 
-def test_a_source_may_be_transposed_and_of_another_dtype(tmp_path):
+def test_a_source_may_be_transposed_and_of_another_dtype(tmp_path: Path) -> None:
     values = np.random.default_rng(0).standard_normal((300, 257)).astype(np.float32)
     tensor = TensorSource((257, 300), np.dtype(np.float16), lambda: values.T)
     save_safetensors(tmp_path, {"a": tensor})
@@ -86,7 +90,7 @@ def test_a_source_may_be_transposed_and_of_another_dtype(tmp_path):
     np.testing.assert_array_equal(loaded, values.T.astype(np.float16), strict=True)
 
 
-def test_metadata_is_what_transformers_looks_for(tmp_path):
+def test_metadata_is_what_transformers_looks_for(tmp_path: Path) -> None:
     save_safetensors(tmp_path, sources(a=np.zeros(2, np.float32)))
     with safetensors.safe_open(tmp_path / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
@@ -120,7 +124,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (b'{"a": {"dtype": "F32"}, "a": {"dtype": "F32"}}', 0, "twice"),
     ],
 )
-def test_refuses(tmp_path, header, values, reason):
+def test_refuses(tmp_path: Path, header: bytes | dict[str, Any] | list[Any], values: int, reason: str) -> None:
     path = raw_safetensors(tmp_path / "x.safetensors", header, bytes(values))
     with pytest.raises(CheckpointError, match=reason) as error:
         open_checkpoint(path)
@@ -128,14 +132,14 @@ def test_refuses(tmp_path, header, values, reason):
 
 
 @pytest.mark.parametrize("size", [0, 7, 8, 9, 100, 5000, 90000])
-def test_refuses_a_truncated_file(tmp_path, size):
+def test_refuses_a_truncated_file(tmp_path: Path, size: int) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes((GOLDEN / "model" / "model.safetensors").read_bytes()[:size])
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         open_checkpoint(path)
 
 
-def test_refuses_a_header_that_would_fill_the_memory(tmp_path):
+def test_refuses_a_header_that_would_fill_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     with path.open("wb") as file:
         file.write((2**30).to_bytes(8, "little"))
@@ -144,7 +148,7 @@ def test_refuses_a_header_that_would_fill_the_memory(tmp_path):
         open_checkpoint(path)
 
 
-def test_shards_are_named_and_indexed_as_transformers_does(tmp_path):
+def test_shards_are_named_and_indexed_as_transformers_does(tmp_path: Path) -> None:
     with open_checkpoint(GOLDEN / "masked_lm") as checkpoint:
         tensors = {name: source(checkpoint.read(name)) for name in checkpoint.tensors}
         files = save_safetensors(tmp_path, tensors, max_shard_size="50KB")
@@ -165,7 +169,7 @@ def test_shards_are_named_and_indexed_as_transformers_does(tmp_path):
             np.testing.assert_array_equal(again.read(name), tensor.read(), strict=True)
 
 
-def test_a_layout_replaces_the_other_and_nothing_else(tmp_path):
+def test_a_layout_replaces_the_other_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "sentencepiece.model").write_text("kept")
     (tmp_path / "model-of-mine.safetensors").write_text("kept")
     tensors = sources(a=np.ones(10, np.float32), b=np.ones(10, np.float32))
@@ -179,7 +183,7 @@ def test_a_layout_replaces_the_other_and_nothing_else(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {*kept, "model.safetensors"}
 
 
-def test_a_failed_save_leaves_the_directory_as_it_was(tmp_path):
+def test_a_failed_save_leaves_the_directory_as_it_was(tmp_path: Path) -> None:
     save_safetensors(tmp_path, sources(a=np.ones(10, np.float32)))
     before = (tmp_path / "model.safetensors").read_bytes()
 
@@ -194,13 +198,13 @@ def test_a_failed_save_leaves_the_directory_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "count"), [("40", 3), (119, 2), ("1KB", 1), ("0.08 kb", 2), ("1GiB", 1), (None, 1)])
-def test_shard_sizes(tmp_path, size, count):
+def test_shard_sizes(tmp_path: Path, size: int | str | None, count: int) -> None:
     tensors = sources(a=np.ones(10, np.float32), b=np.ones(10, np.float32), c=np.ones(10, np.float32))
     files = save_safetensors(tmp_path, tensors, max_shard_size=size)
     assert len([file for file in files if file.suffix == ".safetensors"]) == count
 
 
 @pytest.mark.parametrize("size", ["", "GB", "-1GB", "0", 0, -5, True, 1.5, "1TB"])
-def test_refuses_a_shard_size(tmp_path, size):
+def test_refuses_a_shard_size(tmp_path: Path, size: Any) -> None:
     with pytest.raises(InputError, match="max_shard_size"):
         save_safetensors(tmp_path, sources(a=np.ones(1, np.float32)), max_shard_size=size)

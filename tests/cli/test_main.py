@@ -1,7 +1,10 @@
 """The command line as a user meets it: text, exit codes, no traceback, no framework loaded."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +12,7 @@ from rembert.cli.main import main
 from tests.bridge.support import GOLDEN
 
 
-def test_convert_writes_and_reports(tmp_path, capsys):
+def test_convert_writes_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(GOLDEN / "model"), str(tmp_path / "tf"), "--to", "tf"]) == 0
     out = capsys.readouterr().out
     assert "22,896 parameters" in out
@@ -19,14 +22,14 @@ def test_convert_writes_and_reports(tmp_path, capsys):
     assert written == (GOLDEN / "model" / "model.safetensors").read_bytes()
 
 
-def test_inspect_describes(capsys):
+def test_inspect_describes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(GOLDEN / "masked_lm")]) == 0
     out = capsys.readouterr().out
     for part in ("safetensors", "masked-lm", "31,360", "float32 (45 tensors)", "complete"):
         assert part in out
 
 
-def test_inspect_names_what_does_not_fit(tmp_path, capsys):
+def test_inspect_names_what_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model.safetensors").write_bytes((GOLDEN / "model" / "model.safetensors").read_bytes())
     (tmp_path / "config.json").write_bytes((GOLDEN / "masked_lm" / "config.json").read_bytes())
     assert main(["inspect", str(tmp_path)]) == 1
@@ -47,7 +50,9 @@ def test_inspect_names_what_does_not_fit(tmp_path, capsys):
         (["convert", str(GOLDEN / "model"), "x", "--to", "tf", "--max-shard-size", "-3"], 2, "max_shard_size"),
     ],
 )
-def test_errors_are_one_line_and_a_code(capsys, argv, code, message):
+def test_errors_are_one_line_and_a_code(
+    capsys: pytest.CaptureFixture[str], argv: list[str], code: int, message: str
+) -> None:
     assert main(argv) == code
     err = capsys.readouterr().err
     assert message in err
@@ -56,7 +61,7 @@ def test_errors_are_one_line_and_a_code(capsys, argv, code, message):
         assert err.count("\n") == 1
 
 
-def test_help_loads_no_framework():
+def test_help_loads_no_framework() -> None:
     program = (
         "import sys; from rembert.cli.main import main; assert main(['--help']) == 0; "
         "sys.exit(any(name in sys.modules for name in ('torch', 'tensorflow', 'keras', 'h5py')))"
@@ -66,7 +71,7 @@ def test_help_loads_no_framework():
     assert "inspect" in result.stdout
 
 
-def test_a_reader_that_leaves_early_is_no_error():
+def test_a_reader_that_leaves_early_is_no_error() -> None:
     program = f"{sys.executable} -m rembert inspect {GOLDEN / 'model'} | true; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
     assert "Traceback" not in result.stderr

@@ -1,7 +1,11 @@
 """`convert`, `inspect` and `diff` as programs read them, and as people do."""
 
+from __future__ import annotations
+
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from rembert.cli.text import byte_size
 from tests.bridge.support import GOLDEN
 
 
-def test_convert_reports_as_json(tmp_path, capsys):
+def test_convert_reports_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["convert", str(GOLDEN / "tf1_pretraining"), str(tmp_path / "pt"), "--to", "pt", "--json"])
     assert code == 0
     streams = capsys.readouterr()
@@ -25,7 +29,7 @@ def test_convert_reports_as_json(tmp_path, capsys):
     assert "global_step" in report["left_out"]
 
 
-def test_convert_passes_every_option_on(tmp_path, capsys):
+def test_convert_passes_every_option_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--head", "causal-lm", "--dtype", "bfloat16", "--max-shard-size", "20KB", "--hidden-act", "gelu_new"]
     assert main(["convert", str(GOLDEN / "masked_lm"), str(tmp_path / "out"), "--to", "pt", *options]) == 0
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -44,7 +48,7 @@ def test_convert_passes_every_option_on(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["masked_lm", "bleurt_savedmodel"])
-def test_convert_verifies_by_running_both_sides(tmp_path, capsys, name):
+def test_convert_verifies_by_running_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("tensorflow")
     call = ["convert", str(GOLDEN / name), str(tmp_path / "tf"), "--to", "tf", "--verify"]
@@ -61,7 +65,7 @@ def test_convert_verifies_by_running_both_sides(tmp_path, capsys, name):
     assert "differ" in streams.err
 
 
-def test_convert_refuses_and_allows_nonfinite(tmp_path, capsys):
+def test_convert_refuses_and_allows_nonfinite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tensors = load_file(GOLDEN / "model" / "model.safetensors")
     tensors["pooler.dense.bias"][:] = np.nan
     save_file(tensors, tmp_path / "model.safetensors")
@@ -73,7 +77,7 @@ def test_convert_refuses_and_allows_nonfinite(tmp_path, capsys):
     assert "1 tensors with NaN or infinite values (rembert.pooler.dense.bias)" in capsys.readouterr().out
 
 
-def test_inspect_reports_as_json(capsys):
+def test_inspect_reports_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(GOLDEN / "masked_lm"), "--json", "--tensors"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["format"], report["head"], report["fits"]) == ("safetensors", "masked-lm", True)
@@ -87,7 +91,7 @@ def test_inspect_reports_as_json(capsys):
     }
 
 
-def test_inspect_lists_tensors_and_says_what_checksums_there_are(capsys):
+def test_inspect_lists_tensors_and_says_what_checksums_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(GOLDEN / "bleurt_savedmodel"), "--tensors"]) == 0
     out = capsys.readouterr().out
     assert "CRC-32C" in out
@@ -96,7 +100,7 @@ def test_inspect_lists_tensors_and_says_what_checksums_there_are(capsys):
     assert "a changed value cannot be seen" in capsys.readouterr().out
 
 
-def test_diff_across_formats(tmp_path, capsys):
+def test_diff_across_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", str(GOLDEN / "model"), str(GOLDEN / "model" / "tf_model.h5")]) == 0
     assert "41 of 41 tensors that both have are the same" in capsys.readouterr().out
     assert main(["diff", str(GOLDEN / "masked_lm"), str(GOLDEN / "tf1_pretraining")]) == 1
@@ -104,7 +108,7 @@ def test_diff_across_formats(tmp_path, capsys):
 
 
 @pytest.fixture
-def changed(tmp_path):
+def changed(tmp_path: Path) -> Path:
     """A golden with one value moved, one tensor NaN, one of another dtype, one of another shape."""
     tensors = load_file(GOLDEN / "model" / "model.safetensors")
     tensors["pooler.dense.weight"][1, 2] += 32
@@ -115,7 +119,7 @@ def changed(tmp_path):
     return tmp_path
 
 
-def test_diff_measures(changed, capsys):
+def test_diff_measures(changed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", str(GOLDEN / "model"), str(changed), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     tensors = {tensor["name"].removeprefix("rembert."): tensor for tensor in report["tensors"]}
@@ -131,20 +135,20 @@ def test_diff_measures(changed, capsys):
     assert (shift["a"]["shape"], shift["b"]["shape"], shift["largest"]) == ([20], [3], None)
 
 
-def test_nan_equals_nan(changed):
+def test_nan_equals_nan(changed: Path) -> None:
     assert main(["diff", str(changed), str(changed)]) == 0
 
 
 class Terminal(io.StringIO):
-    def isatty(self):
+    def isatty(self) -> bool:
         return True
 
 
-def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch):
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
 
-    def shown(stream, **options):
+    def shown(stream: io.StringIO, **options: Any) -> str:
         now[0] = 0.0
         with Progress("out", stream=stream, **options) as progress:
             for step in range(1, 101):
@@ -164,5 +168,5 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch):
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "0 B"), (999, "999 B"), (2_303_681_536, "2.3 GB"), (5e15, "5000.0 TB"), (1500, "1.5 kB")]
 )
-def test_sizes(count, text):
+def test_sizes(count: float | int, text: str) -> None:
     assert byte_size(count) == text

@@ -7,6 +7,8 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,19 +17,19 @@ from rembert.common.errors import RemBertError
 from tests.common.tokenizer_cases import MODEL, processor
 
 
-def call(*arguments):
+def call(*arguments: Any) -> int:
     parser = argparse.ArgumentParser()
     tokenize.add_parser(parser.add_subparsers())
     args = parser.parse_args(["tokenize", *map(str, arguments)])
     return args.run(args)
 
 
-def test_text(capsys):
+def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(MODEL, "a [MASK]", "½ b") == 0
     assert capsys.readouterr().out == "[CLS] ▁a [MASK] [SEP]\n[CLS] ▁1 <unk> 2 ▁b [SEP]\n"
 
 
-def test_ids_of_a_file(capsys, tmp_path):
+def test_ids_of_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     lines = ["Ufaransa", "", "a b\r", "última"]
     (tmp_path / "text").write_bytes("\n".join(lines).encode())
     assert call(MODEL, "--file", tmp_path / "text", "--to", "ids", "--no-special-tokens") == 0
@@ -35,7 +37,7 @@ def test_ids_of_a_file(capsys, tmp_path):
     assert capsys.readouterr().out.split("\n")[:-1] == expected
 
 
-def test_json_lines_of_the_standard_input(capsys, monkeypatch):
+def test_json_lines_of_the_standard_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("a é\n\n".encode())))
     assert call(MODEL, "--to", "jsonl", "--max-length", 3) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -47,7 +49,7 @@ def test_json_lines_of_the_standard_input(capsys, monkeypatch):
     assert rows[1]["input_ids"] == [3, 4]
 
 
-def test_output_does_not_wait_for_more_input():
+def test_output_does_not_wait_for_more_input() -> None:
     command = [sys.executable, "-m", "rembert", "tokenize", str(MODEL)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         for text in (b"a\n", b"b\n"):
@@ -59,21 +61,21 @@ def test_output_does_not_wait_for_more_input():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-def test_lines_do_not_depend_on_the_reads(monkeypatch, tmp_path, size):
+def test_lines_do_not_depend_on_the_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int) -> None:
     monkeypatch.setattr(tokenize, "_READ_BYTES", size)
     (tmp_path / "text").write_bytes("a\n\n\nüber\r\n人\n\nend".encode())
     lines = [line for batch in tokenize._batches(str(tmp_path / "text")) for line in batch]
     assert lines == ["a", "", "", "über", "人", "", "end"]
 
 
-def test_no_standard_input(monkeypatch):
+def test_no_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(RemBertError, match="a --file or a standard input"):
         call(MODEL)
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"ok\nb\xff", "byte 0xff in line 2 of"), (None, "cannot be read")])
-def test_wrong_data(tmp_path, content, message):
+def test_wrong_data(tmp_path: Path, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / "text").write_bytes(content)
     with pytest.raises(RemBertError, match=message):
@@ -81,13 +83,13 @@ def test_wrong_data(tmp_path, content, message):
 
 
 @pytest.mark.parametrize("arguments", [(MODEL, "a", "--file", "x"), (MODEL, "--max-length", "0", "a"), ()])
-def test_wrong_calls(arguments, capsys):
+def test_wrong_calls(arguments: tuple[Any, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         call(*arguments)
     assert caught.value.code == 2
 
 
-def test_a_reader_that_stops_early():
+def test_a_reader_that_stops_early() -> None:
     command = f'yes "some words" | head -n 200000 | "{sys.executable}" -m rembert tokenize "{MODEL}" | head -n 1'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("[CLS] ")

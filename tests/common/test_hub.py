@@ -1,9 +1,13 @@
 """Names of the Hugging Face Hub, against huggingface_hub itself where it needs no network."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -14,20 +18,21 @@ from rembert.common.hub import locate
 
 GOLDEN = Path(__file__).parent.parent / "fixtures" / "golden"
 TOKENIZER = Path(__file__).parent.parent / "fixtures" / "tokenizer"
+Hub = tuple[ModuleType, dict[str, Any]]  # the client, and what it was asked for
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     """The hub's client with its two calls replaced: a list of files, and what was asked for."""
     client = pytest.importorskip("huggingface_hub")
     asked = {}
     client.files = ["config.json"]
 
     class Api:
-        def list_repo_files(self, name, revision=None):
+        def list_repo_files(self, name: str, revision: str | None = None) -> list[str]:
             return client.files
 
-    def snapshot_download(name, **options):
+    def snapshot_download(name: str, **options: Any) -> str:
         asked.update(name=name, **options)
         return str(GOLDEN / "model")
 
@@ -45,7 +50,7 @@ def hub(monkeypatch):
         (["tf_model-00001-of-00002.h5", "tf_model.h5.index.json"], "tf_model-*-of-*.h5", "model.safetensors"),
     ],
 )
-def test_only_one_format_is_downloaded(hub, files, chosen, left):
+def test_only_one_format_is_downloaded(hub: Hub, files: list[str], chosen: str, left: str) -> None:
     client, asked = hub
     client.files = [*files, "config.json", "sentencepiece.model"]
     with open_checkpoint("google/rembert") as checkpoint:
@@ -57,7 +62,7 @@ def test_only_one_format_is_downloaded(hub, files, chosen, left):
     assert {"*.json", "sentencepiece.model"} <= set(asked["allow_patterns"])
 
 
-def test_what_exists_is_never_looked_up(tmp_path, monkeypatch, hub):
+def test_what_exists_is_never_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
     _, asked = hub
     (tmp_path / "google" / "rembert").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -67,13 +72,13 @@ def test_what_exists_is_never_looked_up(tmp_path, monkeypatch, hub):
     assert not asked
 
 
-def test_without_the_client_it_says_what_to_install(monkeypatch):
+def test_without_the_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingDependencyError, match=r"google/rembert.*pip install 'rembert\[hub\]'"):
         open_checkpoint("google/rembert")
 
 
-def test_every_from_pretrained_takes_a_name(hub, monkeypatch):
+def test_every_from_pretrained_takes_a_name(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     client, asked = hub
     client.files = ["model.safetensors", "config.json", "sentencepiece.model"]
     assert RemBertConfig.from_pretrained("google/rembert", revision="v1").hidden_size == 32
@@ -90,14 +95,14 @@ def test_every_from_pretrained_takes_a_name(hub, monkeypatch):
         )
 
 
-def in_offline_process(cache, name):
+def in_offline_process(cache: Path, name: str) -> subprocess.CompletedProcess[str]:
     program = "import sys; from rembert.bridge import open_checkpoint; print(open_checkpoint(sys.argv[1]).path)"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
     command = [sys.executable, "-c", program, name]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=GOLDEN.parent.parent.parent)
 
 
-def test_offline_the_cache_is_used(tmp_path):
+def test_offline_the_cache_is_used(tmp_path: Path) -> None:
     """A cache as the client itself lays it out, read by the real client."""
     pytest.importorskip("huggingface_hub")
     repository = tmp_path / "models--google--rembert"
@@ -114,21 +119,21 @@ def test_offline_the_cache_is_used(tmp_path):
     assert result.stdout.strip() == str(snapshot)
 
 
-def test_offline_and_not_in_the_cache(tmp_path):
+def test_offline_and_not_in_the_cache(tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
     result = in_offline_process(tmp_path, "google/rembert")
     assert "CheckpointError: `google/rembert` is no path here, not in the cache" in result.stderr
 
 
-def test_a_repository_that_does_not_exist(hub, monkeypatch):
+def test_a_repository_that_does_not_exist(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     client, _ = hub
 
     class Missing(client.errors.RepositoryNotFoundError):
-        def __init__(self):  # the real one wants a response of the network
+        def __init__(self) -> None:  # the real one wants a response of the network
             Exception.__init__(self, "404: not found")
 
     class Api:
-        def list_repo_files(self, name, revision=None):
+        def list_repo_files(self, name: str, revision: str | None = None) -> None:
             raise Missing
 
     monkeypatch.setattr(client, "HfApi", Api)

@@ -1,13 +1,16 @@
-"""Metrics against seqeval, scikit-learn and scipy, and against the evaluators' definitions, restated here."""
+"""Metrics against seqeval (recorded), scikit-learn and scipy, and the evaluators' definitions, restated here."""
 
 from __future__ import annotations
 
 import collections
 import functools
+import json
 import re
 import string
 import sys
 import unicodedata
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,37 +26,42 @@ from rembert.common.metrics.regression import RegressionScores, pearson, spearma
 pytestmark = pytest.mark.filterwarnings("ignore")  # the oracles' own, of classes that are never met
 
 TAGS = st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG-X", "I-ORG-X"])
-SENTENCES = st.lists(
-    st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=9).map(lambda pairs: tuple(map(list, zip(*pairs)))),  # noqa: B905
-    min_size=1,
-    max_size=6,
-)
+RECORDED = Path(__file__).parents[1] / "fixtures" / "metrics" / "seqeval.json"
 
 
-@given(SENTENCES)
-def test_entities_are_counted_as_seqeval_does(sentences: list[tuple[list[str], list[str]]]) -> None:
-    seqeval = pytest.importorskip("seqeval.metrics")
-    scores = EntityScores()
-    for expected, predicted in sentences:
-        scores.add(expected, predicted)
-    expected, predicted = map(list, zip(*sentences, strict=True))
-    found = scores.result()
-    for name, oracle in (
-        ("precision", seqeval.precision_score(expected, predicted)),
-        ("recall", seqeval.recall_score(expected, predicted)),
-        ("f1", seqeval.f1_score(expected, predicted)),
-        ("f1_macro", seqeval.f1_score(expected, predicted, average="macro")),
-        ("accuracy", seqeval.accuracy_score(expected, predicted)),
-    ):
+@functools.cache
+def seqeval_cases(group: str) -> list[dict[str, Any]]:
+    """What seqeval 1.2.2 said of random tags."""
+    return json.loads(RECORDED.read_text(encoding="utf-8"))[group]
+
+
+def test_entities_are_counted_as_seqeval_does() -> None:
+    cases = seqeval_cases("corpora")
+    assert len(cases) == 400
+    for case in cases:
+        scores = EntityScores()
+        for expected, predicted in zip(case["expected"], case["predicted"], strict=True):
+            scores.add(expected.split(), predicted.split())
         # seqeval has no mean over no kinds at all.
-        assert found[name] == pytest.approx(0.0 if np.isnan(oracle) else oracle, abs=1e-12), name
+        oracle = {name: 0.0 if score is None else score for name, score in case["scores"].items()}
+        assert scores.result() == pytest.approx(oracle, abs=1e-12), case
 
 
-@given(st.lists(TAGS, max_size=12))
-def test_entities_are_those_of_seqeval(tags: list[str]) -> None:
-    labelling = pytest.importorskip("seqeval.metrics.sequence_labeling")
-    theirs = [(kind, start, end + 1) for kind, start, end in labelling.get_entities(tags)]
-    assert [tuple(entity) for entity in entities(tags)] == theirs
+def test_entities_are_those_of_seqeval() -> None:
+    cases = seqeval_cases("sentences")
+    assert len(cases) == 400
+    for case in cases:
+        assert [list(entity) for entity in entities(case["tags"].split())] == case["entities"], case
+
+
+@pytest.mark.parametrize("scheme", ["iob1", "iob2"])
+def test_entities_are_those_of_seqeval_by_the_rules_of_the_scheme(scheme: str) -> None:
+    cases = seqeval_cases(scheme)
+    assert len(cases) == 200
+    for case in cases:
+        tags = case["tags"].split()
+        found = entities(iob1_to_iob2(tags) if scheme == "iob1" else tags)
+        assert [list(entity) for entity in found] == case["entities"], case
 
 
 def test_iob1_is_rewritten() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tests.common.tokenizer_cases import MODEL
 NUMBERS = "one two three four five six seven eight nine ten"  # 20 pieces
 
 
-def test_values_are_plain_lists_of_int(tokenizer):
+def test_values_are_plain_lists_of_int(tokenizer: RemBertTokenizer) -> None:
     result = tokenizer(["a b", "c"], return_special_tokens_mask=True)
     assert list(result) == ["input_ids", "token_type_ids", "attention_mask", "special_tokens_mask"]
     for rows in result.values():
@@ -24,20 +25,20 @@ def test_values_are_plain_lists_of_int(tokenizer):
     assert result["attention_mask"][0] is not result["attention_mask"][1]
 
 
-def test_batches_of_pairs_have_two_forms(tokenizer):
+def test_batches_of_pairs_have_two_forms(tokenizer: RemBertTokenizer) -> None:
     expected = tokenizer(["a", "b"], ["c", "d e"])
     assert tokenizer([("a", "c"), ["b", "d e"]]) == expected
     assert tokenizer.batch_encode_plus([("a", "c"), ("b", "d e")]) == expected
     assert tokenizer([["a", "x y"], ["b", "c"]], is_split_into_words=True)["input_ids"][0] == tokenizer.encode("a x y")
 
 
-def test_single_pair_of_word_lists(tokenizer):
+def test_single_pair_of_word_lists(tokenizer: RemBertTokenizer) -> None:
     result = tokenizer(["a", "b"], ["c"], is_split_into_words=True)
     assert result["input_ids"] == tokenizer("a b", "c")["input_ids"]
     assert result.word_ids() == [None, 0, 1, None, 0, None]
 
 
-def test_empty_batch(tokenizer):
+def test_empty_batch(tokenizer: RemBertTokenizer) -> None:
     assert tokenizer([]) == {"input_ids": [], "token_type_ids": [], "attention_mask": []}
     assert tokenizer([], return_overflowing_tokens=True)["overflow_to_sample_mapping"] == []
 
@@ -60,14 +61,14 @@ def test_empty_batch(tokenizer):
         ({"max_length": 6, "truncation": False}, [3, 8]),
     ],
 )
-def test_lengths(tokenizer, options, lengths):
+def test_lengths(tokenizer: RemBertTokenizer, options: dict[str, Any], lengths: list[int]) -> None:
     result = tokenizer(["a", "a b c d e f"], **options)
     for name in ("input_ids", "token_type_ids", "attention_mask"):
         assert list(map(len, result[name])) == lengths, name
     assert [sum(mask) for mask in result["attention_mask"]] == [min(3, lengths[0]), min(8, lengths[1])]
 
 
-def test_padding_on_the_left(tokenizer):
+def test_padding_on_the_left(tokenizer: RemBertTokenizer) -> None:
     result = tokenizer(["a", "a b"], padding=True, padding_side="left", return_special_tokens_mask=True,
                        return_offsets_mapping=True, return_length=True)  # fmt: skip
     assert result["input_ids"][0] == [0, 3, 13, 4]
@@ -78,7 +79,7 @@ def test_padding_on_the_left(tokenizer):
     assert result.word_ids(0) == [None, None, 0, None]
 
 
-def test_truncation_on_the_left(tokenizer_class):
+def test_truncation_on_the_left(tokenizer_class: type[RemBertTokenizer]) -> None:
     tokenizer = tokenizer_class(MODEL, truncation_side="left")
     ids = tokenizer.encode(NUMBERS, add_special_tokens=False)
     assert tokenizer.encode(NUMBERS, truncation=True, max_length=7) == [3, *ids[-5:], 4]
@@ -87,7 +88,7 @@ def test_truncation_on_the_left(tokenizer_class):
 
 
 @pytest.mark.parametrize("stride", [0, 1, 5])
-def test_windows_hold_everything_once_but_the_stride(tokenizer, stride):
+def test_windows_hold_everything_once_but_the_stride(tokenizer: RemBertTokenizer, stride: int) -> None:
     ids = tokenizer.encode(NUMBERS, add_special_tokens=False)
     result = tokenizer(NUMBERS, truncation=True, max_length=10, stride=stride, return_overflowing_tokens=True)
     rows = [row[1:-1] for row in result["input_ids"]]
@@ -96,7 +97,7 @@ def test_windows_hold_everything_once_but_the_stride(tokenizer, stride):
     assert result["overflow_to_sample_mapping"] == [0] * len(rows)
 
 
-def test_windows_when_both_texts_are_cut(tokenizer):
+def test_windows_when_both_texts_are_cut(tokenizer: RemBertTokenizer) -> None:
     # The rows and their order are those of transformers 4.57.6 with a `tokenizers` backend.
     result = tokenizer(
         "one two", "alpha beta", truncation="longest_first", max_length=7, return_overflowing_tokens=True
@@ -106,13 +107,13 @@ def test_windows_when_both_texts_are_cut(tokenizer):
     assert result["input_ids"] == [[3, *x, 4, *y, 4] for x, y in pairs]
 
 
-def test_short_texts_with_windows_are_still_a_batch(tokenizer):
+def test_short_texts_with_windows_are_still_a_batch(tokenizer: RemBertTokenizer) -> None:
     result = tokenizer("a", truncation=True, max_length=10, return_overflowing_tokens=True)
     assert result["input_ids"] == [[3, 13, 4]]
     assert result["overflow_to_sample_mapping"] == [0]
 
 
-def test_model_max_length(tokenizer_class):
+def test_model_max_length(tokenizer_class: type[RemBertTokenizer]) -> None:
     tokenizer = tokenizer_class(MODEL, model_max_length=6)
     assert len(tokenizer.encode(NUMBERS, truncation=True)) == 6
     assert len(tokenizer.encode("a", padding="max_length")) == 6
@@ -122,7 +123,7 @@ def test_model_max_length(tokenizer_class):
 
 
 @pytest.mark.parametrize("kind", ["np", "pt", "tf"])
-def test_tensors(tokenizer, kind):
+def test_tensors(tokenizer: RemBertTokenizer, kind: str) -> None:
     for name in {"pt": ["torch"], "tf": ["tensorflow"]}.get(kind, []):
         pytest.importorskip(name)
     result = tokenizer(
@@ -137,7 +138,7 @@ def test_tensors(tokenizer, kind):
     assert tokenizer("", return_tensors=kind, add_special_tokens=False)["input_ids"].shape == (1, 0)
 
 
-def test_to_moves_torch_tensors(tokenizer):
+def test_to_moves_torch_tensors(tokenizer: RemBertTokenizer) -> None:
     torch = pytest.importorskip("torch")
     result = tokenizer("a", return_tensors="pt")
     result["note"] = "kept"
@@ -146,13 +147,13 @@ def test_to_moves_torch_tensors(tokenizer):
     assert result["note"] == "kept"
 
 
-def test_a_missing_framework_names_the_extra(tokenizer, monkeypatch):
+def test_a_missing_framework_names_the_extra(tokenizer: RemBertTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(MissingDependencyError, match=r"rembert\[pt\]"):
         tokenizer("a", return_tensors="pt")
 
 
-def test_pad(tokenizer):
+def test_pad(tokenizer: RemBertTokenizer) -> None:
     rows = [tokenizer("a"), tokenizer("a b")]
     expected = tokenizer(["a", "a b"], padding=True)
     assert tokenizer.pad(rows) == expected
@@ -170,7 +171,7 @@ def test_pad(tokenizer):
 
 
 @pytest.mark.parametrize("kind", ["pt", "tf"])
-def test_decimal_labels_have_the_type_of_the_models(tokenizer, kind):
+def test_decimal_labels_have_the_type_of_the_models(tokenizer: RemBertTokenizer, kind: str) -> None:
     pytest.importorskip({"pt": "torch", "tf": "tensorflow"}[kind])
     rows = [{"input_ids": (3, 4), "labels": 0.5}, {"input_ids": (3, 13, 4), "labels": 1.0}]
     result = tokenizer.pad(rows, return_tensors=kind)
@@ -178,7 +179,7 @@ def test_decimal_labels_have_the_type_of_the_models(tokenizer, kind):
     assert result["input_ids"].numpy().tolist() == [[3, 4, 0], [3, 13, 4]]
 
 
-def test_counts_may_be_numpys(tokenizer):
+def test_counts_may_be_numpys(tokenizer: RemBertTokenizer) -> None:
     options = {"max_length": np.int64(9), "stride": np.int32(1), "pad_to_multiple_of": np.int64(4)}
     assert tokenizer(NUMBERS, truncation=True, padding="max_length", **options) == tokenizer(
         NUMBERS, truncation=True, padding="max_length", max_length=9, stride=1, pad_to_multiple_of=4
@@ -186,12 +187,12 @@ def test_counts_may_be_numpys(tokenizer):
 
 
 @pytest.mark.parametrize("length", [0, -1, True, "512", 12.5, [3]])
-def test_a_bad_model_max_length(tokenizer_class, length):
+def test_a_bad_model_max_length(tokenizer_class: type[RemBertTokenizer], length: Any) -> None:
     with pytest.raises(InputError, match="`model_max_length` must be an integer of at least 1"):
         tokenizer_class(MODEL, model_max_length=length)
 
 
-def test_results_are_dictionaries_with_attributes(tokenizer):
+def test_results_are_dictionaries_with_attributes(tokenizer: RemBertTokenizer) -> None:
     result = tokenizer("a")
     assert isinstance(result, dict)
     assert result.input_ids == [3, 13, 4]
@@ -200,7 +201,7 @@ def test_results_are_dictionaries_with_attributes(tokenizer):
         result.inputs  # noqa: B018
 
 
-def test_parts_of_a_call(tokenizer):
+def test_parts_of_a_call(tokenizer: RemBertTokenizer) -> None:
     assert tokenizer.num_special_tokens_to_add() == 2
     assert tokenizer.num_special_tokens_to_add(pair=True) == 3
     assert tokenizer.get_special_tokens_mask([3, 13, 5, 4, 0], already_has_special_tokens=True) == [1, 0, 1, 1, 1]
@@ -254,17 +255,17 @@ def test_parts_of_a_call(tokenizer):
         ((NUMBERS,), {"truncation": "only_second", "max_length": 10}, "needs a second text"),
     ],
 )
-def test_bad_calls(tokenizer, args, options, message):
+def test_bad_calls(tokenizer: RemBertTokenizer, args: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         tokenizer(*args, **options)
 
 
-def test_a_misspelt_argument_is_refused(tokenizer):
+def test_a_misspelt_argument_is_refused(tokenizer: RemBertTokenizer) -> None:
     with pytest.raises(TypeError, match="max_len"):
         tokenizer("a", max_len=3)
 
 
-def test_padding_without_a_pad_token(tokenizer_class):
+def test_padding_without_a_pad_token(tokenizer_class: type[RemBertTokenizer]) -> None:
     tokenizer = tokenizer_class(MODEL, pad_token=None)
     assert tokenizer.pad_token_id is None
     for call in (
@@ -282,13 +283,13 @@ def test_padding_without_a_pad_token(tokenizer_class):
         ({"padding": "max_length", "max_length": "3"}, "`max_length` must be an integer of at least 1"),
     ],
 )
-def test_bad_options_of_pad(tokenizer, options, message):
+def test_bad_options_of_pad(tokenizer: RemBertTokenizer, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         tokenizer.pad({"input_ids": [[1], [1, 2]]}, **options)
 
 
 @pytest.mark.parametrize("labels", [["x", "y"], [None, None], [1, [1, 2]]])
-def test_columns_that_cannot_be_tensors(tokenizer, labels):
+def test_columns_that_cannot_be_tensors(tokenizer: RemBertTokenizer, labels: list[Any]) -> None:
     rows = [{"input_ids": [1], "labels": label} for label in labels]
     with pytest.raises(InputError, match="`labels`"):
         tokenizer.pad(rows, return_tensors="np")
@@ -308,6 +309,6 @@ def test_columns_that_cannot_be_tensors(tokenizer, labels):
         ("abc", "must be a mapping"),
     ],
 )
-def test_bad_pad(encoded, message):
+def test_bad_pad(encoded: dict[str, Any] | list[Any] | str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         RemBertTokenizer(MODEL).pad(encoded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -16,23 +17,23 @@ from tests.common.tokenizer_cases import FIXTURES, MODEL, TRICKY, processor, ran
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))
 
 
-def ids_of(tokenizer, texts):
+def ids_of(tokenizer: RemBertTokenizer, texts: list[str]) -> list[list[int]]:
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
-def test_tricky_texts_have_the_ids_of_sentencepiece(tokenizer):
+def test_tricky_texts_have_the_ids_of_sentencepiece(tokenizer: RemBertTokenizer) -> None:
     assert ids_of(tokenizer, TRICKY) == processor().encode(TRICKY)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_random_unicode_has_the_ids_of_sentencepiece(tokenizer, seed):
+def test_random_unicode_has_the_ids_of_sentencepiece(tokenizer: RemBertTokenizer, seed: int) -> None:
     texts = random_texts(4000, seed)
     assert ids_of(tokenizer, texts) == processor().encode(texts)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
-def test_one_text_alone_and_in_a_batch_are_sentencepieces(text):
+def test_one_text_alone_and_in_a_batch_are_sentencepieces(text: str) -> None:
     tokenizer = _shared()
     assume(not any(token in text for token in tokenizer.all_special_tokens))
     expected = processor().encode(text)
@@ -41,20 +42,20 @@ def test_one_text_alone_and_in_a_batch_are_sentencepieces(text):
     assert tokenizer.tokenize(text) == processor().encode(text, out_type=str)
 
 
-def _shared(loaded=[]):  # noqa: B006 - one tokenizer for all examples
+def _shared(loaded: list[RemBertTokenizer] = []) -> RemBertTokenizer:  # noqa: B006 - one tokenizer for all examples
     if not loaded:
         loaded.append(RemBertTokenizer(MODEL))
     return loaded[0]
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_random_texts(tokenizer):
+def test_a_hundred_thousand_random_texts(tokenizer: RemBertTokenizer) -> None:
     texts = random_texts(100_000, 99)
     assert ids_of(tokenizer, texts) == processor().encode(texts)
 
 
 @pytest.mark.slow
-def test_real_text(tokenizer):
+def test_real_text(tokenizer: RemBertTokenizer) -> None:
     lines = _real_lines()
     result = tokenizer(lines, add_special_tokens=False, return_offsets_mapping=True)
     assert result["input_ids"] == processor().encode(lines)
@@ -82,12 +83,12 @@ def _real_lines() -> list[str]:
 
 
 @pytest.mark.parametrize("case", EXPECTED["cases"], ids=lambda case: case["call"])
-def test_calls_give_what_transformers_gives(tokenizer, case):
+def test_calls_give_what_transformers_gives(tokenizer: RemBertTokenizer, case: dict[str, Any]) -> None:
     result = getattr(tokenizer, case["call"])(*case["args"], **case["kwargs"])
     assert result == case["result"]
 
 
-def test_vocabulary_is_the_models(tokenizer):
+def test_vocabulary_is_the_models(tokenizer: RemBertTokenizer) -> None:
     assert (len(tokenizer), tokenizer.vocab_size) == (EXPECTED["len"], EXPECTED["vocab_size"])
     for name, index in EXPECTED["special_ids"].items():
         assert getattr(tokenizer, f"{name}_token_id") == index
@@ -97,7 +98,7 @@ def test_vocabulary_is_the_models(tokenizer):
 
 
 @pytest.mark.parametrize("case", EXPECTED["offsets"], ids=lambda case: case["text"])
-def test_offsets_are_transformers_without_leading_space(tokenizer, case):
+def test_offsets_are_transformers_without_leading_space(tokenizer: RemBertTokenizer, case: dict[str, Any]) -> None:
     text = case["text"]
     result = tokenizer(text, return_offsets_mapping=True)
     assert result["input_ids"] == case["input_ids"]
@@ -109,7 +110,7 @@ def test_offsets_are_transformers_without_leading_space(tokenizer, case):
         assert ours == ((start, start) if piece == "▁" else (start, end))
 
 
-def test_windows_are_transformers(tokenizer):
+def test_windows_are_transformers(tokenizer: RemBertTokenizer) -> None:
     windows = EXPECTED["windows"]
     result = tokenizer(windows["question"], windows["context"], **windows["kwargs"])
     for name, expected in windows["result"].items():
@@ -128,7 +129,7 @@ def test_windows_are_transformers(tokenizer):
             assert ours == (start, end)
 
 
-def test_both_classes_give_the_same():
+def test_both_classes_give_the_same() -> None:
     slow, fast = RemBertTokenizer(MODEL), RemBertTokenizerFast(MODEL)
     texts = TRICKY + random_texts(200, 5)
     options = {"truncation": True, "max_length": 9, "stride": 2, "return_overflowing_tokens": True, "padding": True}
@@ -143,7 +144,7 @@ def test_both_classes_give_the_same():
         pytest.param("Alle Menschen sind frei. " * 400_000, id="words", marks=pytest.mark.slow),
     ],
 )
-def test_ten_megabytes(text):
+def test_ten_megabytes(text: str) -> None:
     tokenizer = RemBertTokenizer(MODEL)
     result = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     assert result["input_ids"] == processor().encode(text)

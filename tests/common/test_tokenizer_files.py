@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,27 +26,34 @@ CASED = [
 UNCASED = [*CASED, {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}]
 
 
-def ids_of(tokenizer):
+def ids_of(tokenizer: RemBertTokenizer) -> list[list[int]]:
     return tokenizer(TEXTS)["input_ids"]
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as this library writes it, which no test may change."""
+    directory = tmp_path_factory.mktemp("written")
+    RemBertTokenizer(MODEL).save_pretrained(directory)
+    return directory
+
+
 @pytest.fixture
-def saved(tmp_path):
-    """A directory as this library writes it."""
-    RemBertTokenizer(MODEL).save_pretrained(tmp_path)
-    return tmp_path
+def saved(written: Path, tmp_path: Path) -> Path:
+    """A copy of it for one test."""
+    return Path(shutil.copytree(written, tmp_path, dirs_exist_ok=True))
 
 
-def change(path, edit):
+def change(path: Path, edit: Callable[..., Any]) -> None:
     content = json.loads(path.read_text("utf-8"))
     edit(content)
     path.write_text(json.dumps(content), "utf-8")
 
 
-def as_transformers_4(directory, steps, **config):
+def as_transformers_4(directory: Path, steps: list[Any], **config: Any) -> None:
     """Make a directory as transformers 4.57 writes it: its normaliser, its configuration without our key."""
 
-    def edit_json(content):
+    def edit_json(content: dict[str, Any]) -> None:
         charsmap = [s for s in content["normalizer"]["normalizers"] if s["type"] == "Precompiled"]
         content["normalizer"]["normalizers"] = steps + charsmap
         metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
@@ -51,7 +61,7 @@ def as_transformers_4(directory, steps, **config):
         added = {"id": 1, "content": "</s>", "special": True, "normalized": False}
         content["added_tokens"].append(added | {"lstrip": False, "rstrip": False, "single_word": False})
 
-    def edit_config(content):
+    def edit_config(content: dict[str, Any]) -> None:
         del content["rembert_version"]
         content.update(tokenizer_class="RemBertTokenizer", extra_special_tokens={}, **config)
 
@@ -59,7 +69,9 @@ def as_transformers_4(directory, steps, **config):
     change(directory / "tokenizer_config.json", edit_config)
 
 
-def test_a_saved_tokenizer_loads_the_same(tokenizer_class, fresh, tmp_path):
+def test_a_saved_tokenizer_loads_the_same(
+    tokenizer_class: type[RemBertTokenizer], fresh: RemBertTokenizer, tmp_path: Path
+) -> None:
     tokens = [AddedToken("<new>", lstrip=True), AddedToken("wörd", single_word=True, normalized=False)]
     fresh.add_tokens(tokens)
     fresh.add_special_tokens({"additional_special_tokens": ["<e>"], "pad_token": "[PAD]"})
@@ -84,7 +96,9 @@ def test_a_saved_tokenizer_loads_the_same(tokenizer_class, fresh, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"do_lower_case": True}, {"keep_accents": False}, {"cls_token": "<s>"}])
-def test_the_tokenizer_json_alone_gives_the_same_ids(tokenizer_class, tmp_path, options):
+def test_the_tokenizer_json_alone_gives_the_same_ids(
+    tokenizer_class: type[RemBertTokenizer], tmp_path: Path, options: dict[str, Any]
+) -> None:
     original = tokenizer_class(MODEL, **options)
     original.add_tokens(["<new>"])
     original.save_pretrained(tmp_path)
@@ -99,14 +113,16 @@ def test_the_tokenizer_json_alone_gives_the_same_ids(tokenizer_class, tmp_path, 
         assert ids_of(tokenizer_class(MODEL, tokenizer_file=tmp_path / "tokenizer.json", **options)) == expected
 
 
-def test_saving_what_came_from_a_tokenizer_json(tokenizer_class, saved, tmp_path_factory):
+def test_saving_what_came_from_a_tokenizer_json(
+    tokenizer_class: type[RemBertTokenizer], saved: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     (saved / "sentencepiece.model").unlink()
     again = tmp_path_factory.mktemp("again")
     tokenizer_class.from_pretrained(saved).save_pretrained(again)
     assert ids_of(tokenizer_class(again / "sentencepiece.model")) == ids_of(tokenizer_class(MODEL))
 
 
-def test_save_vocabulary_writes_the_very_file(fresh, tmp_path):
+def test_save_vocabulary_writes_the_very_file(fresh: RemBertTokenizer, tmp_path: Path) -> None:
     assert fresh.save_vocabulary(tmp_path) == (str(tmp_path / "sentencepiece.model"),)
     (path,) = fresh.save_vocabulary(tmp_path, filename_prefix="my")
     assert path == str(tmp_path / "my-sentencepiece.model")
@@ -118,13 +134,13 @@ def test_save_vocabulary_writes_the_very_file(fresh, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["sentencepiece.model", "sent_piece.model"])
-def test_a_directory_with_only_a_model(tokenizer_class, tmp_path, name):
+def test_a_directory_with_only_a_model(tokenizer_class: type[RemBertTokenizer], tmp_path: Path, name: str) -> None:
     shutil.copy(MODEL, tmp_path / name)
     assert ids_of(tokenizer_class.from_pretrained(tmp_path)) == ids_of(tokenizer_class(MODEL))
     assert ids_of(tokenizer_class.from_pretrained(tmp_path / name)) == ids_of(tokenizer_class(MODEL))
 
 
-def test_a_cased_directory_of_transformers_4(tokenizer_class, saved):
+def test_a_cased_directory_of_transformers_4(tokenizer_class: type[RemBertTokenizer], saved: Path) -> None:
     as_transformers_4(saved, CASED)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -132,7 +148,9 @@ def test_a_cased_directory_of_transformers_4(tokenizer_class, saved):
     assert ids_of(tokenizer) == ids_of(tokenizer_class(MODEL))
 
 
-def test_a_lower_casing_tokenizer_json_gives_way_to_the_model(tokenizer_class, saved):
+def test_a_lower_casing_tokenizer_json_gives_way_to_the_model(
+    tokenizer_class: type[RemBertTokenizer], saved: Path
+) -> None:
     as_transformers_4(saved, UNCASED, do_lower_case=True, keep_accents=False)
     with pytest.warns(UserWarning, match="model is followed") as caught:
         tokenizer = tokenizer_class.from_pretrained(saved)
@@ -146,12 +164,14 @@ def test_a_lower_casing_tokenizer_json_gives_way_to_the_model(tokenizer_class, s
     assert asked.encode("ÉTÉ") == asked.encode("ete")
 
 
-def test_tokens_that_transformers_adds_unasked_are_left_out(tokenizer_class, saved):
+def test_tokens_that_transformers_adds_unasked_are_left_out(
+    tokenizer_class: type[RemBertTokenizer], saved: Path
+) -> None:
     # What its slow class writes with its default arguments: [UNK] and [PAD] beyond the vocabulary.
     as_transformers_4(saved, CASED)
     (saved / "tokenizer.json").unlink()
 
-    def edit(content):
+    def edit(content: dict[str, Any]) -> None:
         for index, token in ((32000, "[UNK]"), (32001, "[PAD]")):
             content["added_tokens_decoder"][str(index)] = {"content": token, "special": True, "normalized": False}
         content.update(pad_token="[PAD]", unk_token="[UNK]")
@@ -167,7 +187,7 @@ def test_tokens_that_transformers_adds_unasked_are_left_out(tokenizer_class, sav
     )
 
 
-def test_files_of_older_transformers(tokenizer_class, tmp_path):
+def test_files_of_older_transformers(tokenizer_class: type[RemBertTokenizer], tmp_path: Path) -> None:
     shutil.copy(MODEL, tmp_path / "sentencepiece.model")
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false, "model_max_length": 256}')
     (tmp_path / "special_tokens_map.json").write_text(
@@ -181,7 +201,7 @@ def test_files_of_older_transformers(tokenizer_class, tmp_path):
     assert tokenizer.tokenize("is [MASK]<new>") == ["▁is", "[MASK]", "<new>"]
 
 
-def test_a_directory_of_transformers_5(tokenizer_class, saved):
+def test_a_directory_of_transformers_5(tokenizer_class: type[RemBertTokenizer], saved: Path) -> None:
     as_transformers_4(saved, CASED)
     for name in ("sentencepiece.model", "special_tokens_map.json"):
         (saved / name).unlink()
@@ -212,7 +232,9 @@ def test_a_directory_of_transformers_5(tokenizer_class, saved):
         (lambda c: c["model"]["vocab"][900].__setitem__(1, float("nan")), r"piece 900 \(.*\) has the scores nan and"),
     ],
 )
-def test_a_tokenizer_json_that_disagrees_or_is_damaged(tokenizer_class, saved, edit, message):
+def test_a_tokenizer_json_that_disagrees_or_is_damaged(
+    tokenizer_class: type[RemBertTokenizer], saved: Path, edit: Callable[..., Any], message: str
+) -> None:
     change(saved / "tokenizer.json", edit)
     with pytest.raises(TokenizerError, match=message) as caught:
         tokenizer_class.from_pretrained(saved)
@@ -234,7 +256,9 @@ def test_a_tokenizer_json_that_disagrees_or_is_damaged(tokenizer_class, saved, e
         ("added_tokens.json", {"<x>": value}) for value in (None, "32000", -1, 1.5, True, [], 10**40)
     ],
 )  # fmt: skip
-def test_damaged_tokens_name_the_file(tokenizer_class, tmp_path, name, change_to):
+def test_damaged_tokens_name_the_file(
+    tokenizer_class: type[RemBertTokenizer], tmp_path: Path, name: str, change_to: dict[str, Any]
+) -> None:
     shutil.copy(MODEL, tmp_path / "sentencepiece.model")
     (tmp_path / name).write_text(json.dumps(change_to))
     with pytest.raises(TokenizerError, match=r"must be|must have.*Received") as caught:
@@ -242,7 +266,7 @@ def test_damaged_tokens_name_the_file(tokenizer_class, tmp_path, name, change_to
     assert name in str(caught.value)
 
 
-def test_an_added_token_with_another_id(tokenizer_class, saved):
+def test_an_added_token_with_another_id(tokenizer_class: type[RemBertTokenizer], saved: Path) -> None:
     change(saved / "tokenizer_config.json", lambda c: c["added_tokens_decoder"].update({"9": {"content": "[MASK]"}}))
     with pytest.raises(TokenizerError, match=r"\[MASK\]"):
         tokenizer_class.from_pretrained(saved)
@@ -262,7 +286,9 @@ def test_an_added_token_with_another_id(tokenizer_class, saved):
         (train(byte_fallback=True, vocab_size=320), "byte_fallback"),
     ],
 )
-def test_a_model_file_that_is_none(tokenizer_class, tmp_path, content, message):
+def test_a_model_file_that_is_none(
+    tokenizer_class: type[RemBertTokenizer], tmp_path: Path, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "bad.model"
     if content is not None:
         path.write_bytes(content)
@@ -271,7 +297,7 @@ def test_a_model_file_that_is_none(tokenizer_class, tmp_path, content, message):
     assert "bad.model" in str(caught.value)
 
 
-def test_a_model_file_with_a_piece_that_is_no_text(tokenizer_class, tmp_path):
+def test_a_model_file_with_a_piece_that_is_no_text(tokenizer_class: type[RemBertTokenizer], tmp_path: Path) -> None:
     path = tmp_path / "bad.model"
     path.write_bytes(MODEL.read_bytes().replace("▁The".encode(), b"\xff" * 6, 1))
     tokenizer = tokenizer_class(path)  # SentencePiece takes it
@@ -279,7 +305,7 @@ def test_a_model_file_with_a_piece_that_is_no_text(tokenizer_class, tmp_path):
         tokenizer.get_vocab()
 
 
-def test_other_bad_places(tokenizer_class, tmp_path):
+def test_other_bad_places(tokenizer_class: type[RemBertTokenizer], tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="There is no file"):
         tokenizer_class(tmp_path / "missing.model")
     with pytest.raises(TokenizerError, match="holds no tokenizer"):
@@ -292,7 +318,7 @@ def test_other_bad_places(tokenizer_class, tmp_path):
         tokenizer_class.from_pretrained(tmp_path)
 
 
-def test_the_backend_agrees_on_text_without_unusual_marks():
+def test_the_backend_agrees_on_text_without_unusual_marks() -> None:
     tokenizer = RemBertTokenizerFast(MODEL)
     backend = tokenizer.backend_tokenizer
     for text in ("", "  ", "Ufaransa ni [MASK].  ", "``quoted'' x", "x▁y", "½ ﬁne Ａ１", "a <pad> b "):

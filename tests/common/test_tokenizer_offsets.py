@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 
@@ -10,10 +11,11 @@ from rembert import RemBertTokenizer
 from rembert.common.errors import InputError
 from rembert.common.tokenization import AddedToken
 from rembert.common.tokenization.offsets import piece_spans
+from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 from tests.common.tokenizer_cases import MODEL, TRICKY, processor, random_texts
 
 
-def covering_spans(text):
+def covering_spans(text: str) -> list[tuple[int, int]]:
     """Ranges from SentencePiece's own origins, one piece at a time: slow, and written without the code under test."""
     normalized, origins = processor().normalize(text, with_offsets=True)
     position, result = 0, []
@@ -31,13 +33,13 @@ def covering_spans(text):
 
 
 @pytest.mark.parametrize("texts", [TRICKY, random_texts(1500, 7)], ids=["tricky", "random"])
-def test_offsets_follow_the_normaliser(tokenizer, texts):
+def test_offsets_follow_the_normaliser(tokenizer: RemBertTokenizer, texts: list[str]) -> None:
     result = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     for text, spans in zip(texts, result["offset_mapping"], strict=True):
         assert spans == covering_spans(text), text
 
 
-def test_offsets_of_one_text_are_those_in_a_batch(tokenizer):
+def test_offsets_of_one_text_are_those_in_a_batch(tokenizer: RemBertTokenizer) -> None:
     texts = TRICKY + random_texts(100, 8)
     batch = tokenizer(texts, return_offsets_mapping=True)["offset_mapping"]
     assert batch == [tokenizer(text, return_offsets_mapping=True)["offset_mapping"] for text in texts]
@@ -54,19 +56,19 @@ def test_offsets_of_one_text_are_those_in_a_batch(tokenizer):
         ("a   b", ["a", "b"]),
     ],
 )
-def test_ranges_of_the_source(tokenizer, text, pieces):
+def test_ranges_of_the_source(tokenizer: RemBertTokenizer, text: str, pieces: list[str]) -> None:
     result = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     assert [text[start:end] for start, end in result["offset_mapping"]] == pieces
 
 
-def test_offsets_far_into_a_text(tokenizer):
+def test_offsets_far_into_a_text(tokenizer: RemBertTokenizer) -> None:
     text = "word " * 3000
     spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     assert "".join(text[start:end] for start, end in spans) == "word" * 3000
     assert spans[-1][1] == len(text) - 1
 
 
-def test_folded_text_keeps_the_offsets_of_the_source(tokenizer_class):
+def test_folded_text_keeps_the_offsets_of_the_source(tokenizer_class: type[RemBertTokenizer]) -> None:
     tokenizer = tokenizer_class(MODEL, do_lower_case=True, keep_accents=False)
     text = "É NAÏVE e\u0301 İstanbul [MASK] ΟΔΟΣ"
     result = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -75,7 +77,7 @@ def test_folded_text_keeps_the_offsets_of_the_source(tokenizer_class):
     assert taken == text.replace(" ", "")
 
 
-def test_added_tokens_have_ranges_without_the_space_they_take(fresh):
+def test_added_tokens_have_ranges_without_the_space_they_take(fresh: RemBertTokenizer) -> None:
     fresh.add_tokens([AddedToken("<a>", lstrip=True, rstrip=True)])
     text = "x  <a>  y [MASK]z"
     result = fresh(text, return_offsets_mapping=True)
@@ -83,7 +85,7 @@ def test_added_tokens_have_ranges_without_the_space_they_take(fresh):
     assert result.word_ids() == [None, 0, 1, 2, 3, 4, None]
 
 
-def test_words_given_as_words(tokenizer):
+def test_words_given_as_words(tokenizer: RemBertTokenizer) -> None:
     words = ["Ufaransa", "", "½", "[MASK]", "new york"]
     result = tokenizer(words, is_split_into_words=True, return_offsets_mapping=True, add_special_tokens=False)
     assert result["input_ids"] == [i for word in words for i in tokenizer.encode(word, add_special_tokens=False)]
@@ -96,7 +98,7 @@ def test_words_given_as_words(tokenizer):
     assert batch.word_ids(1) == [None, 0, None]
 
 
-def test_tokens_characters_and_words(tokenizer):
+def test_tokens_characters_and_words(tokenizer: RemBertTokenizer) -> None:
     first, second = "The capital", "of France"
     result = tokenizer(first, second)
     assert result.sequence_ids() == [None, 0, 0, None, 1, 1, 1, 1, None]  # … ▁of ▁F ran ce
@@ -117,7 +119,7 @@ def test_tokens_characters_and_words(tokenizer):
         result.word_ids(1)
 
 
-def test_arguments_and_ranges_have_the_names_of_transformers(tokenizer):
+def test_arguments_and_ranges_have_the_names_of_transformers(tokenizer: RemBertTokenizer) -> None:
     result = tokenizer(["The capital", "France"])
     assert result.word_ids(batch_index=1) == result.word_ids(1)
     assert result.sequence_ids(batch_index=1) == result.sequence_ids(1)
@@ -133,7 +135,7 @@ def test_arguments_and_ranges_have_the_names_of_transformers(tokenizer):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_alignment_knows_padding_and_windows(tokenizer, side):
+def test_alignment_knows_padding_and_windows(tokenizer: RemBertTokenizer, side: str) -> None:
     context = "one two three four five six seven eight"
     result = tokenizer(
         ["q", "q"], [context, "one"], truncation="only_second", max_length=9, stride=1, padding="max_length",
@@ -150,7 +152,7 @@ def test_alignment_knows_padding_and_windows(tokenizer, side):
     assert seen == set(range(8))
 
 
-def test_a_pickled_result_keeps_its_alignment(tokenizer):
+def test_a_pickled_result_keeps_its_alignment(tokenizer: RemBertTokenizer) -> None:
     result = tokenizer(["a b", "½ c"], padding=True, return_offsets_mapping=True)
     copied = pickle.loads(pickle.dumps(result))
     assert copied == result
@@ -159,10 +161,12 @@ def test_a_pickled_result_keeps_its_alignment(tokenizer):
         assert copied.token_to_chars(row, 1) == result.token_to_chars(row, 1)
 
 
-def test_a_text_is_looked_at_once_for_all_its_windows(tokenizer, monkeypatch):
+def test_a_text_is_looked_at_once_for_all_its_windows(
+    tokenizer: RemBertTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked_at = []
 
-    def counted(model, texts, ids):
+    def counted(model: SentencePieceModel, texts: list[str], ids: list[list[int]]) -> list[list[tuple[int, int]]]:
         looked_at.extend(texts)
         return piece_spans(model, texts, ids)
 
@@ -176,10 +180,10 @@ def test_a_text_is_looked_at_once_for_all_its_windows(tokenizer, monkeypatch):
     assert [pickle.loads(pickle.dumps(result)).word_ids(row) for row in rows] == words
 
 
-def test_a_pickled_batch_is_looked_at_as_one(tokenizer, monkeypatch):
+def test_a_pickled_batch_is_looked_at_as_one(tokenizer: RemBertTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def counted(*args):
+    def counted(*args: Any) -> list[list[tuple[int, int]]]:
         calls.append(args)
         return piece_spans(*args)
 
@@ -188,7 +192,7 @@ def test_a_pickled_batch_is_looked_at_as_one(tokenizer, monkeypatch):
     assert len(calls) == 1
 
 
-def test_a_result_without_text_says_so():
+def test_a_result_without_text_says_so() -> None:
     result = RemBertTokenizer(MODEL).pad({"input_ids": [[1, 2]]})
     with pytest.raises(InputError, match="does not come from a text"):
         result.word_ids()

@@ -6,6 +6,9 @@ import copy
 import multiprocessing
 import pickle
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +16,11 @@ import pytest
 from rembert import RemBertTokenizer
 from rembert.common.errors import InputError, TokenizerError
 from rembert.common.tokenization import AddedToken
+from rembert.common.tokenization.batch_encoding import BatchEncoding
 from tests.common.tokenizer_cases import MODEL, TRICKY, processor, random_texts, train
 
 
-def test_special_tokens_come_from_the_model(tokenizer):
+def test_special_tokens_come_from_the_model(tokenizer: RemBertTokenizer) -> None:
     assert tokenizer.all_special_tokens == ["[CLS]", "[SEP]", "<unk>", "<pad>", "[MASK]"]
     assert tokenizer.all_special_ids == [3, 4, 2, 0, 5]
     assert tokenizer.special_tokens_map["mask_token"] == "[MASK]"
@@ -36,7 +40,9 @@ def test_special_tokens_come_from_the_model(tokenizer):
         ({"control_symbols": "[CLS],[SEP]"}, None, "<unk>"),
     ],
 )
-def test_which_piece_pads_and_which_is_unknown(tokenizer_class, tmp_path, options, pad, unk):
+def test_which_piece_pads_and_which_is_unknown(
+    tokenizer_class: type[RemBertTokenizer], tmp_path: Path, options: dict[str, Any], pad: str | None, unk: str
+) -> None:
     path = tmp_path / "sentencepiece.model"
     path.write_bytes(train(**options))
     tokenizer = tokenizer_class(path)
@@ -47,7 +53,7 @@ def test_which_piece_pads_and_which_is_unknown(tokenizer_class, tmp_path, option
     assert tokenizer.encode("the [CLS] of")[2] == tokenizer.cls_token_id
 
 
-def test_a_model_without_cls_needs_another(tokenizer_class, tmp_path):
+def test_a_model_without_cls_needs_another(tokenizer_class: type[RemBertTokenizer], tmp_path: Path) -> None:
     path = tmp_path / "plain.model"
     path.write_bytes(train())
     with pytest.raises(TokenizerError, match=r"plain\.model has no piece '\[SEP\]'"):
@@ -57,12 +63,12 @@ def test_a_model_without_cls_needs_another(tokenizer_class, tmp_path):
     assert tokenizer.mask_token_id == tokenizer.vocab_size == len(tokenizer) - 1  # the user added it
 
 
-def test_mask_takes_the_space_before_it(tokenizer):
+def test_mask_takes_the_space_before_it(tokenizer: RemBertTokenizer) -> None:
     assert tokenizer.tokenize("is [MASK] .") == ["▁is", "[MASK]", "▁", "."]
     assert tokenizer.tokenize("is   [MASK].") == ["▁is", "[MASK]", "▁", "."]
 
 
-def test_added_tokens(fresh):
+def test_added_tokens(fresh: RemBertTokenizer) -> None:
     tokens = [AddedToken("<l>", lstrip=True), AddedToken("<r>", rstrip=True), AddedToken("zqx", single_word=True)]
     assert fresh.add_tokens(tokens) == 3
     assert fresh.add_tokens("<l>") == 0
@@ -77,12 +83,12 @@ def test_added_tokens(fresh):
         fresh.decode([32003])
 
 
-def test_the_longest_added_token_wins(fresh):
+def test_the_longest_added_token_wins(fresh: RemBertTokenizer) -> None:
     fresh.add_tokens(["<a>", "<a><b>", "<b>"])
     assert fresh.encode("<a><b><b><a>", add_special_tokens=False) == [32001, 32002, 32000]
 
 
-def test_tokens_that_are_not_normalized_are_found_first(fresh):
+def test_tokens_that_are_not_normalized_are_found_first(fresh: RemBertTokenizer) -> None:
     # As the `tokenizers` library has it, which reads the saved `tokenizer.json`.
     fresh.add_tokens(["ab", AddedToken("bc", normalized=False), AddedToken("word", single_word=True)])
     assert fresh.tokenize("abc") == ["▁a", "bc"]
@@ -93,12 +99,12 @@ def test_tokens_that_are_not_normalized_are_found_first(fresh):
     ("text", "found"),
     [("aaab", ["aab"]), ("aab", ["aab"]), ("ab", ["b"]), ("a", []), ("aaaab b", ["aab", "b"]), ("bb", ["b", "b"])],
 )
-def test_tokens_that_start_alike(fresh, text, found):
+def test_tokens_that_start_alike(fresh: RemBertTokenizer, text: str, found: list[str]) -> None:
     fresh.add_tokens(["aab", "b"])
     assert [token for token in fresh.tokenize(text) if token in ("aab", "b")] == found
 
 
-def test_many_added_tokens_cost_little():
+def test_many_added_tokens_cost_little() -> None:
     tokenizer = RemBertTokenizer(MODEL)
     text = "Alle Menschen sind frei und gleich an Würde und Rechten geboren. " * 2000
     names = [f"{number:x}-{letter}" for letter in "abcdefgh" for number in range(2500)]
@@ -109,7 +115,7 @@ def test_many_added_tokens_cost_little():
     assert ids[-2] == tokenizer.convert_tokens_to_ids("9c3-h") == 32000 + names.index("9c3-h")
 
 
-def test_normalized_tokens_match_folded_text(tokenizer_class):
+def test_normalized_tokens_match_folded_text(tokenizer_class: type[RemBertTokenizer]) -> None:
     tokenizer = tokenizer_class(MODEL, do_lower_case=True, keep_accents=False)
     tokenizer.add_tokens([AddedToken("Élan", normalized=True), AddedToken("Brio", normalized=False)])
     assert tokenizer.tokenize("ÉLAN elan BRIO Brio") == [
@@ -120,7 +126,7 @@ def test_normalized_tokens_match_folded_text(tokenizer_class):
     ]
 
 
-def test_added_special_tokens(fresh):
+def test_added_special_tokens(fresh: RemBertTokenizer) -> None:
     assert fresh.add_special_tokens({"additional_special_tokens": ["<e1>", AddedToken("<e2>")]}) == 2
     assert fresh.additional_special_tokens_ids == [32000, 32001]
     assert fresh.decode(fresh.encode("a<e1>b"), skip_special_tokens=True) == "a b"
@@ -136,27 +142,27 @@ def test_added_special_tokens(fresh):
 
 
 @pytest.mark.parametrize("token", ["", 3, None, "\ud800"])
-def test_bad_added_tokens(fresh, token):
+def test_bad_added_tokens(fresh: RemBertTokenizer, token: int | str | None) -> None:
     with pytest.raises(InputError):
         fresh.add_tokens([token])
     assert len(fresh) == 32000
 
 
 @pytest.mark.parametrize("text", [text for text in TRICKY if "\x00" not in text] + random_texts(300, 3))
-def test_decoding_is_sentencepieces_where_all_pieces_are_known(text):
+def test_decoding_is_sentencepieces_where_all_pieces_are_known(text: str) -> None:
     tokenizer = _shared()
     ids = processor().encode(text)
     if tokenizer.unk_token_id not in ids:
         assert tokenizer.decode(ids) == processor().decode(ids)
 
 
-def _shared(loaded=[]):  # noqa: B006 - one tokenizer for all examples
+def _shared(loaded: list[RemBertTokenizer] = []) -> RemBertTokenizer:  # noqa: B006 - one tokenizer for all examples
     if not loaded:
         loaded.append(RemBertTokenizer(MODEL))
     return loaded[0]
 
 
-def test_decode(tokenizer):
+def test_decode(tokenizer: RemBertTokenizer) -> None:
     ids = tokenizer.encode("Hello , it 's [MASK] .")
     # As transformers' fast class has it.
     assert tokenizer.decode(ids) == "[CLS] Hello , it 's[MASK] .[SEP]"
@@ -169,7 +175,7 @@ def test_decode(tokenizer):
     assert tokenizer.decode(np.array([[13], [187]])) == ["a", "b"]
 
 
-def test_convert(tokenizer):
+def test_convert(tokenizer: RemBertTokenizer) -> None:
     assert tokenizer.convert_tokens_to_ids(["▁a", "[MASK]", "no such piece", "\ud800"]) == [13, 5, 2, 2]
     assert tokenizer.convert_tokens_to_ids("▁a") == 13
     assert tokenizer.convert_ids_to_tokens([3, 13], skip_special_tokens=True) == ["▁a"]
@@ -178,7 +184,7 @@ def test_convert(tokenizer):
 
 
 @pytest.mark.parametrize("ids", [[-1], [32000], ["13"], [1.0], "13", None])
-def test_bad_ids(tokenizer, ids):
+def test_bad_ids(tokenizer: RemBertTokenizer, ids: list[Any] | str | None) -> None:
     with pytest.raises(InputError, match="Received"):
         tokenizer.decode(ids)
 
@@ -201,13 +207,13 @@ def test_bad_ids(tokenizer, ids):
         lambda t: RemBertTokenizer(MODEL, additional_special_tokens="<e>"),
     ],
 )
-def test_what_is_not_of_the_form(fresh, call):
+def test_what_is_not_of_the_form(fresh: RemBertTokenizer, call: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match=r"must be .* Received: "):
         call(fresh)
     assert fresh.additional_special_tokens == []
 
 
-def test_pickle_and_copy(fresh):
+def test_pickle_and_copy(fresh: RemBertTokenizer) -> None:
     fresh.add_tokens(["<new>"])
     expected = fresh("a<new> ½ b", return_offsets_mapping=True)
     for other in (pickle.loads(pickle.dumps(fresh)), copy.copy(fresh), copy.deepcopy(fresh)):
@@ -221,20 +227,20 @@ def test_pickle_and_copy(fresh):
         assert fresh.additional_special_tokens == []
 
 
-def _encode_in_worker(arguments):
+def _encode_in_worker(arguments: tuple[RemBertTokenizer, str]) -> list[int]:
     tokenizer, text = arguments
     return tokenizer(text)["input_ids"]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_worker_processes(tokenizer, method):
+def test_worker_processes(tokenizer: RemBertTokenizer, method: str) -> None:
     text = "Alle Menschen " * 1000
     expected = tokenizer(text)["input_ids"]  # uses threads here, before the fork
     with multiprocessing.get_context(method).Pool(1) as pool:
         assert pool.map_async(_encode_in_worker, [(tokenizer, text)]).get(120) == [expected]
 
 
-def test_torch_data_loader(tokenizer):
+def test_torch_data_loader(tokenizer: RemBertTokenizer) -> None:
     data = pytest.importorskip("torch.utils.data")
     texts = [f"text number {number}" for number in range(8)]
 
@@ -246,17 +252,17 @@ def test_torch_data_loader(tokenizer):
 
 
 class _Collate:
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer: RemBertTokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def __call__(self, texts):
+    def __call__(self, texts: list[str]) -> BatchEncoding:
         return self.tokenizer(texts, padding=True, return_tensors="pt")
 
 
-def test_tf_data(tokenizer):
+def test_tf_data(tokenizer: RemBertTokenizer) -> None:
     tf = pytest.importorskip("tensorflow")
 
-    def encode(text):
+    def encode(text: bytes) -> np.ndarray:
         return np.array(tokenizer.encode(text.decode()), np.int32)
 
     texts = ["a b", "½ c d"]
@@ -268,7 +274,7 @@ def test_tf_data(tokenizer):
     assert next(iter(columns))["input_ids"].shape == (7,)
 
 
-def test_importing_the_tokenizers_loads_no_framework():
+def test_importing_the_tokenizers_loads_no_framework() -> None:
     import subprocess
     import sys
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,8 @@ CASES = [
     Case("token_classification", "token-classification"),
     Case("question_answering", "question-answering"),
 ]
+# One for each way of computing outputs. The others of sequence classification differ in their losses alone.
+FORWARDS = [case for case in CASES if case.name not in ("several_labels", "one_number", "several_numbers")]
 # One for each way of using the encoder; for what a head's loss and output do not touch.
 KINDS = [case for case in CASES if case.name in ("decoder", "causal_lm_cross", "one_label_each", "multiple_choice")]
 DECODERS = [case for case in CASES if case.settings.get("is_decoder")]
@@ -97,6 +100,12 @@ def build(framework: Framework, case: Case, config: RemBertConfig, dtype: str = 
     model = framework.build(config, case.head, dtype=dtype)
     framework.set_weights(model, random_weights(config, case.head, seed, dtype))
     return model
+
+
+@cache
+def shared(framework: Framework, case: Case, dtype: str = "float64", **settings: Any) -> Any:
+    """The same model for every test of a process that asks for it: none may change it."""
+    return build(framework, case, case.config(**settings), dtype)
 
 
 def build_both(case: Case, config: RemBertConfig, dtype: str = "float64", seed: int = 0) -> tuple[Any, Any]:

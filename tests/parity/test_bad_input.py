@@ -236,14 +236,6 @@ def test_in_the_same_words(name: str) -> None:
 
 
 @on_both
-@pytest.mark.parametrize("case", BY_NAME)
-def test_unknown_keywords(framework: Framework, case: str) -> None:
-    inputs = BY_NAME[case].inputs(CONFIGS[case])
-    with pytest.raises(TypeError, match="attention_masks"):
-        framework.call(_model(framework, case), input_ids=inputs["input_ids"], attention_masks=1)
-
-
-@on_both
 def test_something_else_than_a_tensor(framework: Framework) -> None:
     with pytest.raises(InputError, match=r"`attention_mask` must be a.* Received: str"):
         framework.call(_model(framework, "model"), **IDS, attention_mask="all")

@@ -14,9 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError
-from rembert.common.parameters import HEADS, Kind, parameters
+from rembert.common.parameters import HEADS
 from tests.frameworks import GOLDEN, PT, TF, Arrays, Framework, flat, needs_pt, needs_tf, on_both
-from tests.parity.cases import CASES, Case, build, by_case
+from tests.parity.cases import CASES, Case, build, by_case, shared
 
 BY_NAME = {case.name: case for case in CASES}
 every_way = pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def _rewrite(directory: Path, change: Any) -> None:
 @across
 @by_case()
 def test_what_one_writes_the_other_reads(writer: Framework, reader: Framework, case: Case, tmp_path: Path) -> None:
-    model = build(writer, case, case.config(), dtype="float32")
+    model = shared(writer, case, "float32")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.save_pretrained(tmp_path)
@@ -96,24 +96,6 @@ def test_shards(writer: Framework, reader: Framework, tmp_path: Path) -> None:
     _same(reader.weights(reader.load(tmp_path, "masked-lm")), writer.weights(model))
     model.save_pretrained(tmp_path)  # whole again: no shard is left to be taken for a part
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
-
-
-@on_both
-@by_case()
-def test_names_and_shapes_are_the_tables(framework: Framework, case: Case, tmp_path: Path) -> None:
-    config = case.config()
-    model = framework.build(config, case.head)
-    table = parameters(config, case.head)
-    assert {name: array.shape for name, array in framework.weights(model).items()} == {
-        name: parameter.shape for name, parameter in table.items()
-    }
-    assert model.num_parameters() == sum(parameter.size for parameter in table.values())
-    tables = sum(parameter.size for parameter in table.values() if parameter.kind is Kind.EMBEDDING)
-    assert model.num_parameters(exclude_embeddings=True) == model.num_parameters() - tables
-    model.save_pretrained(tmp_path)
-    stored = {name: array.shape for name, array in load_file(tmp_path / "model.safetensors").items()}
-    bare = case.head == "model"
-    assert stored == {name.removeprefix("rembert.") if bare else name: each.shape for name, each in table.items()}
 
 
 @on_both

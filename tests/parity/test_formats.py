@@ -1,5 +1,9 @@
 """`from_pretrained` reads every format, in both frameworks, through the same readers."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +13,7 @@ from tests.bridge.support import GOLDEN
 WRITTEN = ("pt", "tf", "keras", "torch-bin")
 
 
-def logits(framework, path):
+def logits(framework: str, path: Path) -> np.ndarray:
     """The golden's logits by a model loaded from `path`."""
     with np.load(GOLDEN / "masked_lm" / "expected.npz") as expected:
         inputs = {key[3:]: values for key, values in expected.items() if key.startswith("in.") and key != "in.labels"}
@@ -28,7 +32,7 @@ def logits(framework, path):
 
 @pytest.mark.parametrize("framework", ["pt", "tf"])
 @pytest.mark.parametrize("format", [*WRITTEN, "bin", "tf1"])
-def test_a_model_loads_from_every_format(tmp_path, framework, format):
+def test_a_model_loads_from_every_format(tmp_path: Path, framework: str, format: str) -> None:
     if format in WRITTEN:
         convert(GOLDEN / "masked_lm", tmp_path / "out", format, max_shard_size=None if format == "keras" else "50KB")
         path = tmp_path / "out"
@@ -41,7 +45,7 @@ def test_a_model_loads_from_every_format(tmp_path, framework, format):
 
 
 @pytest.mark.parametrize("framework", ["pt", "tf"])
-def test_a_bare_model_finds_its_pooler_beside_the_pretraining_head(tmp_path, framework):
+def test_a_bare_model_finds_its_pooler_beside_the_pretraining_head(tmp_path: Path, framework: str) -> None:
     module = pytest.importorskip(f"rembert.{framework}")
     convert(GOLDEN / "tf1_pretraining", tmp_path / "pt", "pt")
     name = "RemBertModel" if framework == "pt" else "TFRemBertModel"

@@ -9,7 +9,7 @@ import pytest
 
 from rembert.common.config import ACTIVATIONS
 from tests.frameworks import PT, TF, Arrays, difference, flat, needs_pt, needs_tf, scale_of_gradient
-from tests.parity.cases import CASES, WITH_LOSS, Case, as_dtype, build_both, by_case
+from tests.parity.cases import CASES, WITH_LOSS, Case, as_dtype, build_both, by_case, shared
 
 pytestmark = [needs_pt, needs_tf]
 
@@ -34,11 +34,15 @@ def check_gradients(models: tuple[Any, Any], inputs: Arrays, tolerance: float) -
         assert np.abs(pt[name] - tf[name]).max() <= tolerance * scale, name
 
 
+def _models(case: Case, dtype: str) -> tuple[Any, Any]:
+    return shared(PT, case, dtype), shared(TF, case, dtype)
+
+
 @by_case()
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_outputs(case: Case, dtype: str) -> None:
     config = case.config()
-    models, inputs = build_both(case, config, dtype), as_dtype(case.inputs(config), dtype)
+    models, inputs = _models(case, dtype), as_dtype(case.inputs(config), dtype)
     check_outputs(models, inputs, TOLERANCES[dtype], output_attentions=True, output_hidden_states=True)
     check_outputs(models, inputs, TOLERANCES[dtype])
 
@@ -48,7 +52,7 @@ def test_outputs(case: Case, dtype: str) -> None:
 def test_gradients(case: Case, dtype: str) -> None:
     config = case.config()
     inputs = as_dtype(case.inputs(config), dtype)
-    check_gradients(build_both(case, config, dtype), inputs, TOLERANCES[dtype])
+    check_gradients(_models(case, dtype), inputs, TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tests.frameworks import Arrays, Framework, difference, flat, on_both
-from tests.parity.cases import CASES, Case, build, by_case
+from tests.parity.cases import CASES, Case, build, by_case, shared
 
 TOLERANCE = 1e-12
-LANGUAGE_MODELS = [case for case in CASES if case.head in ("masked-lm", "causal-lm")]
-MASKED = next(case for case in CASES if case.name == "masked_lm")
+LANGUAGE_MODELS = [case for case in CASES if case.name in ("masked_lm", "causal_lm")]
+MASKED, CAUSAL = LANGUAGE_MODELS
 
 
 def _in_pieces(framework: Framework, patch: pytest.MonkeyPatch, rows: int) -> None:
@@ -28,6 +28,13 @@ def _in_pieces(framework: Framework, patch: pytest.MonkeyPatch, rows: int) -> No
         module._in_graph.cache_clear()  # a graph keeps the sizes it was traced with
 
 
+def _model(framework: Framework, case: Case) -> Any:
+    """One that the test may train: in PyTorch that is a state of the model."""
+    if framework.name == "pt":
+        return build(framework, case, case.config(num_hidden_layers=1))
+    return shared(framework, case, num_hidden_layers=1)
+
+
 def _training(framework: Framework, model: Any) -> dict[str, bool]:
     if framework.name == "pt":
         model.train()
@@ -40,14 +47,16 @@ def _without(arrays: Arrays, *names: str) -> Arrays:
 
 
 @on_both
-@by_case(LANGUAGE_MODELS)
-@pytest.mark.parametrize(("rows", "trained"), [(1, True), (4, True), (1000, True), (4, False)])
-def test_the_loss_and_its_gradients(
+@pytest.mark.parametrize(
+    ("case", "rows", "trained"),
+    [(MASKED, 1, True), (MASKED, 4, True), (MASKED, 1000, True), (MASKED, 4, False), (CAUSAL, 4, True)],
+    ids=["a row", "rows", "all rows", "evaluation", "causal"],
+)
+def test_loss_and_its_gradients(
     framework: Framework, case: Case, rows: int, trained: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _in_pieces(framework, monkeypatch, rows)
-    config = case.config()
-    model, inputs = build(framework, case, config), case.inputs(config)
+    model, inputs = _model(framework, case), case.inputs(case.config())
     mode = _training(framework, model) if trained else {}
     with_logits = framework.call(model, **inputs, **mode, return_logits=True)
     without = framework.call(model, **inputs, **mode, return_logits=False)
@@ -62,8 +71,7 @@ def test_the_loss_and_its_gradients(
 @on_both
 @by_case(LANGUAGE_MODELS)
 def test_logits_are_left_out_in_training_only(framework: Framework, case: Case) -> None:
-    config = case.config()
-    model, inputs = build(framework, case, config), case.inputs(config)
+    model, inputs = _model(framework, case), case.inputs(case.config())
     unlabelled = _without(inputs, "labels")
     assert "logits" in framework.call(model, **inputs)
     assert "logits" not in framework.call(model, **inputs, return_logits=False)
@@ -78,8 +86,7 @@ def test_logits_are_left_out_in_training_only(framework: Framework, case: Case) 
 @on_both
 @by_case(LANGUAGE_MODELS)
 def test_no_label_that_counts(framework: Framework, case: Case) -> None:
-    config = case.config()
-    model, inputs = build(framework, case, config), case.inputs(config)
+    model, inputs = _model(framework, case), case.inputs(case.config())
     inputs["labels"][:] = -100
     mode = _training(framework, model)
     assert float(framework.call(model, **inputs, **mode).loss) == 0
@@ -90,8 +97,7 @@ def test_no_label_that_counts(framework: Framework, case: Case) -> None:
 @on_both
 @by_case(LANGUAGE_MODELS)
 def test_logits_at_chosen_positions(framework: Framework, case: Case) -> None:
-    config = case.config()
-    model, inputs = build(framework, case, config), _without(case.inputs(config), "labels")
+    model, inputs = _model(framework, case), _without(case.inputs(case.config()), "labels")
     rows = np.arange(3)[:, None]
     at = np.array([[6, 0], [1, 1], [3, 5]])
     whole = flat(framework, framework.call(model, **inputs))
@@ -156,9 +162,8 @@ def test_half_precision(framework: Framework, dtype: str, monkeypatch: pytest.Mo
             actual = framework.gradients(exact, **inputs)
         exact.zero_grad()
     else:
-        mixed = build(framework, MASKED, config, dtype="float32")
         policy = framework.build(config, MASKED.head, dtype=f"mixed_{dtype}")
-        framework.set_weights(policy, framework.weights(mixed))
+        framework.set_weights(policy, framework.weights(exact))
         loss = framework.call(policy, **inputs, training=True).loss
         actual = framework.gradients(policy, **inputs, training=True)
     assert str(loss.dtype).endswith("float32") or "float32" in str(loss.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -11,36 +10,37 @@ import pytest
 
 from rembert.common.errors import InputError
 from tests.frameworks import Arrays, Framework, difference, flat, on_both
-from tests.parity.cases import CASES, CHOICES, WITH_LOSS, Case, build, by_case
+from tests.parity.cases import CASES, CHOICES, FORWARDS, Case, by_case, shared
 
 # float64; the same numbers are added in another order.
 TOLERANCE = 1e-12
 LENGTH = 7
-MASKS = {
-    "right": np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0]]),
-    "left": np.array([[1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1]]),
-    "holes": np.array([[0, 1, 0, 1, 1, 0, 1], [1, 0, 1, 1, 0, 0, 1], [0, 0, 1, 0, 0, 1, 0]]),
-    "a row of nothing": np.array([[0, 0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0]]),
-    "nothing": np.zeros((3, 7), np.int64),
-}
+RIGHT = np.array([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0]])
+LEFT = np.array([[1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1]])
+HOLES = np.array([[0, 1, 0, 1, 1, 0, 1], [1, 0, 1, 1, 0, 0, 1], [0, 0, 1, 0, 0, 1, 0]])
+NOTHING = np.zeros((3, 7), np.int64)
+MASKS = {"mixed": np.concatenate([RIGHT, LEFT, HOLES, NOTHING[:2]]), "nothing": NOTHING}
 by_mask = pytest.mark.parametrize("mask", MASKS)
 # A decoder with cross-attention computes every position, and takes no packed inputs.
-PACKABLE = [case for case in CASES if not case.settings.get("add_cross_attention")]
+PACKABLE = [case for case in FORWARDS if not case.settings.get("add_cross_attention")]
 
 
-@cache
 def _model(framework: Framework, case: Case, implementation: str = "auto") -> Any:
-    return build(framework, case, case.config(attn_implementation=implementation))
+    return (
+        shared(framework, case)
+        if implementation == "auto"
+        else shared(framework, case, attn_implementation=implementation)
+    )
 
 
 def _call(framework: Framework, case: Case, inputs: Arrays, implementation: str = "auto", **flags: Any) -> Arrays:
     return flat(framework, framework.call(_model(framework, case, implementation), **inputs, **flags))
 
 
-def _inputs(case: Case, mask: str) -> Arrays:
-    inputs = case.inputs(case.config(), length=LENGTH)
+def _inputs(case: Case, mask: np.ndarray) -> Arrays:
+    inputs = case.inputs(case.config(), batch=len(mask), length=LENGTH)
     shape = inputs["attention_mask"].shape
-    inputs["attention_mask"] = np.broadcast_to(MASKS[mask][:, None] if len(shape) == 3 else MASKS[mask], shape).copy()
+    inputs["attention_mask"] = np.broadcast_to(mask[:, None] if len(shape) == 3 else mask, shape).copy()
     return inputs
 
 
@@ -49,10 +49,10 @@ def _unlabelled(inputs: Arrays) -> Arrays:
 
 
 @on_both
-@by_case(CASES)
+@by_case(FORWARDS)
 @by_mask
 def test_every_implementation_gives_the_same(framework: Framework, case: Case, mask: str) -> None:
-    inputs, flags = _inputs(case, mask), {"output_hidden_states": True}
+    inputs, flags = _inputs(case, MASKS[mask]), {"output_hidden_states": True}
     if case.settings.get("is_decoder") and case.head != "masked-lm":
         flags["use_cache"] = False  # a call that returns a cache computes every position
     wanted = _call(framework, case, inputs, "eager", **flags)
@@ -66,10 +66,10 @@ def test_every_implementation_gives_the_same(framework: Framework, case: Case, m
 
 
 @on_both
-@by_case(WITH_LOSS)
+@by_case([case for case in FORWARDS if case.head != "model"])
 @by_mask
 def test_every_implementation_gives_the_same_gradients(framework: Framework, case: Case, mask: str) -> None:
-    inputs = _inputs(case, mask)
+    inputs = _inputs(case, MASKS[mask])
     if case.settings.get("is_decoder"):
         inputs["use_cache"] = False
     wanted, other = (framework.gradients(_model(framework, case, each), **inputs) for each in ("eager", "auto"))
@@ -85,7 +85,7 @@ def test_every_implementation_gives_the_same_gradients(framework: Framework, cas
     "flags", [{}, {"use_cache": False}, {"output_attentions": True}], ids=["as it comes", "no cache", "attentions"]
 )
 def test_padding_comes_back_as_zeros(framework: Framework, case: Case, mask: str, flags: dict[str, bool]) -> None:
-    inputs = _inputs(case, mask)
+    inputs = _inputs(case, MASKS[mask])
     outputs = _call(framework, case, inputs, output_hidden_states=True, **flags)
     padding = inputs["attention_mask"] == 0
     states = [array for name, array in outputs.items() if name.startswith(("last_hidden", "hidden_states"))]
@@ -99,7 +99,7 @@ def test_padding_comes_back_as_zeros(framework: Framework, case: Case, mask: str
 @by_mask
 def test_the_first_real_token_is_pooled(framework: Framework, mask: str) -> None:
     case = CASES[0]
-    inputs = _inputs(case, mask)
+    inputs = _inputs(case, MASKS[mask])
     outputs = _call(framework, case, inputs)
     weights = framework.weights(_model(framework, case))
     first = np.array([next((place for place in range(LENGTH) if row[place]), 0) for row in inputs["attention_mask"]])
@@ -112,7 +112,7 @@ def test_the_first_real_token_is_pooled(framework: Framework, mask: str) -> None
 def test_a_continued_call_with_padding(framework: Framework) -> None:
     """With a cache, padding among the new tokens comes back as zeros too, and the first real new token is pooled."""
     case = next(case for case in CASES if case.name == "decoder")
-    inputs = _inputs(case, "left")
+    inputs = _inputs(case, LEFT)
     whole = _call(framework, case, inputs)
     first = {name: array[:, :3] for name, array in inputs.items()}
     outputs = framework.call(_model(framework, case), **first)
@@ -141,7 +141,7 @@ def _packed(case: Case, inputs: Arrays) -> Arrays:
 @by_case(PACKABLE)
 @pytest.mark.parametrize("implementation", ["auto", "eager"])
 def test_packed_inputs(framework: Framework, case: Case, implementation: str) -> None:
-    inputs = _inputs(case, "right")
+    inputs = _inputs(case, RIGHT)
     for name in ("start_positions", "end_positions"):
         if name in inputs:
             inputs[name] = np.array([6, 1, 0])
@@ -157,7 +157,7 @@ def test_packed_inputs(framework: Framework, case: Case, implementation: str) ->
 @on_both
 @by_case([case for case in PACKABLE if case.head == "sequence-classification"])
 def test_gradients_of_packed_inputs(framework: Framework, case: Case) -> None:
-    inputs, model = _inputs(case, "right"), _model(framework, case)
+    inputs, model = _inputs(case, RIGHT), _model(framework, case)
     wanted = framework.gradients(model, **inputs)
     packed = framework.gradients(model, **_packed(case, inputs), max_seqlen=LENGTH)
     scale = max(np.abs(gradient).max() for gradient in wanted.values())
@@ -168,7 +168,7 @@ def test_gradients_of_packed_inputs(framework: Framework, case: Case) -> None:
 @on_both
 def test_packed_embeddings_and_positions(framework: Framework) -> None:
     case = CASES[0]
-    inputs = _packed(case, _inputs(case, "right"))
+    inputs = _packed(case, _inputs(case, RIGHT))
     wanted = _call(framework, case, inputs)["last_hidden_state"]
     table = framework.weights(_model(framework, case))["rembert.embeddings.word_embeddings.weight"]
     spelled = {**inputs, "inputs_embeds": table[inputs["input_ids"]]}
@@ -183,7 +183,7 @@ def test_packed_embeddings_and_positions(framework: Framework) -> None:
 @on_both
 def test_packed_choices_without_labels(framework: Framework) -> None:
     case = next(case for case in CASES if case.head == "multiple-choice")
-    inputs = _unlabelled(_inputs(case, "right"))
+    inputs = _unlabelled(_inputs(case, RIGHT))
     wanted = _call(framework, case, inputs)["logits"]
     packed = _call(framework, case, _packed(case, inputs), num_choices=CHOICES)["logits"]
     assert difference(packed, wanted) <= TOLERANCE
@@ -192,7 +192,7 @@ def test_packed_choices_without_labels(framework: Framework) -> None:
 @on_both
 @pytest.mark.parametrize("kind", [np.uint8, np.int16])
 def test_boundaries_of_narrow_integers(framework: Framework, kind: type) -> None:
-    inputs = _packed(CASES[0], _unlabelled(_inputs(CASES[0], "right")))
+    inputs = _packed(CASES[0], _unlabelled(_inputs(CASES[0], RIGHT)))
     wanted = _call(framework, CASES[0], inputs)
     actual = _call(framework, CASES[0], {**inputs, "cu_seqlens": inputs["cu_seqlens"].astype(kind)})
     for name, array in wanted.items():

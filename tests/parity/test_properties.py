@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -13,20 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.frameworks import Arrays, Framework, difference, flat, on_both, random_weights
-from tests.parity.cases import CASES, DECODERS, KINDS, WITH_LOSS, Case, as_dtype, build, by_case
+from tests.parity.cases import CASES, DECODERS, FORWARDS, KINDS, WITH_LOSS, Case, as_dtype, by_case, shared
 
 # float64; the same numbers are added in another order.
 TOLERANCE = 1e-12
 few = settings(max_examples=4)
 
 
-@cache
-def _model(framework: Framework, case: Case) -> Any:
-    return build(framework, case, case.config())
-
-
 def _call(framework: Framework, case: Case, inputs: Arrays, **flags: Any) -> Arrays:
-    return flat(framework, framework.call(_model(framework, case), **inputs, **flags))
+    return flat(framework, framework.call(shared(framework, case), **inputs, **flags))
 
 
 def _widened(case: Case, inputs: Arrays, columns: int, at_start: bool = False) -> Arrays:
@@ -45,7 +39,7 @@ def _widened(case: Case, inputs: Arrays, columns: int, at_start: bool = False) -
 
 
 @on_both
-@by_case()
+@by_case(FORWARDS)
 def test_padding_never_changes_a_real_token(framework: Framework, case: Case) -> None:
     inputs = case.inputs(case.config(), length=6)
     for name in ("start_positions", "end_positions"):
@@ -64,7 +58,7 @@ def test_padding_never_changes_a_real_token(framework: Framework, case: Case) ->
 
 
 @on_both
-@by_case([case for case in CASES if case.head not in ("multiple-choice", "question-answering")])
+@by_case([case for case in FORWARDS if case.head not in ("multiple-choice", "question-answering")])
 def test_padding_on_the_left(framework: Framework, case: Case) -> None:
     inputs = case.inputs(case.config(), batch=1, length=6)
     short = _call(framework, case, inputs)
@@ -106,7 +100,7 @@ def test_a_mask_of_pairs_can_say_what_a_mask_of_tokens_says(framework: Framework
 
 
 @on_both
-@by_case()
+@by_case(FORWARDS)
 def test_what_left_out_arguments_mean(framework: Framework, case: Case) -> None:
     inputs = case.inputs(case.config())
     shape = inputs["input_ids"].shape
@@ -122,7 +116,7 @@ def test_what_left_out_arguments_mean(framework: Framework, case: Case) -> None:
 
 
 @on_both
-@by_case()
+@by_case(FORWARDS)
 def test_indices_reach_their_tables(framework: Framework, case: Case) -> None:
     """Every index moved by one, and every table turned by one row: the same numbers."""
     config = case.config()
@@ -130,7 +124,7 @@ def test_indices_reach_their_tables(framework: Framework, case: Case) -> None:
     shape = inputs["input_ids"].shape
     inputs["position_ids"] = np.random.default_rng(0).integers(0, 18, shape)
     tables = ("word_embeddings", "token_type_embeddings", "position_embeddings")
-    plain, turned = _model(framework, case), framework.build(config, case.head, dtype="float64")
+    plain, turned = shared(framework, case), framework.build(config, case.head, dtype="float64")
     weights = framework.weights(plain)
     for table in tables:
         name = f"rembert.embeddings.{table}.weight"
@@ -145,10 +139,10 @@ def test_indices_reach_their_tables(framework: Framework, case: Case) -> None:
 
 
 @on_both
-@by_case()
+@by_case(FORWARDS)
 def test_embeddings_as_input(framework: Framework, case: Case) -> None:
     inputs = case.inputs(case.config())
-    table = framework.weights(_model(framework, case))["rembert.embeddings.word_embeddings.weight"]
+    table = framework.weights(shared(framework, case))["rembert.embeddings.word_embeddings.weight"]
     by_id = _call(framework, case, inputs)
     looked_up = table[inputs.pop("input_ids")]
     by_vector = _call(framework, case, {**inputs, "inputs_embeds": looked_up})
@@ -195,7 +189,7 @@ def test_the_cache_changes_nothing(framework: Framework, case: Case, cuts: list[
         piece["encoder_attention_mask"] = inputs.get("encoder_attention_mask")
         if "encoder_hidden_states" not in inputs:
             piece = {name: array for name, array in piece.items() if not name.startswith("encoder_")}
-        outputs = framework.call(_model(framework, case), **piece, past_key_values=cache, use_cache=True)
+        outputs = framework.call(shared(framework, case), **piece, past_key_values=cache, use_cache=True)
         cache, seen = outputs.past_key_values, cut
         parts.append(flat(framework, outputs))
     name = "last_hidden_state" if case.head == "model" else "logits"
@@ -209,7 +203,7 @@ def test_the_cache_changes_nothing(framework: Framework, case: Case, cuts: list[
 def test_a_cache_is_returned_where_it_is_asked_for(framework: Framework) -> None:
     case = next(case for case in DECODERS if case.name == "causal_lm_cross")
     inputs = case.inputs(case.config())
-    model = _model(framework, case)
+    model = shared(framework, case)
     cache = framework.call(model, **inputs).past_key_values
     assert [len(layer) for layer in cache] == [4, 4]
     assert {tuple(part.shape) for layer in cache for part in layer} == {(3, 3, 7, 4), (3, 3, 4, 4)}
@@ -225,7 +219,7 @@ def test_a_cache_is_returned_where_it_is_asked_for(framework: Framework) -> None
 @on_both
 def test_a_cache_is_not_changed_by_the_call_that_takes_it(framework: Framework) -> None:
     case = next(case for case in DECODERS if case.name == "causal_lm")
-    ids, model = case.inputs(case.config())["input_ids"], _model(framework, case)
+    ids, model = case.inputs(case.config())["input_ids"], shared(framework, case)
     cache = framework.call(model, input_ids=ids[:, :3]).past_key_values
     before = framework.array(cache)
     framework.call(model, input_ids=ids[:, 3:], past_key_values=cache)
@@ -236,14 +230,14 @@ def test_a_cache_is_not_changed_by_the_call_that_takes_it(framework: Framework) 
 @on_both
 def test_an_encoder_returns_no_cache(framework: Framework) -> None:
     case = CASES[0]
-    outputs = framework.call(_model(framework, case), **case.inputs(case.config()), use_cache=True)
+    outputs = framework.call(shared(framework, case), **case.inputs(case.config()), use_cache=True)
     assert "past_key_values" not in outputs
 
 
 @on_both
 def test_one_token_raises_no_warning(framework: Framework) -> None:
     case = next(case for case in DECODERS if case.name == "causal_lm")
-    model = _model(framework, case)
+    model = shared(framework, case)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         framework.call(model, input_ids=np.array([[5]]))
@@ -279,7 +273,7 @@ def test_gradients_where_there_is_nothing_to_look_at(framework: Framework, name:
             inputs[mask][:] = 0
     if case.head == "causal-lm":
         inputs["attention_mask"][:, 3:] = 1  # else no label would count; the queries before see nothing
-    model = _model(framework, case)
+    model = shared(framework, case)
     fused = framework.gradients(model, **inputs)
     explicit = framework.gradients(model, **inputs, output_attentions=True)
     scale = max(np.abs(gradient).max() for gradient in explicit.values())
@@ -314,7 +308,7 @@ def test_no_label_that_counts_is_a_loss_of_zero(framework: Framework, case: Case
     inputs = case.inputs(case.config())
     inputs["labels"][:] = -100
     assert _call(framework, case, inputs)["loss"] == 0
-    gradients = framework.gradients(_model(framework, case), **inputs)
+    gradients = framework.gradients(shared(framework, case), **inputs)
     assert all((gradient == 0).all() for gradient in gradients.values())
 
 

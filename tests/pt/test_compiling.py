@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ torch = pytest.importorskip("torch")
 from tests.frameworks import PT, flat  # noqa: E402
 from tests.parity.cases import CASES, Case, as_dtype, build, by_case  # noqa: E402
 
-# None is the batch's size, nor the first the number of choices or labels: sizes that are the same at first are taken
+# None is a batch's size, nor the first the number of choices or labels: sizes that are the same at first are taken
 # for one.
 LENGTHS = (7, 3, 5, 4, 11, 16, 9, 2, 18, 13)
 QUICK = ("one_label_each", "causal_lm")
+QUICK_TO_EXPORT = (*QUICK, "multiple_choice")
 
 
 def _inputs(case: Case, length: int, batch: int = 6) -> dict[str, Any]:
@@ -33,17 +35,19 @@ def _same(case: Case, model: Any, other: Any, inputs: dict[str, Any]) -> None:
         assert np.abs(found[name] - array).max(initial=0) <= 1e-5 * scale, (name, inputs["input_ids"].shape)
 
 
-def _graphs_for_ten_lengths(case: Case, positions: int | None = None, **settings: Any) -> int:
+def _graphs_for_ten_lengths(
+    case: Case, positions: int | None = None, batches: tuple[int, ...] = (6,), **settings: Any
+) -> int:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     model = build(PT, case, case.config(num_hidden_layers=1), dtype="float32")
     # What is compiled, and not the code made of it, is at stake: this backend runs the graph as it is.
     compiled = torch.compile(model, fullgraph=True, backend="eager", **settings)
-    for length in LENGTHS:
-        inputs = _inputs(case, length)
+    for batch, length in zip(itertools.cycle(batches), LENGTHS, strict=False):
+        inputs = _inputs(case, length, batch)
         if positions is not None:
             del inputs["labels"]
-            inputs["logits_at"] = np.arange(6 * positions).reshape(6, positions) % length
+            inputs["logits_at"] = np.arange(batch * positions).reshape(batch, positions) % length
         _same(case, model, compiled, inputs)
     assert not torch._dynamo.utils.counters["graph_break"]
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
@@ -51,7 +55,7 @@ def _graphs_for_ten_lengths(case: Case, positions: int | None = None, **settings
 
 @by_case([case for case in CASES if case.name in QUICK])
 def test_one_graph_for_ten_lengths(case: Case) -> None:
-    assert _graphs_for_ten_lengths(case, dynamic=True) == 1
+    assert _graphs_for_ten_lengths(case, batches=(6, 8, 10), dynamic=True) == 1
 
 
 @by_case([case for case in CASES if case.name in QUICK])
@@ -67,7 +71,7 @@ def test_one_graph_for_chosen_positions() -> None:
 @pytest.mark.slow
 @by_case([case for case in CASES if case.name not in QUICK])
 def test_one_graph_for_ten_lengths_of_any_head(case: Case) -> None:
-    assert _graphs_for_ten_lengths(case, dynamic=True) == 1
+    assert _graphs_for_ten_lengths(case, batches=(6, 8, 10), dynamic=True) == 1
     assert _graphs_for_ten_lengths(case) == 2
 
 
@@ -104,12 +108,12 @@ def _exported(case: Case) -> None:
         _same(case, model, program.module(), other)
 
 
-@by_case([case for case in CASES if case.name in QUICK])
+@by_case([case for case in CASES if case.name in QUICK_TO_EXPORT])
 def test_exported_with_open_axes(case: Case) -> None:
     _exported(case)
 
 
 @pytest.mark.slow
-@by_case([case for case in CASES if case.name not in QUICK])
+@by_case([case for case in CASES if case.name not in QUICK_TO_EXPORT])
 def test_exported_with_open_axes_of_any_head(case: Case) -> None:
     _exported(case)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from rembert.common.errors import InputError  # noqa: E402
-from tests.frameworks import GOLDEN, PT, flat  # noqa: E402
-from tests.parity.cases import CASES, Case, build, by_case  # noqa: E402
+from tests.frameworks import GOLDEN, PT  # noqa: E402
+from tests.parity.cases import CASES, build  # noqa: E402
 
 
 def test_meta_models_can_be_filled() -> None:
@@ -57,25 +56,6 @@ def test_an_optimiser_changes_memory_and_not_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").read_bytes() == before
     model.save_pretrained(tmp_path)
     assert (PT.weights(PT.load(tmp_path, case.head))["classifier.weight"] != first).any()
-
-
-@by_case()
-def test_autocast(case: Case) -> None:
-    config = case.config(num_hidden_layers=1)
-    model, inputs = build(PT, case, config, dtype="float32"), case.inputs(config)
-    inputs = {name: array.astype(np.float32) if array.dtype == float else array for name, array in inputs.items()}
-    inputs["attention_mask"][-1] = 0
-    wanted = flat(PT, PT.call(model, **inputs))
-    with torch.autocast("cpu", torch.bfloat16):
-        outputs = flat(PT, PT.call(model, **inputs))
-        probabilities = PT.call(model, **inputs, output_attentions=True).attentions
-    assert all(part.dtype == torch.bfloat16 for part in probabilities)
-    for name, array in outputs.items():
-        assert np.isfinite(array).all()
-        # bfloat16 has 8 bits: three decimal digits at best, a few roundings deep.
-        assert np.abs(array - wanted[name]).max() <= 0.1 * max(1.0, np.abs(wanted[name]).max()), name
-    if "loss" in outputs:
-        assert outputs["loss"].dtype == np.float32
 
 
 def test_a_given_state_is_saved(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,37 @@ def data(name: str, directory: Path) -> Path:
     return path
 
 
-def opened(name: str, directory: Path, framework: Framework) -> tuple[Task, list[Any], Any]:
-    options = {"stride": 8, "max_question_length": 12} if name == "question-answering" else {}
-    task = get_task(name, TOKENIZER(), max_length=40, **options)
-    examples = list(task.read(data(name, directory)))
-    task.prepare(examples)
-    settings = config(**task.config_overrides())
-    model = framework.build(settings, name)
-    framework.set_weights(model, random_weights(settings, name, dtype="float32"))
-    return task, examples, model
+Opened = tuple[Task, list[Any], Any]  # a task, its examples, and a model that no test may change
+Open = Callable[[str, Framework], Opened]
+Predict = Callable[[str, Framework], list[tuple[Any, Any]]]
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Open:
+    @cache
+    def open_once(name: str, framework: Framework) -> Opened:
+        options = {"stride": 8, "max_question_length": 12} if name == "question-answering" else {}
+        task = get_task(name, TOKENIZER(), max_length=40, **options)
+        examples = list(task.read(data(name, tmp_path_factory.mktemp("data"))))
+        task.prepare(examples)
+        settings = config(**task.config_overrides())
+        model = framework.build(settings, name)
+        framework.set_weights(model, random_weights(settings, name, dtype="float32"))
+        return task, examples, model
+
+    return open_once
+
+
+@pytest.fixture(scope="module")
+def predicted(opened: Open) -> Predict:
+    """The examples with their outputs, in batches of the default size."""
+
+    @cache
+    def predict_once(name: str, framework: Framework) -> list[tuple[Any, Any]]:
+        task, examples, model = opened(name, framework)
+        return list(predict_outputs(task, model, examples))
+
+    return predict_once
 
 
 def numbers(value: Any) -> Iterator[float]:
@@ -78,13 +101,13 @@ def numbers(value: Any) -> Iterator[float]:
 
 @on_both
 @pytest.mark.parametrize("name", TASKS)
-def test_batches_change_nothing(framework: Framework, name: str, tmp_path: Path) -> None:
-    task, examples, model = opened(name, tmp_path, framework)
+def test_batches_change_nothing(framework: Framework, name: str, opened: Open, predicted: Predict) -> None:
+    task, examples, model = opened(name, framework)
     with task_runner(task, model) as run:
         one = list(predict(task, model, examples, batch_size=1, run=run))
         many = list(predict(task, model, iter(examples), batch_size=5, max_tokens=100, run=run))
         scores = evaluate(task, model, examples, batch_size=2, run=run)
-        pairs = list(predict_outputs(task, model, examples, batch_size=3, run=run))
+    pairs = predicted(name, framework)
     assert len(one) == len(examples)
     assert json.loads(json.dumps(many, allow_nan=False)) == many
     # Answers may come in another order where two are equally likely; the numbers are those of float32.
@@ -96,11 +119,10 @@ def test_batches_change_nothing(framework: Framework, name: str, tmp_path: Path)
 @needs_pt
 @needs_tf
 @pytest.mark.parametrize("name", TASKS)
-def test_both_frameworks_predict_and_score_the_same(name: str, tmp_path: Path) -> None:
+def test_both_frameworks_predict_and_score_the_same(name: str, opened: Open, predicted: Predict) -> None:
     found = []
     for framework in (PT, TF):
-        task, examples, model = opened(name, tmp_path, framework)
-        pairs = list(predict_outputs(task, model, examples))
+        task, pairs = opened(name, framework)[0], predicted(name, framework)
         found.append(([task.decode(*pair) for pair in pairs], task.score_pairs(pairs)))
     (one, scores), (other, others) = found
     np.testing.assert_allclose(list(numbers(one)), list(numbers(other)), rtol=2e-4, atol=2e-5)
@@ -109,8 +131,8 @@ def test_both_frameworks_predict_and_score_the_same(name: str, tmp_path: Path) -
 
 @on_both
 @pytest.mark.parametrize("name", ["masked-lm", "causal-lm"])
-def test_pieces_get_the_log_probability_that_the_logits_give(framework: Framework, name: str, tmp_path: Path) -> None:
-    task, examples, model = opened(name, tmp_path, framework)
+def test_pieces_get_the_log_probability_that_the_logits_give(framework: Framework, name: str, opened: Open) -> None:
+    task, examples, model = opened(name, framework)
     features = [feature for example in examples for feature in task.features(example)]
     batch = task.collate(features)
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
@@ -134,8 +156,10 @@ def test_pieces_get_the_log_probability_that_the_logits_give(framework: Framewor
 
 
 @on_both
-def test_pseudo_perplexity_is_that_of_every_piece_masked_alone(framework: Framework, tmp_path: Path) -> None:
-    _, _, model = opened("masked-lm", tmp_path, framework)
+def test_pseudo_perplexity_is_that_of_every_piece_masked_alone(
+    framework: Framework, opened: Open, tmp_path: Path
+) -> None:
+    _, _, model = opened("masked-lm", framework)
     text = "Feri inaondoka."
     (tmp_path / "b.txt").write_text(text)
     task = get_task("masked-lm", TOKENIZER(), max_length=40, every_piece=True)
@@ -151,8 +175,8 @@ def test_pseudo_perplexity_is_that_of_every_piece_masked_alone(framework: Framew
 
 
 @on_both
-def test_masks_are_filled_with_the_likeliest_pieces(framework: Framework, tmp_path: Path) -> None:
-    _, _, model = opened("masked-lm", tmp_path, framework)
+def test_masks_are_filled_with_the_likeliest_pieces(framework: Framework, opened: Open) -> None:
+    _, _, model = opened("masked-lm", framework)
     text = "Die [MASK] fährt um [MASK]."
     ids = np.array([TOKENIZER()(text)["input_ids"]])
     logits = framework.array(framework.call(model, input_ids=ids).logits)[0].astype(np.float64)

@@ -51,11 +51,11 @@ def test_every_example_once(pair: bool) -> None:
 
 def test_xla_on_a_few_shapes() -> None:
     models = [build(TF, TOKENS, TOKENS.config(num_hidden_layers=1, classifier_dropout_prob=0.0)) for _ in range(2)]
-    data = bucket_by_length(_dataset(_examples()), lengths=(4, 8, 12), batch_size=2, drop_remainder=True)
-    for model, jit in zip(models, (True, False), strict=True):
-        model.compile(keras.optimizers.SGD(0.125), jit_compile=jit)
+    data = bucket_by_length(_dataset(_examples()), lengths=(4, 12), batch_size=2, drop_remainder=True)
+    for model, way in zip(models, ({"jit_compile": True}, {"run_eagerly": True}), strict=True):
+        model.compile(keras.optimizers.SGD(0.125), **way)
         model.fit(data, epochs=2, verbose=0)
-    assert {tuple(batch["input_ids"].shape) for batch in data} == {(2, 4), (2, 8), (2, 12)}
+    assert {tuple(batch["input_ids"].shape) for batch in data} == {(2, 4), (2, 12)}
     weights = TF.weights(models[1])
     for name, array in TF.weights(models[0]).items():
         assert difference(array, weights[name]) <= 1e-10, name

@@ -8,7 +8,8 @@ import pytest
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
 
-from rembert.tf.linear_cross_entropy import is_plain_linear  # noqa: E402
+from rembert.tf import linear_cross_entropy as module  # noqa: E402
+from rembert.tf.linear_cross_entropy import is_plain_linear, linear_cross_entropy  # noqa: E402
 from tests.frameworks import TF, difference  # noqa: E402
 from tests.parity.cases import CASES, build  # noqa: E402
 
@@ -45,6 +46,25 @@ def test_in_a_graph(xla: bool) -> None:
             if exact is not None:
                 exact = tf.convert_to_tensor(exact).numpy()
                 assert np.abs(actual.numpy() - exact).max() <= 1e-12 * max(np.abs(exact).max(), 1e-3)
+
+
+def test_tape_takes_no_gradient_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would keep every intermediate number of all logits, which this loss exists to do without."""
+    taken = []
+
+    @tf.custom_gradient
+    def noted(values: tf.Tensor) -> tuple:
+        return tf.raw_ops.Exp(x=values), lambda gradient: taken.append(True) or gradient
+
+    monkeypatch.setattr(tf, "exp", noted)
+    module._in_graph.cache_clear()
+    states, kernel, bias = tf.random.normal((5, 3)), tf.random.normal((3, 7)), tf.zeros(7)
+    with tf.GradientTape() as tape:
+        tape.watch((states, kernel, bias))
+        loss = linear_cross_entropy(states, kernel, bias, tf.constant([0, 1, 2, 3, -100]), True)
+    assert all(gradient is not None for gradient in tape.gradient(loss, (states, kernel, bias)))
+    assert not taken
+    module._in_graph.cache_clear()
 
 
 def test_another_output_layer_is_called() -> None:

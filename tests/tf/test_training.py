@@ -1,4 +1,7 @@
-"""`fit`, `evaluate` and `predict` in both styles, held against loops written by hand with `tf.GradientTape`."""
+"""`fit`, `evaluate` and `predict` in both styles, held against loops written by hand with `tf.GradientTape`.
+
+Tracing a graph takes seconds, and calls the same code. A test runs eagerly where the graph is not its subject.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from tests.parity.cases import CASES, WITH_LOSS, Case, build, by_case  # noqa: E
 TOLERANCE = 1e-10
 RATE = 0.125  # exact in float32, in which Keras holds it
 LABELS = ("labels", "start_positions", "end_positions")
+TRACED = ("one_label_each", "masked_lm", "question_answering")  # one head for each kind of loss
 TRAINED = [case for case in WITH_LOSS if not case.settings.get("add_cross_attention")]
 
 
@@ -34,7 +38,7 @@ def _model(case: Case = CLASSIFIER, **settings: Any) -> Any:
     return build(TF, case, case.config(**{"num_hidden_layers": 1, "classifier_dropout_prob": 0.0, **settings}))
 
 
-def _batches(case: Case = CLASSIFIER, count: int = 3) -> list[Arrays]:
+def _batches(case: Case = CLASSIFIER, count: int = 2) -> list[Arrays]:
     config = case.config(num_hidden_layers=1)
     return [case.inputs(config, seed=seed) for seed in range(count)]
 
@@ -72,9 +76,21 @@ def _same(one: Any, other: Any, tolerance: float = TOLERANCE) -> None:
 
 
 @by_case(TRAINED)
-def test_the_own_loss(case: Case) -> None:
+def test_own_loss(case: Case) -> None:
+    _check_own_loss(case, eager=True)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.name, marks=[] if case.name in TRACED else pytest.mark.slow) for case in TRAINED],
+)
+def test_own_loss_in_a_graph(case: Case) -> None:
+    _check_own_loss(case, eager=False)
+
+
+def _check_own_loss(case: Case, eager: bool) -> None:
     batches, fitted, by_hand = _batches(case), _model(case), _model(case)
-    fitted.compile(_sgd())
+    fitted.compile(_sgd(), run_eagerly=eager)
     history = fitted.fit(_dataset(batches), verbose=0)
     losses = _by_hand(by_hand, batches)
     np.testing.assert_allclose(history.history["loss"], np.mean(losses), rtol=1e-6)  # Keras' mean is float32
@@ -83,17 +99,11 @@ def test_the_own_loss(case: Case) -> None:
     np.testing.assert_allclose(fitted.evaluate(_dataset(batches), verbose=0), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("style", ["dict and None", "arrays", "y", "y by name", "eager", "XLA", "several steps"])
+@pytest.mark.parametrize("style", ["dict and None", "arrays", "y", "y by name"])
 @by_case([CLASSIFIER, _case("question_answering")])
-def test_the_own_loss_by_other_ways(case: Case, style: str) -> None:
+def test_own_loss_with_labels_in_any_place(case: Case, style: str) -> None:
     batches, fitted, by_hand = _batches(case), _model(case), _model(case)
-    options = {
-        "eager": {"run_eagerly": True},
-        "XLA": {"jit_compile": True},
-        "several steps": {"steps_per_execution": 2},
-    }
-    fitted.compile(_sgd(), **options.get(style, {}))
-    assert fitted.jit_compile is (style == "XLA")  # Keras leaves XLA out of a model that says it does not do it
+    fitted.compile(_sgd(), run_eagerly=True)
     split = [
         (
             {name: array for name, array in batch.items() if name not in LABELS},
@@ -109,15 +119,34 @@ def test_the_own_loss_by_other_ways(case: Case, style: str) -> None:
     elif style == "y":
         pairs = [(x, tuple(y.values()) if len(y) > 1 else next(iter(y.values()))) for x, y in split]
         fitted.fit(_dataset(pairs), verbose=0)
-    elif style == "y by name":
-        fitted.fit(_dataset(split), verbose=0)
     else:
-        fitted.fit(_dataset(batches), verbose=0)
+        fitted.fit(_dataset(split), verbose=0)
     _by_hand(by_hand, batches)
     _same(fitted, by_hand)
 
 
-def test_the_own_loss_of_a_language_model_with_xla() -> None:
+XLA, SEVERAL_STEPS = {"jit_compile": True}, {"steps_per_execution": 2}
+
+
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        pytest.param(_case("question_answering"), XLA, id="answers-XLA"),
+        pytest.param(CLASSIFIER, SEVERAL_STEPS, id="classes-several steps"),
+        pytest.param(CLASSIFIER, XLA, id="classes-XLA", marks=pytest.mark.slow),
+        pytest.param(_case("question_answering"), SEVERAL_STEPS, id="answers-several steps", marks=pytest.mark.slow),
+    ],
+)
+def test_own_loss_compiled_in_other_ways(case: Case, options: dict[str, Any]) -> None:
+    batches, fitted, by_hand = _batches(case, 3), _model(case), _model(case)
+    fitted.compile(_sgd(), **options)
+    assert fitted.jit_compile is (options is XLA)  # Keras may leave XLA out of a model
+    fitted.fit(_dataset(batches), verbose=0)
+    _by_hand(by_hand, batches)
+    _same(fitted, by_hand)
+
+
+def test_own_loss_of_a_language_model_with_xla() -> None:
     # The pipeline does not say how many rows there are, as one of buckets does not.
     case = _case("masked_lm")
     batch, fitted, by_hand = _batches(case)[0], _model(case), _model(case)
@@ -127,7 +156,8 @@ def test_the_own_loss_of_a_language_model_with_xla() -> None:
     _same(fitted, by_hand)
 
 
-def test_a_fit_after_one_that_was_refused() -> None:
+def test_fit_succeeds_after_a_refused_one() -> None:
+    # In a graph: what was traced halfway must not stay.
     batches, fitted, by_hand = _batches(), _model(), _model()
     fitted.compile(_sgd())
     with pytest.raises(InputError, match="`labels` must be among the inputs"):
@@ -140,6 +170,7 @@ def test_a_fit_after_one_that_was_refused() -> None:
 def test_predict_leaves_labels_out() -> None:
     for case in TRAINED:
         batches, model = _batches(case), _model(case)
+        model.compile(run_eagerly=True)
         outputs = model.predict(_dataset(batches), verbose=0)
         assert "loss" not in outputs
         without = [{name: array for name, array in batch.items() if name not in LABELS} for batch in batches]
@@ -154,9 +185,9 @@ def _cross_entropy() -> Any:
 
 
 @pytest.mark.parametrize("labels", ["y", "among the inputs"])
-def test_a_loss_and_metrics_given(labels: str) -> None:
+def test_given_loss_and_metrics(labels: str) -> None:
     batches, fitted, by_hand = _batches(), _model(), _model()
-    fitted.compile(_sgd(), loss=_cross_entropy(), metrics=["accuracy"])
+    fitted.compile(_sgd(), loss=_cross_entropy(), metrics=["accuracy"], run_eagerly=labels != "y")
     pairs = [
         ({name: array for name, array in batch.items() if name != "labels"}, batch["labels"]) for batch in batches
     ]
@@ -172,7 +203,7 @@ def test_a_loss_and_metrics_given(labels: str) -> None:
 
 def test_metrics_beside_the_own_loss() -> None:
     batches, model = _batches(), _model()
-    model.compile(_sgd(), metrics=["accuracy"])
+    model.compile(_sgd(), metrics=["accuracy"], run_eagerly=True)
     result = model.evaluate(_dataset(batches), verbose=0, return_dict=True)
     right = [np.asarray(model(batch).logits).argmax(-1) == batch["labels"] for batch in batches]
     assert result["accuracy"] == pytest.approx(np.concatenate(right).mean())
@@ -192,7 +223,7 @@ def test_metrics_beside_the_own_loss_of_a_language_model() -> None:
 
 
 @by_case([_case("masked_lm"), _case("causal_lm")])
-def test_the_own_loss_of_a_language_model_needs_no_logits(case: Case) -> None:
+def test_own_loss_of_a_language_model_needs_no_logits(case: Case) -> None:
     batch, model = _batches(case)[0], _model(case)
     asked = []
     predict_pieces = model.predict_pieces
@@ -204,22 +235,22 @@ def test_the_own_loss_of_a_language_model_needs_no_logits(case: Case) -> None:
 
 
 @pytest.mark.parametrize("loss", [None, "given"])
-def test_a_model_whose_configuration_wants_tuples(loss: str | None) -> None:
+def test_configuration_that_wants_tuples(loss: str | None) -> None:
     batches, fitted, by_hand = _batches(), _model(return_dict=False), _model()
-    fitted.compile(_sgd(), loss=loss and _cross_entropy(), metrics=["accuracy"])
+    fitted.compile(_sgd(), loss=loss and _cross_entropy(), metrics=["accuracy"], run_eagerly=True)
     fitted.fit(_dataset(batches), verbose=0)
     _by_hand(by_hand, batches)
     _same(fitted, by_hand, 1e-6 if loss else TOLERANCE)
     fitted.evaluate(_dataset(batches), verbose=0)
 
 
-def test_a_loss_of_an_answers_two_logits() -> None:
+def test_given_losses_of_an_answers_two_logits() -> None:
     case = _case("question_answering")
     batches, fitted, by_hand = _batches(case), _model(case), _model(case)
     for batch in batches:
         batch["attention_mask"][:] = 1  # Keras' loss knows no padding
         batch.update({name: batch[name].clip(0, 6) for name in LABELS[1:]})
-    fitted.compile(_sgd(), loss=[_cross_entropy(), _cross_entropy()])
+    fitted.compile(_sgd(), loss=[_cross_entropy(), _cross_entropy()], run_eagerly=True)
     fitted.fit(_dataset(batches), verbose=0)
     _by_hand(by_hand, batches, lambda model, x: 2 * model(x, training=True).loss)
     _same(fitted, by_hand, 1e-6)
@@ -228,7 +259,7 @@ def test_a_loss_of_an_answers_two_logits() -> None:
 @pytest.mark.parametrize("kind", ["sample_weight", "class_weight"])
 def test_weights(kind: str) -> None:
     batches, fitted, by_hand = _batches(), _model(), _model()
-    fitted.compile(_sgd(), loss=_cross_entropy())
+    fitted.compile(_sgd(), loss=_cross_entropy(), run_eagerly=True)
     of_class = {0: 0.5, 1: 2.0, 2: 1.0, 3: 3.0, 4: 0.1}
     pairs = [
         ({name: array for name, array in batch.items() if name != "labels"}, batch["labels"]) for batch in batches
@@ -248,7 +279,7 @@ def test_weights(kind: str) -> None:
     _same(fitted, by_hand, 1e-6)
 
 
-def test_what_is_refused() -> None:
+def test_refusals() -> None:
     batches = _batches()
     without = [{name: array for name, array in batch.items() if name != "labels"} for batch in batches]
     model = _model()
@@ -286,7 +317,7 @@ def test_what_is_refused() -> None:
 
 def test_gradient_accumulation() -> None:
     batches, fitted, by_hand = _batches(count=4), _model(), _model()
-    fitted.compile(keras.optimizers.SGD(RATE, gradient_accumulation_steps=2))
+    fitted.compile(keras.optimizers.SGD(RATE, gradient_accumulation_steps=2), run_eagerly=True)
     fitted.fit(_dataset(batches), verbose=0)
     pairs = list(zip(batches[::2], batches[1::2], strict=True))
     _by_hand(by_hand, pairs, lambda model, pair: sum(model(x, training=True).loss for x in pair) / 2)
@@ -320,14 +351,14 @@ class _Stop(keras.callbacks.Callback):
 
 
 def _adam(model: Any) -> Any:
-    model.compile(keras.optimizers.Adam(0.01))
+    model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
     return model
 
 
 @pytest.mark.parametrize(
     "way", ["BackupAndRestore", *(pytest.param(way, marks=pytest.mark.slow) for way in ("ModelCheckpoint", "weights"))]
 )
-def test_training_goes_on_where_it_stopped(way: str, tmp_path: Path) -> None:
+def test_stopped_training_goes_on(way: str, tmp_path: Path) -> None:
     batches, through = _batches(), _adam(_model())
     through.fit(_dataset(batches), epochs=4, verbose=0)
     stopped = _adam(_model())
@@ -354,7 +385,7 @@ def test_training_goes_on_where_it_stopped(way: str, tmp_path: Path) -> None:
 
 def test_early_stopping_and_tensorboard(tmp_path: Path) -> None:
     batches, model = _batches(), _model()
-    model.compile(keras.optimizers.SGD(0.0))  # which never gets better
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)  # which never gets better
     before = TF.weights(model)
     stop = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
     board = keras.callbacks.TensorBoard(tmp_path, histogram_freq=1)
@@ -370,12 +401,14 @@ def test_early_stopping_and_tensorboard(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ gradient checkpointing
 
 
-@pytest.mark.parametrize("graph", [False, True])
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_gradient_checkpointing(graph: bool, dropout: float) -> None:
+@pytest.mark.parametrize(("dropout", "graph"), [(0.0, False), (0.3, False), (0.3, True)])
+def test_gradient_checkpointing(dropout: float, graph: bool) -> None:
     batch = _batches()[0]
     config = CLASSIFIER.config(
-        classifier_dropout_prob=dropout, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
+        num_hidden_layers=1 if graph else 2,
+        classifier_dropout_prob=dropout,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
     )
     results = []
     for checkpointing in (False, True):

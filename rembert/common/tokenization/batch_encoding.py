@@ -94,7 +94,9 @@ class BatchEncoding(dict):
     `batch_index` is the number of a row. Where a method takes `batch_or_…_index`, one number means row 0.
     """
 
-    def __init__(self, data: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), alignment: Alignment | None = None):
+    def __init__(
+        self, data: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), alignment: Alignment | None = None
+    ) -> None:
         super().__init__(data)
         self._alignment = alignment
 

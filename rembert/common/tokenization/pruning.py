@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-from sentencepiece import sentencepiece_model_pb2
+from typing import Any
 
-from rembert.common.tokenization.sentencepiece_model import NORMAL, SentencePieceModel
+import numpy as np
+
+from rembert.common.tokenization.sentencepiece_model import NORMAL, SentencePieceModel, empty_proto
 
 
 def required_pieces(model: SentencePieceModel) -> np.ndarray:
@@ -36,7 +37,7 @@ def select_pieces(model: SentencePieceModel, kept: np.ndarray) -> SentencePieceM
     A text whose pieces are all kept is cut as before: the best way is still there, and no other one is new.
     """
     old = _proto(model)
-    new = sentencepiece_model_pb2.ModelProto()
+    new = empty_proto()
     new.pieces.extend(old.pieces[index] for index in kept.tolist())
     for field in ("trainer_spec", "normalizer_spec", "denormalizer_spec"):
         if old.HasField(field):
@@ -51,7 +52,7 @@ def select_pieces(model: SentencePieceModel, kept: np.ndarray) -> SentencePieceM
     return SentencePieceModel(new.SerializeToString(), model.source)
 
 
-def _proto(model: SentencePieceModel) -> sentencepiece_model_pb2.ModelProto:
-    proto = sentencepiece_model_pb2.ModelProto()
+def _proto(model: SentencePieceModel) -> Any:
+    proto = empty_proto()
     proto.ParseFromString(model.content)
     return proto

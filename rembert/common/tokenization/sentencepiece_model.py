@@ -222,7 +222,7 @@ def build_model(
         collapse_spaces: whether runs of spaces become one, and those at both ends of the text go.
         source: where the parts come from, for messages.
     """
-    proto = _model_pb2().ModelProto()
+    proto = empty_proto()
     for piece, score, kind in pieces:
         entry = proto.pieces.add()
         entry.piece = piece
@@ -270,7 +270,7 @@ def _specs_of(content: bytes, source: str) -> Any:
                 if byte < 0x80:
                     break
         position += length
-    proto = _model_pb2().ModelProto()
+    proto = empty_proto()
     try:
         proto.ParseFromString(content[position:] if position <= end else b"\xff")
     except Exception as problem:  # protobuf's DecodeError is named differently in its three implementations
@@ -282,7 +282,9 @@ def _specs_of(content: bytes, source: str) -> Any:
     return proto
 
 
-def _model_pb2() -> Any:
-    from sentencepiece import sentencepiece_model_pb2  # protobuf takes 40 ms to import
+def empty_proto() -> Any:
+    """SentencePiece's `ModelProto`. Its class is made when it is imported, so a type checker does not know it."""
+    from sentencepiece import sentencepiece_model_pb2 as model_pb2  # protobuf takes 40 ms to import
 
-    return sentencepiece_model_pb2
+    module: Any = model_pb2
+    return module.ModelProto()
