@@ -170,6 +170,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
         import os, signal, sys
         from rembert.bridge import convert
         import rembert.cli.convert as command
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it runs behind itself
         def interrupt(*counts):
             os.kill(os.getpid(), signal.SIGINT)
         command.convert = lambda *a, **k: convert(*a, **{**k, "progress": interrupt})
