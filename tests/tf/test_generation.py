@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
 
 from tests.frameworks import TF  # noqa: E402
@@ -23,6 +24,7 @@ def _resized(model: Any) -> None:
 
 
 def _adapted(model: Any) -> None:
+    keras.utils.set_random_seed(0)
     layer = model.cls.predictions.dense
     layer.enable_lora(2)
     layer.lora_kernel_b.assign(100 * np.random.default_rng(0).standard_normal(layer.lora_kernel_b.shape))
