@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rembert.bridge import TARGETS
 from rembert.common.config import RemBertConfig
 from rembert.common.parameters import HEADS, Kind, Parameter, parameters
 
@@ -172,16 +173,25 @@ PT, TF = PyTorch(), TensorFlow()
 Framework = PyTorch | TensorFlow
 
 
-def _has(*packages: str) -> bool:
-    return all(importlib.util.find_spec(package) for package in packages)
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; nothing is."""
+    return importlib.util.find_spec(package) is not None
 
 
-needs_pt = pytest.mark.skipif(not _has("torch"), reason="PyTorch is not installed")
-needs_tf = pytest.mark.skipif(not _has("tensorflow", "keras"), reason="TensorFlow is not installed")
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """A mark for a test, or for one of its cases: skipped where a package is missing, and the reason names it."""
+    missing = [package for package in packages if not is_installed(package)]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+needs_pt = needs("torch")
+needs_tf = needs("tensorflow", "keras")
 # A test with an argument `framework` runs on each.
 on_both = pytest.mark.parametrize(
     "framework", [pytest.param(PT, id="pt", marks=needs_pt), pytest.param(TF, id="tf", marks=needs_tf)]
 )
+# The formats that can be written here: pickles are torch's own.
+WRITABLE = tuple(to for to in TARGETS if to != "torch-bin" or is_installed("torch"))
 
 
 def small_config(**changes: Any) -> RemBertConfig:

@@ -16,7 +16,8 @@ import numpy as np
 from rembert.bleurt.files import Segment, SegmentFiles, Survey
 from rembert.bleurt.score_file import TODO, ScoreFile
 from rembert.bleurt.scorer import WINDOW, RemBertScorer, Score
-from rembert.common.errors import DataError, InputError, MissingDependencyError
+from rembert.common.dependencies import require_packages
+from rembert.common.errors import DataError, InputError
 
 _WINDOWS_EACH = 4  # at least so many for each process, where there are pairs enough, so that all have as much to do
 _SMALLEST_WINDOW = 64
@@ -60,10 +61,9 @@ class Process:
         """
         if self.world_size == 1:
             return
-        try:
-            import torch.distributed as distributed
-        except ImportError:
-            raise MissingDependencyError("torch", needed_for="Scoring in several processes", extra="pt") from None
+        require_packages("torch", needed_for="Scoring in several processes")
+        import torch.distributed as distributed
+
         try:
             if not distributed.is_initialized():
                 distributed.init_process_group(

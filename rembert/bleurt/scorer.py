@@ -18,6 +18,7 @@ from rembert.common.errors import CheckpointError, InputError
 from rembert.common.loading import loading_config
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.batching import in_sorted_batches
+from rembert.tasks.frameworks import check_framework
 
 WINDOW = 4096  # pairs that are sorted by length at once
 _REMEMBERED = 1 << 16  # pairs whose scores are kept, should they come again
@@ -85,6 +86,7 @@ class RemBertScorer:
             InputError: another argument that cannot be used.
             TypeError: an override that is no key of a configuration.
         """
+        check_framework(framework)
         with open_metric(path, max_length=max_length) as found:
             config = loading_config(found.config, None, overrides, found.name)
             regressor = load_regressor(framework, found.directory, config, device=device, dtype=dtype)

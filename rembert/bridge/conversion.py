@@ -17,7 +17,7 @@ from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
 from rembert.bridge.matching import Selection, fit, require, select
 from rembert.bridge.registry import find
-from rembert.bridge.saving import TARGETS, save_checkpoint
+from rembert.bridge.saving import check_target, save_checkpoint
 from rembert.bridge.streaming import all_finite
 from rembert.bridge.tensors import DTYPES, TensorSource
 from rembert.common.config import CONFIG_NAME, RemBertConfig
@@ -159,8 +159,7 @@ class _Counter:
 
 
 def _check_arguments(source: Path, target: Path, to: str, dtype: str | None) -> None:
-    if to not in TARGETS:
-        raise InputError(f"`to` must be one of {', '.join(TARGETS)}. Received: `to={to!r}`.")
+    check_target(to)
     if dtype is not None and dtype not in ("float32", "float16", "bfloat16"):
         raise InputError(f"`dtype` must be float32, float16 or bfloat16. Received: `dtype={dtype!r}`.")
     if dtype == "bfloat16" and to in ("tf", "keras"):

@@ -16,6 +16,7 @@ from rembert.bridge.shards import index_content, is_shard, parse_size, plan_shar
 from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import TensorSource
 from rembert.common.config import CONFIG_NAME, RemBertConfig
+from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.files import atomic_path, write_json
 from rembert.common.parameters import HEADS, Parameter, file_name, parameters
@@ -155,10 +156,10 @@ def save_checkpoint(
 
     Raises:
         InputError: `to` or `head` is unknown, or no head is given.
+        MissingDependencyError: the format needs torch, which is not installed.
         CheckpointError: a dtype that the format lacks, or a tensor that it has no place for.
     """
-    if to not in TARGETS:
-        raise InputError(f"`to` must be one of {', '.join(TARGETS)}. Received: `to={to!r}`.")
+    check_target(to)
     head = named_head(config) if head is None else head
     if head not in HEADS:
         raise InputError(f"`head` must be one of {', '.join(HEADS)}. Received: `head={head!r}`.")
@@ -178,6 +179,19 @@ def save_checkpoint(
         files = save(directory, own_names, max_shard_size=max_shard_size, progress=progress)
     config.save_pretrained(directory)
     return [*files, Path(directory) / CONFIG_NAME]
+
+
+def check_target(to: str) -> None:
+    """Refuse a format that cannot be written here.
+
+    Raises:
+        InputError: `to` is none of `TARGETS`.
+        MissingDependencyError: the format needs torch, which is not installed.
+    """
+    if to not in TARGETS:
+        raise InputError(f"`to` must be one of {', '.join(TARGETS)}. Received: `to={to!r}`.")
+    if to == "torch-bin":
+        require_packages("torch", needed_for="Writing a PyTorch pickle")
 
 
 def _h5_table(tensors: Mapping[str, TensorSource], config: RemBertConfig, head: str) -> dict[str, Parameter]:

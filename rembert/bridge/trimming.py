@@ -24,7 +24,7 @@ from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
 from rembert.bridge.conversion import is_checkpoint, source_config
 from rembert.bridge.matching import fit, require
-from rembert.bridge.saving import TARGETS, save_checkpoint
+from rembert.bridge.saving import check_target, save_checkpoint
 from rembert.bridge.tensors import TensorSource
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
@@ -120,6 +120,7 @@ def trim(
         InputError: an argument that cannot be used, a text that is not UTF-8, or a piece that the model lacks.
         CheckpointError: the source is damaged, does not fit its config or its tokenizer, or has no tokenizer.
         TokenizerError: the tokenizer's files are damaged.
+        MissingDependencyError: the source or the target needs torch, which is not installed.
         OSError: the disk is full or refuses.
     """
     started = time.perf_counter()
@@ -285,8 +286,7 @@ def _check_arguments(corpus: Sequence[Any], keep_pieces: Any, min_count: int, ma
         raise InputError(f"`min_count` must be 1 or more. Received: `min_count={min_count}`.")
     if max_pieces is not None and max_pieces < 1:
         raise InputError(f"`max_pieces` must be 1 or more. Received: `max_pieces={max_pieces}`.")
-    if to not in TARGETS:
-        raise InputError(f"`to` must be one of {', '.join(TARGETS)}. Received: `to={to!r}`.")
+    check_target(to)
 
 
 def _trimmed_tensors(

@@ -17,6 +17,7 @@ from rembert.cli.text import byte_size, shortened
 from rembert.cli.verify import verify
 from rembert.common.config import ACTIVATIONS
 from rembert.common.parameters import HEADS
+from rembert.tasks.frameworks import check_framework, default_framework
 
 _FILES = {
     "pt": "model.safetensors",
@@ -61,6 +62,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert and say what was done."""
+    if args.verify:
+        check_framework(default_framework())
     with Progress(str(args.target), quiet=args.quiet or args.json) as progress:
         done = convert(
             args.source,

@@ -14,7 +14,7 @@ from rembert.common.config import PROBLEM_TYPES
 from rembert.common.errors import InputError
 from rembert.common.files import atomic_path
 from rembert.tasks import TASKS, DataOptions
-from rembert.tasks.frameworks import FRAMEWORKS
+from rembert.tasks.frameworks import FRAMEWORKS, default_framework
 from rembert.tasks.reading import FORMATS
 from rembert.tasks.token_classification import SCHEMES
 
@@ -98,10 +98,17 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         own.add_argument(f"--{name.replace('_', '-')}", **{**option.argument, "help": text})
 
 
+def add_framework_argument(parser: Any) -> None:
+    """Declare which framework a model runs in."""
+    parser.add_argument(
+        "--framework", choices=FRAMEWORKS, default=default_framework(), help="by default pt, or what is installed"
+    )
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare which model runs, and how."""
     model = parser.add_argument_group("model")
-    model.add_argument("--framework", choices=FRAMEWORKS, default="pt", help="(default: %(default)s)")
+    add_framework_argument(model)
     model.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows at once (default: %(default)s)")
     model.add_argument("--device", help="PyTorch: where to run, as cpu or cuda (default: a GPU where there is one)")
 

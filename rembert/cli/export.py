@@ -14,9 +14,11 @@ from rembert.bridge import open_checkpoint
 from rembert.bridge.heads import has_pooler_in, recognise_head
 from rembert.cli.running import load
 from rembert.cli.text import byte_size, table
+from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError, InputError
-from rembert.common.exporting import Exported, check_litert_size
+from rembert.common.exporting import PACKAGES, Exported, check_litert_size
 from rembert.common.parameters import HEADS, parameters
+from rembert.tasks.frameworks import check_framework
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     """Export and say what was done."""
     target = TARGETS[args.to]
     options = _options(args, target)
+    check_framework(target.framework)
+    require_packages(*PACKAGES.get(args.to, ()), needed_for=f"`export --to {args.to}`")
     with open_checkpoint(args.checkpoint) as checkpoint:
         if checkpoint.config is None:
             raise CheckpointError(f"{args.checkpoint} has no config.json beside it, which says what to run.")

@@ -6,11 +6,12 @@ import argparse
 import json
 from typing import Any
 
+from rembert.cli.data_options import add_framework_argument
 from rembert.cli.text import table
 from rembert.common.errors import InputError
 from rembert.common.tokenization import RemBertTokenizerFast
 from rembert.tasks.filling import fill_mask
-from rembert.tasks.frameworks import FRAMEWORKS, load_trained, move_to_device
+from rembert.tasks.frameworks import load_trained, move_to_device
 
 
 def add_parser(subparsers: Any) -> None:
@@ -24,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("text", nargs="+", metavar="TEXT", help="a text with [MASK] in it")
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="pieces to show (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each [MASK]")
-    parser.add_argument("--framework", choices=FRAMEWORKS, default="pt", help="(default: %(default)s)")
+    add_framework_argument(parser)
     parser.add_argument("--device", help="PyTorch: where to run, as cpu or cuda (default: a GPU where there is one)")
     parser.set_defaults(run=run)
 

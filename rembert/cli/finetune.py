@@ -10,6 +10,7 @@ from typing import Any
 
 from rembert.cli.data_options import (
     add_data_arguments,
+    add_framework_argument,
     add_task_argument,
     data_options,
     score_lines,
@@ -17,7 +18,6 @@ from rembert.cli.data_options import (
 )
 from rembert.cli.text import table
 from rembert.common.errors import InputError
-from rembert.tasks.frameworks import FRAMEWORKS
 from rembert.training.loop import finetune
 from rembert.training.recipe import PRECISIONS, SCHEDULES, Recipe
 
@@ -65,7 +65,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--train", required=True, nargs="+", metavar="FILE", help="examples to train on")
     parser.add_argument("--eval", nargs="+", metavar="FILE", help="labelled examples to score the model on")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a new or empty directory")
-    parser.add_argument("--framework", choices=FRAMEWORKS, default="pt", help="(default: %(default)s)")
+    add_framework_argument(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR, or begin it")
     parser.add_argument("--from-scratch", action="store_true", help="take CHECKPOINT's config and tokenizer only")
     parser.add_argument("--sharded", action="store_true", help="PyTorch, under torchrun: spread the weights (FSDP2)")

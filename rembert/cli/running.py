@@ -1,4 +1,4 @@
-"""Run a checkpoint in either framework and compare what comes out. Only commands that need both import this."""
+"""Run a checkpoint in either framework and compare what comes out. Only commands that run models import this."""
 
 from __future__ import annotations
 

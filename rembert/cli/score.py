@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from rembert.bleurt.score_file import ScoreFile
 from rembert.bleurt.scorer import AGGREGATES
 from rembert.bleurt.statistics import CONFIDENCE, RESAMPLES, compare, mean_interval
 from rembert.bleurt.writing import check_fields, write_scores
-from rembert.cli.data_options import check_output, opened_output
+from rembert.cli.data_options import add_framework_argument, check_output, opened_output
 from rembert.cli.progress import Progress
 from rembert.common.errors import InputError
-from rembert.tasks.frameworks import FRAMEWORKS
+from rembert.tasks.frameworks import check_framework
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -57,7 +56,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--aggregate", choices=AGGREGATES, default="best", help="of several references (default: %(default)s)"
     )
-    parser.add_argument("--framework", choices=FRAMEWORKS, help="by default PyTorch, or what is installed")
+    add_framework_argument(parser)
     parser.add_argument("--device", help="PyTorch's name of a device; by default a GPU where there is one")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the computation (default: %(default)s)")
     parser.add_argument("--max-length", type=int, metavar="N", help="cut pairs to N pieces; by default BLEURT's own")
@@ -76,12 +75,13 @@ def run(args: argparse.Namespace) -> int:
     process = Process.of_environment()
     if process.world_size > 1 and args.output is None:
         raise InputError("Several processes put their scores together in a file. Received: no --output.")
+    check_framework(args.framework)
     systems = [_survey(path, args) for path in (args.candidates, args.compare) if path is not None]
     _check_systems(systems, args)
     if process.rank == 0:
         _warn_of_empty(systems)
     scorer = RemBertScorer.from_pretrained(
-        args.model, framework=args.framework or _installed(), device=args.device, dtype=args.dtype,
+        args.model, framework=args.framework, device=args.device, dtype=args.dtype,
         max_length=args.max_length, batch_tokens=args.batch_tokens,
     )  # fmt: skip
     with ExitStack() as stack:
@@ -206,11 +206,6 @@ def _output_format(args: argparse.Namespace) -> str:
     if args.output_format is not None:
         return str(args.output_format)
     return "text" if args.output is None else format_of(args.output)
-
-
-def _installed() -> str:
-    """PyTorch, or TensorFlow where that is all there is."""
-    return "tf" if find_spec("torch") is None and find_spec("tensorflow") is not None else "pt"
 
 
 # ---------------------------------------------------------------------- what was found

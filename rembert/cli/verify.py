@@ -11,7 +11,7 @@ from rembert.cli.running import differences, framework_of, head_of, load, run, s
 from rembert.cli.text import table
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.parameters import HEADS
-from rembert.tasks.frameworks import FRAMEWORKS
+from rembert.tasks.frameworks import FRAMEWORKS, check_framework, default_framework
 
 
 def add_parser(subparsers: Any) -> None:
@@ -19,8 +19,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "verify",
         help="run two checkpoints and compare their outputs",
-        description="Run the checkpoints A and B on the same inputs, each in the framework its format belongs to, and "
-        "print the largest difference of each output. Exit code 1 when one exceeds the tolerance.",
+        description="Run the checkpoints A and B on the same inputs, each in the framework its format belongs to, or "
+        "in the one that is installed, and print the largest difference of each output. Exit code 1 when one exceeds "
+        "the tolerance.",
     )
     parser.add_argument(
         "paths", metavar=("A", "B"), nargs=2, type=Path, help="checkpoint directories, files or indexes"
@@ -52,8 +53,12 @@ def verify(args: argparse.Namespace) -> int:
             if checkpoint.config is None:
                 raise CheckpointError(f"{path} has no config.json beside it, which says what to run.")
             configs.append(checkpoint.config)
-            frameworks.append(args.frameworks[number] if args.frameworks else framework_of(checkpoint))
+            frameworks.append(
+                args.frameworks[number] if args.frameworks else default_framework(framework_of(checkpoint))
+            )
             pooled.append(any("pooler." in name for name in checkpoint.tensors))
+    for framework in frameworks:
+        check_framework(framework)
     heads = [head_of(config) for config in configs]
     head = heads[0] if heads[0] == heads[1] else "model"
     if configs[0].vocab_size != configs[1].vocab_size:

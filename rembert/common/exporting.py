@@ -15,6 +15,8 @@ Arrays = dict[str, np.ndarray]
 
 # The file that makes a directory an export, by target.
 FILES = {"onnx": "model.onnx", "savedmodel": "saved_model.pb", "litert": "model.tflite"}
+# The packages that write a target and try what was written, beside the framework.
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 LITERT_LIMIT = 2**31  # bytes: offsets in a LiteRT file are signed 32-bit numbers
 CHOICES = 2  # of a multiple-choice model's trial inputs
 _SOURCE = 5  # length of the states that cross-attention looks at

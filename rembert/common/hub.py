@@ -10,7 +10,8 @@ import re
 from fnmatch import fnmatch
 from pathlib import Path
 
-from rembert.common.errors import CheckpointError, MissingDependencyError
+from rembert.common.dependencies import require_packages
+from rembert.common.errors import CheckpointError
 
 # What a checkpoint is made of, beside its weights.
 _COMPANIONS = ("*.json", "sentencepiece.model")
@@ -43,12 +44,10 @@ def locate(name_or_path: str | os.PathLike[str], revision: str | None = None, *,
     name = os.fspath(name_or_path)
     if path.exists() or not _NAME.fullmatch(name):
         return path
-    try:
-        import huggingface_hub
-        from huggingface_hub import constants, errors
-    except ImportError:
-        needed_for = f"`{name}` is no path here. Looking it up on the Hugging Face Hub"
-        raise MissingDependencyError("huggingface_hub", needed_for=needed_for, extra="hub") from None
+    require_packages("huggingface_hub", needed_for=f"`{name}` is no path here. Looking it up on the Hugging Face Hub")
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
     try:
         if constants.HF_HUB_OFFLINE:
             return Path(huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-try:
-    import torch  # noqa: F401
-except ImportError as problem:
-    from rembert.common.errors import MissingDependencyError
+from rembert.common.dependencies import is_installed
+from rembert.common.errors import MissingDependencyError
 
-    raise MissingDependencyError("torch", needed_for="rembert.pt", extra="pt") from problem
+if not is_installed("torch"):
+    raise MissingDependencyError("torch", needed_for="rembert.pt", extra="pt")
 
 from typing import TYPE_CHECKING, Any
 

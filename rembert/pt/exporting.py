@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.conversion import carry
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import InputError, MissingDependencyError
-from rembert.common.exporting import FILES, Arrays, Exported, compare, is_export, takes_source, trial_inputs
+from rembert.common.dependencies import require_packages
+from rembert.common.errors import InputError
+from rembert.common.exporting import FILES, PACKAGES, Arrays, Exported, compare, is_export, takes_source, trial_inputs
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import HEADS
 from rembert.pt.inference import QuantizedLinear
@@ -67,11 +68,7 @@ def export_onnx(
         InputError: a model that ONNX cannot express, an argument that cannot be used, or `directory` exists.
         ExportError: ONNX Runtime's results differ by more than 1e-5 of an output's largest number, or 2e-2 in float16.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            import_module(package)
-        except ImportError:
-            raise MissingDependencyError(package, needed_for="Export to ONNX", extra="onnx") from None
+    require_packages(*PACKAGES["onnx"], needed_for="Export to ONNX")
     large = _check(model, opset_version, external_data)
     target = Path(directory)
     training = model.training

@@ -12,16 +12,16 @@ from typing import Any
 
 from torch import Tensor
 
+from rembert.common.dependencies import is_installed
 from rembert.common.errors import InputError, MissingDependencyError
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.pt.encoder import RemBertModel
 
-try:
-    from sentence_transformers.base.modules import InputModule
-except ImportError as problem:
+if not is_installed("sentence_transformers"):
     raise MissingDependencyError(
         "sentence_transformers", needed_for="rembert.pt.sentence_transformers", extra="sentence-transformers"
-    ) from problem
+    )
+from sentence_transformers.base.modules import InputModule
 
 
 class RemBertTransformer(InputModule):

@@ -10,14 +10,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rembert.common.dependencies import is_installed, require_packages
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.parameters import HEADS
 
 FRAMEWORKS = ("pt", "tf")
+_PACKAGES = {"pt": ("torch",), "tf": ("tensorflow", "keras")}
 
 
-def framework_module(framework: str) -> ModuleType:
-    """`rembert.pt` or `rembert.tf`.
+def installed_frameworks() -> tuple[str, ...]:
+    """Those of `FRAMEWORKS` that are installed. None is imported."""
+    return tuple(name for name in FRAMEWORKS if all(map(is_installed, _PACKAGES[name])))
+
+
+def default_framework(preferred: str = "pt") -> str:
+    """The framework `preferred`, or the other one where only that is installed."""
+    installed = installed_frameworks()
+    return installed[0] if len(installed) == 1 else preferred
+
+
+def check_framework(framework: str) -> None:
+    """Refuse a framework that cannot be used, without importing it.
 
     Raises:
         InputError: it is neither 'pt' nor 'tf'.
@@ -25,6 +38,12 @@ def framework_module(framework: str) -> ModuleType:
     """
     if framework not in FRAMEWORKS:
         raise InputError(f"`framework` must be one of {', '.join(FRAMEWORKS)}. Received: `framework={framework!r}`.")
+    require_packages(*_PACKAGES[framework], needed_for=f"rembert.{framework}")
+
+
+def framework_module(framework: str) -> ModuleType:
+    """`rembert.pt` or `rembert.tf`; raises what `check_framework` does."""
+    check_framework(framework)
     if framework == "tf":
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes are not ours to print
     return import_module(f"rembert.{framework}")

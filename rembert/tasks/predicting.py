@@ -15,7 +15,7 @@ from rembert.common.errors import InputError
 from rembert.common.tokenization import RemBertTokenizerFast
 from rembert.tasks.batching import in_sorted_batches
 from rembert.tasks.examples import Example
-from rembert.tasks.frameworks import framework_of_model, load_trained, move_to_device
+from rembert.tasks.frameworks import check_framework, framework_of_model, load_trained, move_to_device
 from rembert.tasks.registry import task_class
 from rembert.tasks.task import Batch, DataOptions, Feature, Output, Task
 
@@ -51,6 +51,7 @@ def load_task(
         InputError: an argument is refused.
         MissingDependencyError: the framework is not installed.
     """
+    check_framework(framework)
     tokenizer = RemBertTokenizerFast.from_pretrained(path)
     kind = task_class(name)  # before the weights are read
     model = load_trained(framework, name, path)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-try:
-    import tensorflow  # noqa: F401
-except ImportError as problem:
-    from rembert.common.errors import MissingDependencyError
+from rembert.common.dependencies import is_installed
+from rembert.common.errors import MissingDependencyError
 
-    raise MissingDependencyError("tensorflow", needed_for="rembert.tf", extra="tf") from problem
+if not is_installed("tensorflow"):
+    raise MissingDependencyError("tensorflow", needed_for="rembert.tf", extra="tf")
+if not is_installed("keras"):
+    raise MissingDependencyError("keras", needed_for="rembert.tf", extra="tf")
 
 import keras
 

@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from rembert.bridge.atomic_directory import new_directory
-from rembert.common.errors import ExportError, InputError, MissingDependencyError
+from rembert.common.dependencies import require_packages
+from rembert.common.errors import ExportError, InputError
 from rembert.common.exporting import is_export
 from rembert.tf.exporting import SIGNATURE
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
@@ -55,10 +56,8 @@ def export_text_savedmodel(
         InputError: a model or tokenizer that cannot be served so, or `directory` exists.
         ExportError: the results differ by more than 1e-5 of an output's largest number.
     """
-    try:
-        text = import_module("tensorflow_text")
-    except ImportError:
-        raise MissingDependencyError("tensorflow-text", needed_for="A model that takes text", extra="text") from None
+    require_packages("tensorflow_text", needed_for="A model that takes text")
+    text = import_module("tensorflow_text")
     if model.head == "multiple-choice":
         raise InputError("`model` must take one text or a pair. Received: a multiple-choice model.")
     if tokenizer.do_lower_case or not tokenizer.keep_accents:

@@ -31,7 +31,7 @@ from rembert.common.hub import locate
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.batching import LengthGroupedBatches
 from rembert.tasks.examples import Example
-from rembert.tasks.frameworks import framework_module
+from rembert.tasks.frameworks import check_framework
 from rembert.tasks.predicting import predict_outputs, row_length
 from rembert.tasks.registry import get_task
 from rembert.tasks.task import Batch, DataOptions, Feature, Output, Task
@@ -102,7 +102,7 @@ def finetune(
         MissingDependencyError: the framework is not installed.
         OSError: the disk is full or refuses; the last checkpoint stands.
     """
-    framework_module(framework)  # whether it is there, before any work
+    check_framework(framework)
     source = locate(model)
     config = RemBertConfig.from_pretrained(source)
     name = task if isinstance(task, str) else task.name

@@ -14,6 +14,7 @@ from rembert.bridge import convert, inspect, open_checkpoint
 from rembert.common.errors import CheckpointError, ConfigError, InputError
 from rembert.common.parameters import canonical_name
 from tests.bridge.support import GOLDEN, MODELS
+from tests.frameworks import WRITABLE, needs_pt
 
 
 def weights(directory: Path) -> bytes:
@@ -159,6 +160,7 @@ def test_old_buffers_are_left_out(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- options
 
 
+@needs_pt
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_a_dtype_is_what_torch_makes_of_it(tmp_path: Path, dtype: str) -> None:
     import torch
@@ -179,16 +181,13 @@ def test_half_precision_survives_hdf5(tmp_path: Path, to: str) -> None:
     assert weights(tmp_path / "back") == weights(tmp_path / "half")
 
 
-@pytest.mark.parametrize("to", ["pt", "tf", "torch-bin"])
+@pytest.mark.parametrize("to", ["pt", "tf", pytest.param("torch-bin", marks=needs_pt)])
 def test_shards_convert_back_to_one_file(tmp_path: Path, to: str) -> None:
     done = convert(GOLDEN / "masked_lm", tmp_path / "shards", to, max_shard_size="40KB")
     assert sum("-of-" in file for file in done.files) >= 3
     assert any(file.endswith(".index.json") for file in done.files)
     convert(tmp_path / "shards", tmp_path / "one", "pt")
     assert weights(tmp_path / "one") == weights(GOLDEN / "masked_lm")
-
-
-FORMATS_WRITTEN = ("pt", "tf", "keras", "torch-bin")
 
 
 _REPRESENTATIVE = ("causal_lm_cross", "sequence_classification")  # the other eight take longer and add little
@@ -201,9 +200,9 @@ def test_every_path_between_formats_is_bit_exact(tmp_path: Path, name: str) -> N
     """Each format into each other, so that none relies on coming from safetensors."""
     with open_checkpoint(GOLDEN / name) as golden:
         expected = {canonical_name(tensor): golden.read(tensor) for tensor in golden.tensors}
-    for first in FORMATS_WRITTEN:
+    for first in WRITABLE:
         convert(GOLDEN / name, tmp_path / first, first)
-        for second in FORMATS_WRITTEN:
+        for second in WRITABLE:
             convert(tmp_path / first, tmp_path / f"{first}-{second}", second)
             with open_checkpoint(tmp_path / f"{first}-{second}") as written:
                 found = {canonical_name(tensor): written.read(tensor) for tensor in written.tensors}
@@ -283,7 +282,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, value: float) -> None:
     tensors = load_file(source / "model.safetensors")
     tensors["pooler.dense.weight"][3, 4] = value
     save_file(tensors, source / "model.safetensors", {"format": "pt"})
-    for to in FORMATS_WRITTEN:
+    for to in WRITABLE:
         with pytest.raises(CheckpointError, match=r"pooler\.dense\.weight.*NaN or infinite"):
             convert(source, tmp_path / to, to)
         assert not (tmp_path / to).exists()
@@ -329,7 +328,7 @@ def test_the_source_is_never_replaced(tmp_path: Path) -> None:
 
 
 def test_writing_is_the_same_on_every_run(tmp_path: Path) -> None:
-    for to in FORMATS_WRITTEN:
+    for to in WRITABLE:
         files = []
         for run in "ab":
             convert(GOLDEN / "masked_lm", tmp_path / run / to, to)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.bridge.support import GOLDEN
+from tests.frameworks import needs_pt
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -102,7 +103,11 @@ def test_a_restored_output_is_not_overwritten_without_force(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("to", "force"), [("pt", False), ("tf", False), ("keras", False), ("torch-bin", False), ("pt", True), ("tf", True)]
+    ("to", "force"),
+    [
+        *(("pt", False), ("tf", False), ("keras", False), ("pt", True), ("tf", True)),
+        pytest.param("torch-bin", False, marks=needs_pt),
+    ],
 )
 def test_a_size_limit_leaves_nothing_behind(tmp_path: Path, to: str, force: bool) -> None:
     """Files may have at most 60 kB: every format's weights need more."""

@@ -21,9 +21,11 @@ from tests.bridge.support import GOLDEN, MODELS
 
 def model_of(name: str) -> Any:
     """The TensorFlow model of a golden, its weights loaded through safetensors."""
-    rembert_tf = pytest.importorskip("rembert.tf")
+    pytest.importorskip("tensorflow")
+    import rembert.tf
+
     architecture = json.loads((GOLDEN / name / "config.json").read_text())["architectures"][0]
-    return getattr(rembert_tf, f"TF{architecture}").from_pretrained(GOLDEN / name)
+    return getattr(rembert.tf, f"TF{architecture}").from_pretrained(GOLDEN / name)
 
 
 @pytest.fixture(scope="module")

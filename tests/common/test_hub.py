@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from rembert import RemBertConfig, RemBertTokenizer, RemBertTokenizerFast, pt, tf
+from rembert import RemBertConfig, RemBertTokenizer, RemBertTokenizerFast
 from rembert.bridge import open_checkpoint
 from rembert.common.errors import CheckpointError, MissingDependencyError
 from rembert.common.hub import locate
+from tests.frameworks import Framework, on_both
 
 GOLDEN = Path(__file__).parent.parent / "fixtures" / "golden"
 TOKENIZER = Path(__file__).parent.parent / "fixtures" / "tokenizer"
@@ -78,21 +79,26 @@ def test_without_the_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
         open_checkpoint("google/rembert")
 
 
-def test_every_from_pretrained_takes_a_name(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configurations_and_tokenizers_take_a_name(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     client, asked = hub
     client.files = ["model.safetensors", "config.json", "sentencepiece.model"]
     assert RemBertConfig.from_pretrained("google/rembert", revision="v1").hidden_size == 32
     assert asked["revision"] == "v1"
     assert asked["allow_patterns"] == ["*.json", "sentencepiece.model"]  # not the weights
-    for kind in (pt.RemBertModel, tf.TFRemBertModel):
-        assert kind.from_pretrained("google/rembert", revision="v2").config.hidden_size == 32
-        assert asked["revision"] == "v2"
-        assert "model.safetensors" in asked["allow_patterns"]
     monkeypatch.setattr(client, "snapshot_download", lambda name, **options: str(TOKENIZER))
     for kind in (RemBertTokenizer, RemBertTokenizerFast):
         assert kind.from_pretrained("google/rembert").tokenize("a b") == kind.from_pretrained(TOKENIZER).tokenize(
             "a b"
         )
+
+
+@on_both
+def test_models_take_a_name(hub: Hub, framework: Framework) -> None:
+    client, asked = hub
+    client.files = ["model.safetensors", "config.json", "sentencepiece.model"]
+    assert framework.load("google/rembert", "model", revision="v2").config.hidden_size == 32
+    assert asked["revision"] == "v2"
+    assert "model.safetensors" in asked["allow_patterns"]
 
 
 def in_offline_process(cache: Path, name: str) -> subprocess.CompletedProcess[str]:

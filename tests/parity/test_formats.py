@@ -7,47 +7,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rembert.bridge import convert
+from rembert.bridge import TARGETS, convert
 from tests.bridge.support import GOLDEN
+from tests.frameworks import Framework, needs_pt, on_both
 
-WRITTEN = ("pt", "tf", "keras", "torch-bin")
-
-
-def logits(framework: str, path: Path) -> np.ndarray:
-    """The golden's logits by a model loaded from `path`."""
-    with np.load(GOLDEN / "masked_lm" / "expected.npz") as expected:
-        inputs = {key[3:]: values for key, values in expected.items() if key.startswith("in.") and key != "in.labels"}
-    if framework == "pt":
-        torch = pytest.importorskip("torch")
-        from rembert.pt import RemBertForMaskedLM
-
-        model = RemBertForMaskedLM.from_pretrained(path)
-        with torch.no_grad():
-            return model(**{key: torch.from_numpy(values) for key, values in inputs.items()}).logits.numpy()
-    pytest.importorskip("tensorflow")
-    from rembert.tf import TFRemBertForMaskedLM
-
-    return np.array(TFRemBertForMaskedLM.from_pretrained(path)(inputs).logits)
+PICKLES = ("torch-bin", "bin")
 
 
-@pytest.mark.parametrize("framework", ["pt", "tf"])
-@pytest.mark.parametrize("format", [*WRITTEN, "bin", "tf1"])
-def test_a_model_loads_from_every_format(tmp_path: Path, framework: str, format: str) -> None:
-    if format in WRITTEN:
+@on_both
+@pytest.mark.parametrize(
+    "format",
+    [pytest.param(name, marks=needs_pt) if name in PICKLES else name for name in (*TARGETS, "bin", "tf1")],
+)
+def test_a_model_loads_from_every_format(tmp_path: Path, framework: Framework, format: str) -> None:
+    if format in TARGETS:
         convert(GOLDEN / "masked_lm", tmp_path / "out", format, max_shard_size=None if format == "keras" else "50KB")
         path = tmp_path / "out"
     else:
         path = GOLDEN / "tf1_pretraining" if format == "tf1" else GOLDEN / "masked_lm" / "bin"
     with np.load(GOLDEN / "masked_lm" / "expected.npz") as expected:
+        inputs = {key[3:]: values for key, values in expected.items() if key.startswith("in.") and key != "in.labels"}
         golden, mask = expected["out.logits"], expected["in.attention_mask"] == 1
-    found = logits(framework, path)
+    found = framework.array(framework.call(framework.load(path, "masked-lm"), **inputs).logits)
     assert np.abs(found - golden)[mask].max() <= 1e-5 * np.abs(golden[mask]).max()
 
 
-@pytest.mark.parametrize("framework", ["pt", "tf"])
-def test_a_bare_model_finds_its_pooler_beside_the_pretraining_head(tmp_path: Path, framework: str) -> None:
-    module = pytest.importorskip(f"rembert.{framework}")
+@on_both
+def test_a_bare_model_finds_its_pooler_beside_the_pretraining_head(tmp_path: Path, framework: Framework) -> None:
     convert(GOLDEN / "tf1_pretraining", tmp_path / "pt", "pt")
-    name = "RemBertModel" if framework == "pt" else "TFRemBertModel"
-    _, report = getattr(module, name).from_pretrained(tmp_path / "pt", output_loading_info=True)
+    _, report = framework.load(tmp_path / "pt", "model", output_loading_info=True)
     assert report["missing_keys"] == []

@@ -17,7 +17,8 @@ import numpy as np
 from rembert.bridge.archive import Archive
 from rembert.bridge.streaming import Progress, silent, write_values
 from rembert.bridge.tensors import BFLOAT16, Contents, TensorSource, map_descriptor, view
-from rembert.common.errors import CheckpointError, MissingDependencyError
+from rembert.common.dependencies import require_packages
+from rembert.common.errors import CheckpointError
 
 MAX_PICKLE = 64 * 2**20  # bytes of the pickle itself, which holds names, shapes and offsets, no values
 
@@ -29,7 +30,9 @@ def read(path: Path) -> Contents:
         MissingDependencyError: torch is not installed.
         CheckpointError: the archive is damaged, or holds anything but tensors by name.
     """
-    torch = _torch("Reading a PyTorch pickle")
+    require_packages("torch", needed_for="Reading a PyTorch pickle")
+    import torch
+
     archive = _archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -51,7 +54,9 @@ def write(path: Path, tensors: Mapping[str, TensorSource], progress: Progress = 
     Raises:
         MissingDependencyError: torch is not installed.
     """
-    torch = _torch("Writing a PyTorch pickle")
+    require_packages("torch", needed_for="Writing a PyTorch pickle")
+    import torch
+
     with tempfile.TemporaryFile(dir=path.parent, buffering=0) as scratch:
         places: dict[str, int] = {}
         plain: dict[str, np.ndarray] = {}
@@ -91,14 +96,6 @@ def _archive(path: Path) -> Archive:
             "bytes."
         )
     return archive
-
-
-def _torch(needed_for: str) -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise MissingDependencyError("torch", needed_for=needed_for, extra="pt") from None
-    return torch
 
 
 def _reason(problem: Exception) -> str:

@@ -15,6 +15,7 @@ from rembert.common.tokenization.padding import (
     as_columns,
     check_count,
     check_side,
+    check_tensors,
     pad_columns,
     padded_length,
     parse_padding,
@@ -85,6 +86,7 @@ class CallableTokenizer(Vocabulary):
         Raises:
             InputError: the text is not of these forms or holds lone surrogates; the arguments do not fit together;
                 no truncation can bring the pair to `max_length`; padding is asked for without a pad token.
+            MissingDependencyError: the framework that `return_tensors` asks for is not installed.
         """
         cut = self._truncation(truncation, max_length, padding)
         pad = parse_padding(padding)
@@ -92,6 +94,7 @@ class CallableTokenizer(Vocabulary):
         side = check_side("padding_side", self.padding_side if padding_side is None else padding_side)
         check_side("truncation_side", self.truncation_side)
         stride = check_count("stride", stride, 0)
+        tensors = check_tensors(return_tensors)
         firsts, seconds, batched = sort_inputs(text, text_pair, is_split_into_words)
         if pad is not Padding.NONE and self.pad_token_id is None:
             pad_columns({}, 0, None, side)
@@ -122,8 +125,8 @@ class CallableTokenizer(Vocabulary):
             width = padded_length(max(lengths, default=0), pad, limit, pad_to_multiple_of)
             if width is not None:
                 pad_columns(columns, width, self.pad_token_id, side)
-        if return_tensors is not None:
-            columns = to_tensors(columns, return_tensors)
+        if tensors is not None:
+            columns = to_tensors(columns, tensors)
         elif not batched and not return_overflowing_tokens:
             columns = {name: rows[0] for name, rows in columns.items()}
         alignment = Alignment((first, second), rows, specials=add_special_tokens, width=width, left=side == "left")
@@ -315,9 +318,11 @@ class CallableTokenizer(Vocabulary):
 
         Raises:
             InputError: no `input_ids`, rows with different keys, or no pad token.
+            MissingDependencyError: the framework that `return_tensors` asks for is not installed.
         """
         side = check_side("padding_side", self.padding_side if padding_side is None else padding_side)
         strategy = parse_padding(padding)
+        tensors = check_tensors(return_tensors)
         columns, single = as_columns(encoded_inputs)
         ids = columns["input_ids"]
         if return_attention_mask and "attention_mask" not in columns:
@@ -328,7 +333,7 @@ class CallableTokenizer(Vocabulary):
             pad_columns(columns, width, self.pad_token_id, side)
         if single:
             columns = {name: rows[0] for name, rows in columns.items()}
-        return BatchEncoding(columns if return_tensors is None else to_tensors(columns, return_tensors))
+        return BatchEncoding(columns if tensors is None else to_tensors(columns, tensors))
 
 
 def _stretches(ids: Rows, rows: list[Window] | None, sequence: int) -> Rows:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rembert.common.errors import InputError, MissingDependencyError
+from rembert.common.dependencies import require_packages
+from rembert.common.errors import InputError
 from rembert.common.tokenization.truncation import Padding
 
 # A row's value for padded positions. `input_ids` get the pad token's id.
@@ -18,6 +19,8 @@ _FILL: dict[str, Any] = {
     "special_tokens_mask": 1,
     "offset_mapping": (0, 0),
 }
+# What makes tensors of these kinds; arrays ("np") need nothing more.
+_PACKAGES = {"pt": "torch", "tf": "tensorflow"}
 
 
 def parse_padding(padding: bool | str | None) -> Padding:
@@ -143,22 +146,33 @@ def _as_lists(value: Any) -> Any:
     return value
 
 
-def to_tensors(columns: dict[str, Any], kind: Any) -> dict[str, Any]:
+def check_tensors(kind: Any) -> str | None:
+    """The kind of tensors that `return_tensors` asks for: "np", "pt" or "tf"; None for lists.
+
+    Raises:
+        InputError: it is none of these.
+        MissingDependencyError: the framework is not installed.
+    """
+    name = None if kind is None else str(getattr(kind, "value", kind))
+    if name not in (None, "np", "pt", "tf"):
+        raise InputError(f"`return_tensors` must be 'np', 'pt' or 'tf'. Received: {kind!r}.")
+    if name in _PACKAGES:
+        require_packages(_PACKAGES[name], needed_for=f"`return_tensors={name!r}`")
+    return name
+
+
+def to_tensors(columns: dict[str, Any], kind: str) -> dict[str, Any]:
     """The columns as arrays of numbers.
 
     Args:
         columns: lists of rows, or lists of numbers.
-        kind: "np" (int64, float64), "pt" (int64, float32) or "tf" (int32, float32).
+        kind: "np" (int64, float64), "pt" (int64, float32) or "tf" (int32, float32), from `check_tensors`.
 
     Raises:
-        InputError: rows of different lengths, values that are no numbers, or an unknown kind.
-        MissingDependencyError: the framework is not installed.
+        InputError: rows of different lengths, or values that are no numbers.
     """
-    name = str(getattr(kind, "value", kind))
-    makers = {"np": lambda array: array, "pt": _torch_tensor, "tf": _tensorflow_tensor}
-    if name not in makers:
-        raise InputError(f"`return_tensors` must be 'np', 'pt' or 'tf'. Received: {kind!r}.")
-    return {column: makers[name](_array(column, values)) for column, values in columns.items()}
+    make = {"np": lambda array: array, "pt": _torch_tensor, "tf": _tensorflow_tensor}[kind]
+    return {column: make(_array(column, values)) for column, values in columns.items()}
 
 
 def _array(name: str, values: Any) -> np.ndarray:
@@ -180,18 +194,14 @@ def _is_empty(values: Any) -> bool:
 
 
 def _torch_tensor(array: np.ndarray) -> Any:
-    try:
-        import torch
-    except ImportError as problem:
-        raise MissingDependencyError("torch", needed_for="`return_tensors='pt'`", extra="pt") from problem
+    import torch
+
     return torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array)
 
 
 def _tensorflow_tensor(array: np.ndarray) -> Any:
-    try:
-        import tensorflow
-    except ImportError as problem:
-        raise MissingDependencyError("tensorflow", needed_for="`return_tensors='tf'`", extra="tf") from problem
+    import tensorflow
+
     # TensorFlow's integers are int32 unless told otherwise, and its GPU kernels are made for those.
     narrower = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
     return tensorflow.constant(array.astype(narrower.get(array.dtype, array.dtype)))
