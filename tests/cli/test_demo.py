@@ -56,7 +56,7 @@ def test_a_difference_between_the_frameworks_fails(
         return {name: value + (framework == "tf") * 0.01 for name, value in outputs.items()}
 
     monkeypatch.setattr(demo, "run", slightly_wrong)
-    assert main(["demo"]) == 1
+    assert main(["demo", str(GOLDEN / "model")]) == 1
     assert "DIFFERS" in capsys.readouterr().out
 
 
