@@ -6,7 +6,6 @@ orientation of the parameter table.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 
 from rembert.bridge import TARGETS
 from rembert.common.config import RemBertConfig
+from rembert.common.dependencies import is_installed
 from rembert.common.parameters import HEADS, Kind, Parameter, parameters
 
 GOLDEN = Path(__file__).parent / "fixtures" / "golden"
@@ -171,11 +171,6 @@ class TensorFlow:
 
 PT, TF = PyTorch(), TensorFlow()
 Framework = PyTorch | TensorFlow
-
-
-def is_installed(package: str) -> bool:
-    """Whether a package can be imported; nothing is."""
-    return importlib.util.find_spec(package) is not None
 
 
 def needs(*packages: str) -> pytest.MarkDecorator:
