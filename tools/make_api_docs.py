@@ -128,7 +128,8 @@ def _signature(name: str, member: Any) -> Iterator[str]:
 def _docstring(member: Any) -> Iterator[str]:
     """A docstring as Markdown: its sections as lists, the rest as it is."""
     section = False
-    for line in inspect.cleandoc(member.__doc__ or "").splitlines():
+    text, _, example = inspect.cleandoc(member.__doc__ or "").partition("\nExample:\n")
+    for line in text.splitlines():
         if title := _SECTION.match(line):
             section = True
             yield f"**{title[1]}**"
@@ -145,6 +146,8 @@ def _docstring(member: Any) -> Iterator[str]:
         else:
             yield line
     yield ""
+    if example:
+        yield from ("**Example**", "", "```python", *inspect.cleandoc(example).splitlines(), "```", "")
 
 
 if __name__ == "__main__":
