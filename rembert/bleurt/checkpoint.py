@@ -26,7 +26,7 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError, TokenizerError
 from rembert.common.files import read_json
 from rembert.common.hub import locate
-from rembert.common.parameters import canonical_name
+from rembert.common.name_matching import canonical_name
 from rembert.common.tokenization import RemBertTokenizer
 
 BLEURT_CONFIG = "bleurt_config.json"

@@ -11,7 +11,7 @@ import numpy as np
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
 from rembert.bridge.streaming import PIECE
 from rembert.bridge.tensors import TensorInfo
-from rembert.common.parameters import canonical_name
+from rembert.common.name_matching import canonical_name
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def _target_config(
     config = head_config(copy.deepcopy(config), chosen.head)
     config.architectures = [HEADS[chosen.head].architecture]
     if chosen.head != head_before and not config.add_cross_attention:
-        config.is_decoder = chosen.head == "causal-lm"
+        config.is_decoder = HEADS[chosen.head].predicts_next
     if hidden_act is not None:
         config.hidden_act = hidden_act
     dtypes = {tensor.dtype.name for tensor in tensors.values()}

@@ -5,33 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rembert.common.config import RemBertConfig
-from rembert.common.parameters import HEADS_BY_ARCHITECTURE, canonical_name
+from rembert.common.name_matching import canonical_name
+from rembert.common.parameters import HEADS, Head, head_of_architecture
 
 
 def named_head(config: RemBertConfig) -> str | None:
     """The head that a config's `architectures` names; None where it names none of ours."""
     listed = config.architectures if isinstance(config.architectures, list) else []
-    heads = (HEADS_BY_ARCHITECTURE.get(str(architecture).removeprefix("TF")) for architecture in listed)
+    heads = (head_of_architecture(str(architecture)) for architecture in listed)
     return next((head.name for head in heads if head is not None), None)
 
 
 def recognise_head(config: RemBertConfig, tensors: Iterable[str]) -> str:
-    """The head that a checkpoint holds: what its config says, or else what its tensors are.
+    """The head that a checkpoint holds: the one its config names, or else the one its tensors fit best.
 
-    A classifier alone does not tell sequence from token classification: it is the former with a pooler, the latter
-    without one.
+    The best fit has the most of its own parameters there and lacks the fewest. Heads with parameters of the same names
+    differ in being decoders and in the pooler: a classifier with a pooler is of sequences, one without is of tokens.
+
+    Args:
+        config: of the checkpoint.
+        tensors: the names in it, in any spelling.
     """
-    said = named_head(config)
-    if said is not None:
-        return said
-    names = [name for name in map(canonical_name, tensors) if name is not None]
-    if any(name.startswith("cls.predictions.") for name in names):
-        return "causal-lm" if config.is_decoder else "masked-lm"
-    if any(name.startswith("qa_outputs.") for name in names):
-        return "question-answering"
-    if any(name.startswith("classifier.") for name in names):
-        return "sequence-classification" if has_pooler_in(names) else "token-classification"
-    return "model"
+    named = named_head(config)
+    if named is not None:
+        return named
+    names = {name for name in map(canonical_name, tensors) if name is not None}
+    has_pooler = has_pooler_in(names)
+
+    def fit(head: Head) -> tuple[int, int, bool, bool]:
+        own = {parameter.name for parameter in head.own_parameters(config)}
+        found = len(own & names)
+        return found, found - len(own), head.predicts_next == config.is_decoder, head.has_pooler == has_pooler
+
+    # `max` takes the first of equal ones. A head without a parameter of its own there is the encoder alone.
+    best = max(HEADS.values(), key=fit)
+    return best.name
 
 
 def has_pooler_in(names: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rembert.bridge.checkpoint import open_checkpoint
 from rembert.bridge.matching import fit
 from rembert.bridge.tensors import TensorInfo
-from rembert.common.parameters import Mismatch
+from rembert.common.name_matching import Mismatch
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,8 @@ from rembert.bridge.heads import has_pooler_in, recognise_head
 from rembert.bridge.tensors import TensorSource
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
-from rembert.common.parameters import (
-    HEADS,
-    Kind,
-    Match,
-    Parameter,
-    match,
-    parameters,
-)
+from rembert.common.name_matching import Match, match
+from rembert.common.parameters import BASE_MODEL, BASE_PREFIX, HEADS, Kind, Parameter, parameters
 
 MAX_LAYERS = 1000  # a config that claims more than this must have a tensor for each
 
@@ -55,7 +49,7 @@ def fit(checkpoint: Checkpoint, config: RemBertConfig) -> Fit:
         )
     head = recognise_head(config, checkpoint.tensors)
     shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
-    pooler = True if has_pooler_in(shapes) else False if head == "model" else None
+    pooler = True if has_pooler_in(shapes) else False if head == BASE_MODEL else None
     table = parameters(config, head, pooler=pooler)
     return Fit(head, table, match(table, shapes))
 
@@ -98,8 +92,8 @@ class Selection:
 def select(checkpoint: Checkpoint, found: Fit, config: RemBertConfig, head: str | None) -> Selection:
     """The parameters of a model with `head` (by default the checkpoint's own), fresh where the checkpoint has none.
 
-    The encoder and a pooler are always kept. So is the layer of a head that means the same in both models; a
-    classifier of another head does not.
+    The encoder and a pooler are always kept. A head's own parameters are kept where they mean the same in both heads,
+    as those of the language models do.
 
     Raises:
         InputError: `head` is unknown.
@@ -111,7 +105,8 @@ def select(checkpoint: Checkpoint, found: Fit, config: RemBertConfig, head: str 
         return Selection(found.head, kept, [], [])
     has_pooler = has_pooler_in(found.table) or HEADS[head].has_pooler
     table = parameters(config, head, pooler=has_pooler)
-    keep = {name for name in found.table if name in table and not name.startswith("classifier.")}
+    shared = HEADS[head].means_the_same(HEADS[found.head])
+    keep = {name for name in found.table if name in table and (shared or name.startswith(BASE_PREFIX))}
     tensors = {
         name: checkpoint.source(found.match.found[name]) if name in keep else _fresh(parameter, config)
         for name, parameter in table.items()

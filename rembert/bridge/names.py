@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from rembert.common.parameters import BASE_PREFIX, Kind, Parameter, file_name
+from rembert.common.parameters import BASE_PREFIX, Kind, Parameter, file_name, root_names
 
 # ---------------------------------------------------------------------- TensorFlow, by path
 
@@ -30,8 +30,8 @@ _CANONICAL_LEAVES = {
     "bias": "bias",
     "beta": "bias",
 }
-_ROOTS = {"rembert": "rembert", "mlm___cls": "cls", "classifier": "classifier", "qa_outputs": "qa_outputs"}
-_ROOTS_BACK = {canonical: root for root, canonical in _ROOTS.items()}
+# The first part of a TensorFlow name, where it differs from the canonical one.
+_H5_ROOTS = {"cls": "mlm___cls"}
 
 
 def h5_path(parameter: Parameter) -> tuple[str, bool]:
@@ -41,7 +41,7 @@ def h5_path(parameter: Parameter) -> tuple[str, bool]:
     """
     root, *parts = parameter.name.split(".")
     leaf = "weight" if parameter.name in _NAMED_WEIGHT else _LEAVES[parameter.kind]
-    path = "/".join([_ROOTS_BACK[root], *parts[:-1], leaf])
+    path = "/".join([_H5_ROOTS.get(root, root), *parts[:-1], leaf])
     return re.sub(r"/layer/(\d+)/", r"/layer_._\1/", path) + ":0", leaf == "kernel"
 
 
@@ -52,11 +52,12 @@ def from_h5_path(path: str) -> tuple[str, bool] | None:
     (`tf_rem_bert_for_causal_lm_1/…`), so the name is what follows the last root that is known.
     """
     parts = path.removesuffix(":0").split("/")
-    start = max((index for index, part in enumerate(parts[:-1]) if part in _ROOTS), default=None)
+    roots = {_H5_ROOTS.get(root, root): root for root in root_names()}
+    start = max((index for index, part in enumerate(parts[:-1]) if part in roots), default=None)
     if start is None or parts[-1] not in _CANONICAL_LEAVES:
         return None
     inner = re.sub(r"(^|/)layer_\._(\d+)/", r"\1layer/\2/", "/".join([*parts[start + 1 : -1], ""]))
-    name = ".".join([_ROOTS[parts[start]], *inner.split("/")[:-1], _CANONICAL_LEAVES[parts[-1]]])
+    name = ".".join([roots[parts[start]], *inner.split("/")[:-1], _CANONICAL_LEAVES[parts[-1]]])
     return name, parts[-1] == "kernel"
 
 

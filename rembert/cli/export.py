@@ -17,7 +17,7 @@ from rembert.cli.text import byte_size, table
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.exporting import PACKAGES, Exported, check_litert_size
-from rembert.common.parameters import HEADS, parameters
+from rembert.common.parameters import BASE_MODEL, HEADS, parameters
 from rembert.tasks.frameworks import check_framework
 
 
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         if checkpoint.config is None:
             raise CheckpointError(f"{args.checkpoint} has no config.json beside it, which says what to run.")
         head = args.head or recognise_head(checkpoint.config, checkpoint.tensors)
-        own = {"add_pooling_layer": has_pooler_in(checkpoint.tensors)} if head == "model" else {}
+        own = {"add_pooling_layer": has_pooler_in(checkpoint.tensors)} if head == BASE_MODEL else {}
         origin = checkpoint.directory
         if args.to == "litert":
             # Before gigabytes are loaded for nothing.

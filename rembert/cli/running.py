@@ -13,7 +13,7 @@ import numpy as np
 from rembert.bridge import Checkpoint
 from rembert.common.config import RemBertConfig
 from rembert.common.exporting import takes_source
-from rembert.common.parameters import HEADS_BY_ARCHITECTURE
+from rembert.common.parameters import BASE_MODEL, head_of_architecture
 from rembert.tasks.frameworks import model_class
 
 # Formats of TensorFlow's world are run in TensorFlow; the rest in PyTorch.
@@ -31,9 +31,8 @@ def framework_of(checkpoint: Checkpoint) -> str:
 
 def head_of(config: RemBertConfig | None) -> str:
     """The head a configuration names; the base model where it names none."""
-    named = (config.architectures or [""])[0] if config is not None else ""
-    found = HEADS_BY_ARCHITECTURE.get(named.removeprefix("TF"))
-    return found.name if found else "model"
+    found = head_of_architecture((config.architectures or [""])[0] if config is not None else "")
+    return found.name if found else BASE_MODEL
 
 
 def load(framework: str, head: str, path: Path | str, **options: Any) -> Any:

@@ -10,7 +10,7 @@ from rembert.bridge import open_checkpoint
 from rembert.cli.running import differences, framework_of, head_of, load, run, sample_inputs
 from rembert.cli.text import table
 from rembert.common.errors import CheckpointError, InputError
-from rembert.common.parameters import HEADS
+from rembert.common.parameters import BASE_MODEL, HEADS
 from rembert.tasks.frameworks import FRAMEWORKS, check_framework, default_framework
 
 
@@ -60,13 +60,13 @@ def verify(args: argparse.Namespace) -> int:
     for framework in frameworks:
         check_framework(framework)
     heads = [head_of(config) for config in configs]
-    head = heads[0] if heads[0] == heads[1] else "model"
+    head = heads[0] if heads[0] == heads[1] else BASE_MODEL
     if configs[0].vocab_size != configs[1].vocab_size:
         raise CheckpointError(
             "The checkpoints have different vocabularies. Received: "
             f"`vocab_size={configs[0].vocab_size}` and `vocab_size={configs[1].vocab_size}`."
         )
-    options: dict[str, Any] = {"add_pooling_layer": all(pooled)} if head == "model" else {}
+    options: dict[str, Any] = {"add_pooling_layer": all(pooled)} if head == BASE_MODEL else {}
     inputs = sample_inputs(configs[0], head, seed=args.seed)
     outputs = []
     for path, framework in zip(args.paths, frameworks, strict=True):

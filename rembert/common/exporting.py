@@ -10,6 +10,7 @@ import numpy as np
 
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import ExportError, InputError
+from rembert.common.parameters import HEADS
 
 Arrays = dict[str, np.ndarray]
 
@@ -54,7 +55,7 @@ def trial_inputs(config: RemBertConfig, head: str, *, seed: int = 0) -> Iterator
     draw = np.random.default_rng(seed)
     longest = config.max_position_embeddings
     for batch, length in ((1, 1), (5, min(13, longest)), (1, longest)):
-        rows = (batch, CHOICES) if head == "multiple-choice" else (batch,)
+        rows = (batch, CHOICES) if HEADS[head].takes_choices else (batch,)
         mask = np.ones((*rows, length), np.int64)
         if batch > 1:
             mask[0, ..., length // 2 + 1 :] = 0
@@ -75,7 +76,7 @@ def trial_inputs(config: RemBertConfig, head: str, *, seed: int = 0) -> Iterator
 
 def takes_source(config: RemBertConfig, head: str) -> bool:
     """Whether a model of this head attends to an encoder's states."""
-    return config.add_cross_attention and head in ("model", "masked-lm", "causal-lm")
+    return config.add_cross_attention and HEADS[head].takes_source
 
 
 def compare(

@@ -8,7 +8,7 @@ from typing import Any
 
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError
-from rembert.common.parameters import Match
+from rembert.common.name_matching import Match
 
 _CONFIG_KEYS = frozenset(inspect.signature(RemBertConfig).parameters) - {"extra"}
 
@@ -45,7 +45,7 @@ def settle(
     warning, as are tensors of another head that are not used.
 
     Args:
-        match: from `rembert.common.parameters.match`.
+        match: from `rembert.common.name_matching.match`.
         source: the checkpoint, for messages.
         model: the class's name, for messages.
         ignore_mismatched_sizes: parameters of another shape are fresh instead of refused.

@@ -1,23 +1,23 @@
-"""The parameter table: every parameter of every head, declared once.
+"""The parameter table and the heads: every parameter and every model class, declared once.
 
 Canonical names are those of the public PyTorch checkpoints, shapes are PyTorch's. Loading, saving, format
-conversion, inspection and completeness tests all read this table; nothing else in the library spells a name out.
+conversion, inspection, export, training and the parity tests all read these declarations: nothing else in the library
+spells out the name of a parameter or of a head.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import CheckpointError, InputError
 
 BASE_PREFIX = "rembert."
+BASE_MODEL = "model"  # the head of the bare encoder
 
 
 class Kind(Enum):
@@ -44,32 +44,176 @@ class Parameter:
         return math.prod(self.shape)
 
 
+def dense(name: str, outputs: int, inputs: int) -> Iterator[Parameter]:
+    """The parameters of a dense layer: a kernel [outputs, inputs] and a bias [outputs]."""
+    yield Parameter(f"{name}.weight", (outputs, inputs), Kind.KERNEL)
+    yield Parameter(f"{name}.bias", (outputs,), Kind.BIAS)
+
+
+def norm(name: str, width: int) -> Iterator[Parameter]:
+    """The parameters of a LayerNorm: a scale and a shift [width]."""
+    yield Parameter(f"{name}.weight", (width,), Kind.SCALE)
+    yield Parameter(f"{name}.bias", (width,), Kind.SHIFT)
+
+
+class LabelKind(Enum):
+    """What one label of a head belongs to; it decides the labels' shape and which of them the loss is a mean over."""
+
+    NONE = "none"  # no labels and no loss
+    CLASS = "class"  # [b] class ids: of a text, or the right choice; -100 is ignored
+    NUMBER = "number"  # [b] or [b, num_labels] numbers, or 0 and 1 for each of several classes; every one counts
+    TOKEN = "token"  # [b, s] class or token ids; -100 and padding are ignored
+    SPAN = "span"  # [b] first and [b] last positions; those outside the sequence are ignored
+
+
+def _no_parameters(config: RemBertConfig) -> Iterable[Parameter]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Head:
-    """One of the model classes: `name` as commands say it, the class's name, and what it has beside the encoder.
+    """The declaration of a model class: what it has beside the encoder, what it takes and what it returns.
 
-    `num_labels` is the number of labels that the class has whatever its configuration says; None: the configuration's.
+    Attributes:
+        name: its name in commands, tasks and the models' attribute `head`.
+        architecture: the name of its PyTorch class; the TensorFlow class has `TF` before it.
+        has_pooler: whether it has a pooler by default.
+        own_parameters: the parameters of the head itself, by canonical name, as a function of the configuration. The
+            last one has an entry for each class that a label can name.
+        labels: the names of its label arguments.
+        label_kind: what one of these labels belongs to.
+        by_problem_type: whether `config.problem_type` can make its labels numbers.
+        logits: the names of the outputs that its loss is computed from.
+        num_labels: the number of labels where the class fixes it; None: as the configuration says.
+        takes_choices: whether its inputs have a dimension of choices, [b, choices, s].
+        takes_source: whether a decoder of this class takes `encoder_hidden_states`.
+        takes_cache: whether a decoder of this class takes `past_key_values` and `use_cache`.
+        predicts_next: whether the logits at a position predict the label of the next one, as in a decoder.
     """
 
     name: str
     architecture: str
     has_pooler: bool
+    own_parameters: Callable[[RemBertConfig], Iterable[Parameter]] = _no_parameters
+    labels: tuple[str, ...] = ()
+    label_kind: LabelKind = LabelKind.NONE
+    by_problem_type: bool = False
+    logits: tuple[str, ...] = ()
     num_labels: int | None = None
+    takes_choices: bool = False
+    takes_source: bool = False
+    takes_cache: bool = False
+    predicts_next: bool = False
+
+    def kind_of_labels(self, problem_type: str | None) -> LabelKind:
+        """`label_kind`, or `NUMBER` where the problem type says so.
+
+        Args:
+            problem_type: of the configuration, one of `PROBLEM_TYPES` or None.
+        """
+        has_numbers = problem_type in ("regression", "multi_label_classification")
+        return LabelKind.NUMBER if self.by_problem_type and has_numbers else self.label_kind
+
+    def means_the_same(self, other: Head) -> bool:
+        """Whether this head's own parameters, trained, can be used by the `other` head as they are."""
+        return self.own_parameters is other.own_parameters and self.label_kind is other.label_kind
+
+
+# ---------------------------------------------------------------------- the heads
+
+
+def _vocabulary(config: RemBertConfig) -> Iterator[Parameter]:
+    width = config.output_embedding_size
+    yield from dense("cls.predictions.dense", width, config.hidden_size)
+    yield from norm("cls.predictions.LayerNorm", width)
+    yield from dense("cls.predictions.decoder", config.vocab_size, width)
+
+
+def _classifier(config: RemBertConfig) -> Iterator[Parameter]:
+    return dense("classifier", config.num_labels, config.hidden_size)
+
+
+def _choice(config: RemBertConfig) -> Iterator[Parameter]:
+    return dense("classifier", 1, config.hidden_size)
+
+
+def _span(config: RemBertConfig) -> Iterator[Parameter]:
+    return dense("qa_outputs", 2, config.hidden_size)
 
 
 HEADS: dict[str, Head] = {
     head.name: head
     for head in (
-        Head("model", "RemBertModel", has_pooler=True),
-        Head("masked-lm", "RemBertForMaskedLM", has_pooler=False),
-        Head("causal-lm", "RemBertForCausalLM", has_pooler=False),
-        Head("sequence-classification", "RemBertForSequenceClassification", has_pooler=True),
-        Head("multiple-choice", "RemBertForMultipleChoice", has_pooler=True),
-        Head("token-classification", "RemBertForTokenClassification", has_pooler=False),
-        Head("question-answering", "RemBertForQuestionAnswering", has_pooler=False, num_labels=2),
+        Head(BASE_MODEL, "RemBertModel", has_pooler=True, takes_source=True, takes_cache=True),
+        Head(
+            "masked-lm",
+            "RemBertForMaskedLM",
+            has_pooler=False,
+            own_parameters=_vocabulary,
+            labels=("labels",),
+            label_kind=LabelKind.TOKEN,
+            logits=("logits",),
+            takes_source=True,
+        ),
+        Head(
+            "causal-lm",
+            "RemBertForCausalLM",
+            has_pooler=False,
+            own_parameters=_vocabulary,
+            labels=("labels",),
+            label_kind=LabelKind.TOKEN,
+            logits=("logits",),
+            takes_source=True,
+            takes_cache=True,
+            predicts_next=True,
+        ),
+        Head(
+            "sequence-classification",
+            "RemBertForSequenceClassification",
+            has_pooler=True,
+            own_parameters=_classifier,
+            labels=("labels",),
+            label_kind=LabelKind.CLASS,
+            by_problem_type=True,
+            logits=("logits",),
+        ),
+        Head(
+            "multiple-choice",
+            "RemBertForMultipleChoice",
+            has_pooler=True,
+            own_parameters=_choice,
+            labels=("labels",),
+            label_kind=LabelKind.CLASS,
+            logits=("logits",),
+            takes_choices=True,
+        ),
+        Head(
+            "token-classification",
+            "RemBertForTokenClassification",
+            has_pooler=False,
+            own_parameters=_classifier,
+            labels=("labels",),
+            label_kind=LabelKind.TOKEN,
+            logits=("logits",),
+        ),
+        Head(
+            "question-answering",
+            "RemBertForQuestionAnswering",
+            has_pooler=False,
+            own_parameters=_span,
+            labels=("start_positions", "end_positions"),
+            label_kind=LabelKind.SPAN,
+            logits=("start_logits", "end_logits"),
+            num_labels=2,
+        ),
     )
 }
-HEADS_BY_ARCHITECTURE: dict[str, Head] = {head.architecture: head for head in HEADS.values()}
+
+
+def head_of_architecture(architecture: str) -> Head | None:
+    """The head whose class has this name, in PyTorch or in TensorFlow; None where there is none."""
+    name = architecture.removeprefix("TF")
+    return next((head for head in HEADS.values() if head.architecture == name), None)
 
 
 def head_config(config: RemBertConfig, head: str) -> RemBertConfig:
@@ -96,14 +240,30 @@ def parameters(config: RemBertConfig, head: str, *, pooler: bool | None = None) 
     with_pooler = HEADS[head].has_pooler if pooler is None else pooler
     table = [*_embeddings(config), *_encoder(config)]
     if with_pooler:
-        table += _dense("rembert.pooler.dense", config.hidden_size, config.hidden_size)
-    table += _head(config, head)
+        table += dense("rembert.pooler.dense", config.hidden_size, config.hidden_size)
+    table += HEADS[head].own_parameters(config)
     return {parameter.name: parameter for parameter in table}
 
 
 def parameter_count(config: RemBertConfig, head: str) -> int:
     """How many numbers a model of this class holds."""
     return sum(parameter.size for parameter in parameters(config, head).values())
+
+
+def file_name(name: str, head: str) -> str:
+    """The name under which a model of this head saves the canonical `name`: the bare encoder drops the prefix."""
+    return name.removeprefix(BASE_PREFIX) if head == BASE_MODEL else name
+
+
+def root_names() -> frozenset[str]:
+    """The first parts of all canonical names: `rembert`, and the layers of the heads."""
+    return _root_names(tuple(HEADS.values()))
+
+
+@cache
+def _root_names(heads: tuple[Head, ...]) -> frozenset[str]:
+    config = RemBertConfig(num_hidden_layers=1)
+    return frozenset(name.split(".")[0] for head in heads for name in parameters(config, head.name))
 
 
 def _embeddings(config: RemBertConfig) -> Iterator[Parameter]:
@@ -114,168 +274,23 @@ def _embeddings(config: RemBertConfig) -> Iterator[Parameter]:
         ("token_type_embeddings", config.type_vocab_size),
     ):
         yield Parameter(f"rembert.embeddings.{table}.weight", (rows, width), Kind.EMBEDDING)
-    yield from _norm("rembert.embeddings.LayerNorm", width)
+    yield from norm("rembert.embeddings.LayerNorm", width)
 
 
 def _encoder(config: RemBertConfig) -> Iterator[Parameter]:
-    yield from _dense("rembert.encoder.embedding_hidden_mapping_in", config.hidden_size, config.input_embedding_size)
+    yield from dense("rembert.encoder.embedding_hidden_mapping_in", config.hidden_size, config.input_embedding_size)
     for index in range(config.num_hidden_layers):
         layer = f"rembert.encoder.layer.{index}"
         yield from _attention(f"{layer}.attention", config.hidden_size)
         if config.add_cross_attention:
             yield from _attention(f"{layer}.crossattention", config.hidden_size)
-        yield from _dense(f"{layer}.intermediate.dense", config.intermediate_size, config.hidden_size)
-        yield from _dense(f"{layer}.output.dense", config.hidden_size, config.intermediate_size)
-        yield from _norm(f"{layer}.output.LayerNorm", config.hidden_size)
-
-
-def _head(config: RemBertConfig, head: str) -> Iterator[Parameter]:
-    if head in ("masked-lm", "causal-lm"):
-        width = config.output_embedding_size
-        yield from _dense("cls.predictions.dense", width, config.hidden_size)
-        yield from _norm("cls.predictions.LayerNorm", width)
-        yield from _dense("cls.predictions.decoder", config.vocab_size, width)
-    elif head in ("sequence-classification", "token-classification"):
-        yield from _dense("classifier", config.num_labels, config.hidden_size)
-    elif head == "multiple-choice":
-        yield from _dense("classifier", 1, config.hidden_size)
-    elif head == "question-answering":
-        yield from _dense("qa_outputs", 2, config.hidden_size)
+        yield from dense(f"{layer}.intermediate.dense", config.intermediate_size, config.hidden_size)
+        yield from dense(f"{layer}.output.dense", config.hidden_size, config.intermediate_size)
+        yield from norm(f"{layer}.output.LayerNorm", config.hidden_size)
 
 
 def _attention(name: str, width: int) -> Iterator[Parameter]:
     for projection in ("query", "key", "value"):
-        yield from _dense(f"{name}.self.{projection}", width, width)
-    yield from _dense(f"{name}.output.dense", width, width)
-    yield from _norm(f"{name}.output.LayerNorm", width)
-
-
-def _dense(name: str, outputs: int, inputs: int) -> Iterator[Parameter]:
-    yield Parameter(f"{name}.weight", (outputs, inputs), Kind.KERNEL)
-    yield Parameter(f"{name}.bias", (outputs,), Kind.BIAS)
-
-
-def _norm(name: str, width: int) -> Iterator[Parameter]:
-    yield Parameter(f"{name}.weight", (width,), Kind.SCALE)
-    yield Parameter(f"{name}.bias", (width,), Kind.SHIFT)
-
-
-# ---------------------------------------------------------------------- matching a checkpoint's names
-
-
-def canonical_name(name: str) -> str | None:
-    """The canonical spelling of a name found in a checkpoint, or None for what is no parameter.
-
-    Understands `LayerNorm.gamma`/`beta`, and adds the `rembert.` prefix that a bare encoder's checkpoint lacks.
-    Old `position_ids` buffers are no parameters.
-    """
-    if name.endswith(".position_ids"):
-        return None
-    name = name.removeprefix("module.")  # a model saved from inside a data-parallel wrapper
-    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
-        if name.endswith(old):
-            name = name.removesuffix(old) + new
-    if name.startswith(("embeddings.", "encoder.", "pooler.")):
-        name = BASE_PREFIX + name
-    return name
-
-
-def file_name(name: str, head: str) -> str:
-    """The name under which a model of this head saves the canonical `name`: the bare encoder drops the prefix."""
-    return name.removeprefix(BASE_PREFIX) if head == "model" else name
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """A parameter whose shape in the checkpoint differs from the model's."""
-
-    name: str
-    in_checkpoint: tuple[int, ...]
-    in_model: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Match:
-    """How a checkpoint's tensors fit a model's parameters, by canonical name.
-
-    `found` maps a parameter to the tensor that holds it. Tensors that no parameter takes are in one of three lists:
-    `ignored` are passed over in silence (a pooler beside a head without one, old buffers), `unused` belong to a
-    RemBERT with another head or more layers, `unexpected` belong to no RemBERT.
-    """
-
-    found: dict[str, str] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: list[Mismatch] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-
-    @property
-    def fresh(self) -> list[str]:
-        """Parameters that the checkpoint does not give: missing or mismatched."""
-        return [*self.missing, *(mismatch.name for mismatch in self.mismatched)]
-
-
-def match(wanted: Mapping[str, Parameter], tensors: Mapping[str, tuple[int, ...]]) -> Match:
-    """Find the tensor of every wanted parameter.
-
-    Args:
-        wanted: the model's parameters by canonical name.
-        tensors: a checkpoint's tensor names, as they stand in its files, and shapes in PyTorch's orientation.
-
-    Raises:
-        CheckpointError: two tensors are the same parameter under two spellings.
-    """
-    result = Match()
-    known = _known_names()
-    for name in tensors:
-        canonical = canonical_name(name)
-        if canonical is None:
-            result.ignored.append(name)
-        elif canonical in result.found:
-            raise CheckpointError(
-                f"Two tensors are the same parameter `{canonical}`: `{result.found[canonical]}` and `{name}`."
-            )
-        elif canonical in wanted:
-            result.found[canonical] = name
-        elif canonical.startswith("rembert.pooler."):
-            result.ignored.append(name)
-        elif _LAYER_INDEX.sub(".layer.0.", canonical) in known:
-            result.unused.append(name)
-        else:
-            result.unexpected.append(name)
-    for name, parameter in wanted.items():
-        if name not in result.found:
-            result.missing.append(name)
-        elif (shape := tensors[result.found[name]]) != parameter.shape:
-            result.mismatched.append(Mismatch(name, shape, parameter.shape))
-            del result.found[name]
-    return result
-
-
-def check_shapes(wanted: Mapping[str, Parameter], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse to save tensors that the model's own configuration would not take back.
-
-    Args:
-        wanted: the model's parameters by canonical name.
-        shapes: of the tensors, by the same names, in PyTorch's orientation.
-
-    Raises:
-        InputError: quotes the first that does not fit.
-    """
-    for name, parameter in wanted.items():
-        if shapes[name] != parameter.shape:
-            raise InputError(
-                f"`{name}` must have the shape that the configuration says, {list(parameter.shape)}. Received: "
-                f"{list(shapes[name])}. `resize_token_embeddings` of the whole model changes all tables together."
-            )
-
-
-_LAYER_INDEX = re.compile(r"\.layer\.\d+\.")
-
-
-@cache
-def _known_names() -> frozenset[str]:
-    """The names of every head's parameters, all features on, with a single layer standing for any."""
-    config = RemBertConfig(num_hidden_layers=1, is_decoder=True, add_cross_attention=True)
-    return frozenset(name for head in HEADS for name in parameters(config, head, pooler=True))
+        yield from dense(f"{name}.self.{projection}", width, width)
+    yield from dense(f"{name}.output.dense", width, width)
+    yield from norm(f"{name}.output.LayerNorm", width)

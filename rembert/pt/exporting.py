@@ -151,7 +151,7 @@ class _Graph(nn.Module):
 
 
 def _call(model: RemBertPreTrainedModel, inputs: dict[str, Tensor]) -> ModelOutput:
-    decodes = {"use_cache": False} if model.head in ("model", "causal-lm") else {}
+    decodes = {"use_cache": False} if HEADS[model.head].takes_cache else {}
     return model(**inputs, **decodes, return_dict=True)
 
 
@@ -171,7 +171,7 @@ def _axes(config: RemBertConfig, head: str) -> dict[str, dict[int, Any]]:
     batch = torch.export.Dim("batch")
     sequence = torch.export.Dim("sequence", max=config.max_position_embeddings)
     axes = {0: batch, 1: sequence}
-    if head == "multiple-choice":
+    if HEADS[head].takes_choices:
         axes = {0: batch, 1: torch.export.Dim("choices"), 2: sequence}
     inputs = {"input_ids": axes, "attention_mask": axes, "token_type_ids": axes}
     if takes_source(config, head):

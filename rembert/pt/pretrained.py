@@ -17,8 +17,9 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import ConfigError, InputError
 from rembert.common.hub import locate
 from rembert.common.loading import loading_config, settle
+from rembert.common.name_matching import check_shapes, match
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, check_shapes, head_config, match, parameters
+from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, file_name, head_config, parameters
 from rembert.pt.inference import can_pack, check_kept, check_stays, optimize, quantize
 from rembert.pt.initialization import initialization_left_out, initialize
 
@@ -388,8 +389,8 @@ class RemBertPreTrainedModel(nn.Module):
     _own_arguments: ClassVar[tuple[str, ...]] = ()
 
     def _own_name(self, canonical: str) -> str:
-        """The name of a parameter in this model's `state_dict`: a bare encoder has no prefix."""
-        return canonical.removeprefix(BASE_PREFIX) if self.head == "model" else canonical
+        """The name of a parameter in this model's `state_dict`, which is its name in a file."""
+        return file_name(canonical, self.head)
 
     def _initialize_fresh(self, names: set[str], dtype: torch.dtype) -> None:
         """Give the parameters of these names memory and fresh values; the rest came from the checkpoint."""

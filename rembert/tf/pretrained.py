@@ -20,8 +20,9 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError, InputError
 from rembert.common.hub import locate
 from rembert.common.loading import loading_config, require_all, settle
+from rembert.common.name_matching import check_shapes, match
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import BASE_PREFIX, HEADS, Kind, Parameter, check_shapes, head_config, match, parameters
+from rembert.common.parameters import HEADS, Kind, Parameter, file_name, head_config, parameters
 from rembert.tf.adaptation import adapt, adaptations, check_plain, is_adapted, merged
 from rembert.tf.initialization import Stored, building_left_out, is_building_left_out, normal
 from rembert.tf.layers import build_parts
@@ -203,8 +204,7 @@ class TFRemBertPreTrainedModel(TrainableModel):
 
     def _holder(self, parameter: Parameter) -> Any:
         """The layer that has a parameter."""
-        path = parameter.name.removeprefix(BASE_PREFIX) if self.head == "model" else parameter.name
-        *steps, _ = path.split(".")
+        *steps, _ = file_name(parameter.name, self.head).split(".")
         holder: Any = self
         for step in steps:
             # `output` is a property of every Keras layer: the part of that name is the attribute `out`.
@@ -299,8 +299,7 @@ class TFRemBertPreTrainedModel(TrainableModel):
         check_shapes(table, {name: self._shape(parameter) for name, parameter in table.items()})
         tensors = {}
         for canonical, parameter in table.items():
-            name = canonical.removeprefix(BASE_PREFIX) if self.head == "model" else canonical
-            tensors[name] = _as_source(self._holder(parameter), parameter)
+            tensors[file_name(canonical, self.head)] = _as_source(self._holder(parameter), parameter)
         config = RemBertConfig.from_dict(self.config.to_dict())
         config.architectures = [HEADS[self.head].architecture]
         config.dtype = self.variable_dtype

@@ -11,6 +11,7 @@ import tensorflow as tf
 from rembert.common.config import RemBertConfig
 from rembert.common.exporting import takes_source
 from rembert.common.outputs import ModelOutput
+from rembert.common.parameters import HEADS
 
 Tensor = Any
 
@@ -21,7 +22,7 @@ def serving_signature(config: RemBertConfig, head: str, dtype: str) -> dict[str,
     A multiple-choice model takes [b, choices, s]; one with cross-attention also `encoder_hidden_states` of `dtype`
     [b, source, e] and `encoder_attention_mask` [b, source].
     """
-    shape: list[int | None] = [None] * (3 if head == "multiple-choice" else 2)
+    shape: list[int | None] = [None] * (3 if HEADS[head].takes_choices else 2)
     signature = {name: _spec(name, shape) for name in ("input_ids", "attention_mask", "token_type_ids")}
     if takes_source(config, head):
         signature["encoder_hidden_states"] = _spec("encoder_hidden_states", [None, None, config.hidden_size], dtype)
@@ -31,7 +32,7 @@ def serving_signature(config: RemBertConfig, head: str, dtype: str) -> dict[str,
 
 def serve(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A model's outputs by name for a signature's inputs, without cache; what is a tuple gets numbers."""
-    decodes = {"use_cache": False} if model.head in ("model", "causal-lm") else {}
+    decodes = {"use_cache": False} if HEADS[model.head].takes_cache else {}
     outputs: ModelOutput = model(**inputs, **decodes, return_dict=True, training=False)
     flat = {}
     for name, value in outputs.items():

@@ -18,6 +18,7 @@ from rembert.bridge.atomic_directory import new_directory
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import ExportError, InputError
 from rembert.common.exporting import is_export
+from rembert.common.parameters import HEADS
 from rembert.tf.exporting import SIGNATURE
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 from rembert.tf.serving import serve
@@ -58,8 +59,8 @@ def export_text_savedmodel(
     """
     require_packages("tensorflow_text", needed_for="A model that takes text")
     text = import_module("tensorflow_text")
-    if model.head == "multiple-choice":
-        raise InputError("`model` must take one text or a pair. Received: a multiple-choice model.")
+    if HEADS[model.head].takes_choices:
+        raise InputError(f"`model` must take one text or a pair. Received: a {model.head} model.")
     if tokenizer.do_lower_case or not tokenizer.keep_accents:
         raise InputError(
             "`tokenizer` must leave case and accents as they are: the graph has no operation that changes them in the "

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from rembert.common.checks import IGNORE_INDEX
+from rembert.common.parameters import HEADS, LabelKind
 
 Batch = Mapping[str, np.ndarray]
 Piece = tuple[dict[str, np.ndarray], float]
@@ -24,17 +25,19 @@ def label_count(head: str, batch: Batch, problem_type: str | None = None) -> int
         batch: the model's arguments with labels.
         problem_type: of a sequence classifier, as in its configuration.
     """
-    if head == "question-answering":
+    declared = HEADS[head]
+    kind = declared.kind_of_labels(problem_type)
+    labels = batch[declared.labels[0]]
+    if kind is LabelKind.SPAN:
         # Of starts; an end outside the window comes with a start outside it.
-        return int((batch["start_positions"] < batch["input_ids"].shape[-1]).sum())
-    labels = batch["labels"]
-    if head == "sequence-classification" and problem_type in ("regression", "multi_label_classification"):
+        return int((labels < batch["input_ids"].shape[-1]).sum())
+    if kind is LabelKind.NUMBER:
         return int(labels.size)
     counted = labels != IGNORE_INDEX
     mask = batch.get("attention_mask")
-    if head in ("token-classification", "masked-lm", "causal-lm") and mask is not None:
+    if kind is LabelKind.TOKEN and mask is not None:
         counted = counted & (mask != 0)
-    if head == "causal-lm":
+    if declared.predicts_next:
         counted = counted[:, 1:]  # nothing predicts the first
     return int(counted.sum())
 

@@ -23,7 +23,7 @@ from rembert.bridge import TensorSource
 from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
-from rembert.common.parameters import HEADS
+from rembert.common.parameters import HEADS, LabelKind
 from rembert.pt.losses import cross_entropy, ignore_padding
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
@@ -252,7 +252,7 @@ class Trainer:
         if not self.recipe.label_smoothing:
             loss: Tensor = self._wrapped(**batch).loss
             return loss
-        inputs = {name: value for name, value in batch.items() if name not in _LABELS}
+        inputs = {name: value for name, value in batch.items() if name not in HEADS[self.head].labels}
         outputs = self._wrapped(**inputs)
         return smoothed_loss(self.head, outputs, batch, self.config.problem_type, self.recipe.label_smoothing)
 
@@ -268,7 +268,6 @@ class Trainer:
         return zip(names, self._trained(), strict=True)
 
 
-_LABELS = ("labels", "start_positions", "end_positions")
 _MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}
 
 
@@ -287,8 +286,9 @@ def smoothed_loss(
         problem_type: of a sequence classifier.
         smoothing: in (0, 1).
     """
-    mask = batch.get("attention_mask")
-    if head == "question-answering":
+    declared, mask = HEADS[head], batch.get("attention_mask")
+    kind = declared.kind_of_labels(problem_type)
+    if kind is LabelKind.SPAN:
         starts_and_ends = (
             (outputs.start_logits, batch["start_positions"]),
             (outputs.end_logits, batch["end_positions"]),
@@ -297,12 +297,12 @@ def smoothed_loss(
         return (losses[0] + losses[1]) / 2
     logits, labels = outputs.logits, batch["labels"]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if problem_type == "multi_label_classification" and head == "sequence-classification":
+    if kind is LabelKind.NUMBER:  # 0 and 1: `finetune` refuses regression
         targets = labels.to(logits.dtype) * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, targets)
-    if head in ("token-classification", "masked-lm", "causal-lm"):
+    if kind is LabelKind.TOKEN:
         labels = ignore_padding(labels, mask)
-    if head == "causal-lm":
+    if declared.predicts_next:
         logits, labels = logits[:, :-1], labels[:, 1:]
     counted = labels != -100
     spread = -F.log_softmax(logits, -1).mean(-1)

@@ -20,7 +20,7 @@ from rembert.bridge import TensorSource, open_checkpoint
 from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
-from rembert.common.parameters import HEADS, Kind, Parameter
+from rembert.common.parameters import HEADS, Kind, LabelKind, Parameter
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
 from rembert.tf.losses import cross_entropy, ignore_padding
@@ -251,7 +251,7 @@ class Trainer:
     def _loss(self, batch: dict[str, Tensor]) -> Tensor:
         if not self.recipe.label_smoothing:
             return self.model(batch, training=True).loss
-        inputs = {name: value for name, value in batch.items() if name not in _LABELS}
+        inputs = {name: value for name, value in batch.items() if name not in HEADS[self.head].labels}
         outputs = self.model(inputs, training=True)
         return smoothed_loss(self.head, outputs, batch, self.config.problem_type, self.recipe.label_smoothing)
 
@@ -260,7 +260,6 @@ class Trainer:
         return [(name, self.model.variable(self._table[name])) for name in names]
 
 
-_LABELS = ("labels", "start_positions", "end_positions")
 _MOMENTS = ("first", "second")
 
 
@@ -279,8 +278,9 @@ def smoothed_loss(
         problem_type: of a sequence classifier.
         smoothing: in (0, 1).
     """
-    mask = batch.get("attention_mask")
-    if head == "question-answering":
+    declared, mask = HEADS[head], batch.get("attention_mask")
+    kind = declared.kind_of_labels(problem_type)
+    if kind is LabelKind.SPAN:
         starts_and_ends = (
             (outputs.start_logits, batch["start_positions"]),
             (outputs.end_logits, batch["end_positions"]),
@@ -288,12 +288,12 @@ def smoothed_loss(
         losses = [_smoothed_positions(logits, mask, at, smoothing) for logits, at in starts_and_ends]
         return (losses[0] + losses[1]) / 2
     logits, labels = _precise(outputs.logits), batch["labels"]
-    if problem_type == "multi_label_classification" and head == "sequence-classification":
+    if kind is LabelKind.NUMBER:  # 0 and 1: `finetune` refuses regression
         targets = tf.cast(labels, logits.dtype) * (1 - smoothing) + smoothing / 2
         return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
-    if head in ("token-classification", "masked-lm", "causal-lm"):
+    if kind is LabelKind.TOKEN:
         labels = ignore_padding(labels, mask)
-    if head == "causal-lm":
+    if declared.predicts_next:
         logits, labels = logits[:, :-1], labels[:, 1:]
     spread = -tf.reduce_mean(tf.nn.log_softmax(logits), -1)
     even = _mean(spread, labels != -100)

@@ -12,7 +12,7 @@ import pytest
 
 from rembert.bridge import convert, inspect, open_checkpoint
 from rembert.common.errors import CheckpointError, ConfigError, InputError
-from rembert.common.parameters import canonical_name
+from rembert.common.name_matching import canonical_name
 from tests.bridge.support import GOLDEN, MODELS
 from tests.frameworks import WRITABLE, needs_pt
 

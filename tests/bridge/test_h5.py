@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from rembert.bridge import open_checkpoint, save_h5
 from rembert.common.errors import CheckpointError
-from rembert.common.parameters import canonical_name
+from rembert.common.name_matching import canonical_name
 from tests.bridge.support import GOLDEN, MODELS, source
 
 

@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from rembert.bridge import convert, open_checkpoint
 from rembert.common.errors import CheckpointError, InputError
-from rembert.common.parameters import canonical_name
+from rembert.common.name_matching import canonical_name
 from tests.bridge.support import GOLDEN, MODELS
 
 

@@ -6,15 +6,8 @@ import pytest
 
 from rembert import RemBertConfig
 from rembert.common.errors import CheckpointError
-from rembert.common.parameters import (
-    HEADS,
-    Kind,
-    canonical_name,
-    file_name,
-    match,
-    parameter_count,
-    parameters,
-)
+from rembert.common.name_matching import canonical_name, match
+from rembert.common.parameters import HEADS, Kind, file_name, parameter_count, parameters
 from tests.frameworks import PT, needs_pt, small_config
 
 
