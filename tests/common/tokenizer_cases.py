@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -63,37 +64,11 @@ def random_texts(count: int, seed: int = 0) -> list[str]:
     return ["".join(character() for _ in range(rng.randrange(1, 24))) for _ in range(count)]
 
 
-def train(model_type: str = "unigram", **options: object) -> bytes:
-    """A small SentencePiece model, from a few sentences."""
-    words = [
-        "the",
-        "of",
-        "and",
-        "a",
-        "to",
-        "in",
-        "is",
-        "you",
-        "that",
-        "it",
-        "he",
-        "was",
-        "for",
-        "on",
-        "are",
-        "as",
-        "with",
-        "his",
-        "they",
-        "be",
-        "at",
-        "one",
-        "have",
-        "this",
-        "from",
-    ]
+def train(model_type: str = "unigram", lines: Sequence[str] = (), **options: object) -> bytes:
+    """A small SentencePiece model of the given lines, or of a few sentences."""
+    words = "the of and a to in is you that it he was for on are as with his they be at one have this from"
     rng = random.Random(1)
-    lines = [" ".join(rng.choices(words, k=8)) for _ in range(300)]
+    lines = lines or [" ".join(rng.choices(words.split(), k=8)) for _ in range(300)]
     target = io.BytesIO()
     settings: dict[str, object] = {"vocab_size": 60, "hard_vocab_limit": False, "minloglevel": 2} | options
     sentencepiece.SentencePieceTrainer.Train(

@@ -1,37 +1,53 @@
-"""A run of fine-tuning that several processes, or several devices of TensorFlow, do together; see `test_distributed`.
+"""Runs of fine-tuning that several processes, or several devices of TensorFlow, do together; see `test_distributed`.
 
-python distributed_run.py FRAMEWORK START TRAIN DEV OUTPUT CHANGES
+python distributed_run.py FRAMEWORK START RUNS
+
+RUNS is a JSON list: for each run, `train`, `evaluation` and `output`, and what else differs from the settings below.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
-if __name__ == "__main__":
-    framework, start, train, dev, output, changes = sys.argv[1:]
-    settings = json.loads(changes)
-    if settings.get("devices"):
-        import tensorflow as tf
 
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        parts = [tf.config.LogicalDeviceConfiguration()] * len(settings["devices"])
-        tf.config.set_logical_device_configuration(cpu, parts)
+def fine_tune(framework: str, start: str, **settings: Any) -> dict[str, float]:
+    """One run in float64; its scores."""
     from rembert.tasks import finetune
 
-    task = settings.pop("task", "token-classification")
-    scores = finetune(
-        task,
-        start,
-        train,
-        evaluation=dev,
-        output=output,
-        framework=framework,
-        from_scratch=True,
-        precision="float64",
-        batch_size=8,
-        log_steps=1,
-        learning_rate=1e-2,
-        **{"epochs": 2, **settings},
-    )
-    print(json.dumps(scores), flush=True)
+    defaults = {"task": "token-classification", "epochs": 2, "batch_size": 8, "log_steps": 1, "learning_rate": 1e-2}
+    settings = {**defaults, **settings}
+    task, train = settings.pop("task"), settings.pop("train")
+    return finetune(task, start, train, framework=framework, from_scratch=True, precision="float64", **settings)
+
+
+def main(framework: str, start: str, runs: list[dict[str, Any]]) -> None:
+    for number, run in enumerate(runs):
+        if run.get("devices"):
+            _make_devices(len(run["devices"]))
+        if number == 1:
+            _join(Path(run["output"]).with_suffix(".meeting"))
+        print(json.dumps(fine_tune(framework, start, **run)), flush=True)
+
+
+def _make_devices(count: int) -> None:
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+
+
+def _join(meeting: Path) -> None:
+    """Join the other processes again: the group that torchrun prepares, which the first run left, is joined once."""
+    import torch.distributed as dist
+
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+
+
+if __name__ == "__main__":
+    framework, start, runs = sys.argv[1:]
+    main(framework, start, json.loads(runs))

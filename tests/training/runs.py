@@ -12,15 +12,27 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from rembert import RemBertConfig, RemBertTokenizer
+from tests.common.tokenizer_cases import train as train_sentencepiece
 
-FIXTURE = Path(__file__).parent.parent / "fixtures" / "tokenizer" / "sentencepiece.model"
+# Of the sentences that runs train on. A few hundred pieces are written in milliseconds, the fixture's 32,000 are not.
+_SENTENCES = (
+    "The bread and the soup again again. The soup and the lemon again. The lemon and the bread.",
+    "The train and the bus again again. The bus and the bridge again. The bridge and the train to the coast at seven.",
+    "The rain and the cloud again again. The cloud and the wind again. The wind and the rain.",
+    "Ada lives here now. Ben works here now now. Eve lives here.",
+    "It rained. So we got wet. So it was dry. When? At seven.",
+    "Ferry 0 leaves from the pier. Ferry 1 leaves from the pier. Ferry 2345 leaves from the pier. 6789 ferries leave.",
+)
 _WORDS = {"food": ("bread", "soup", "lemon"), "road": ("train", "bus", "bridge"), "sky": ("rain", "cloud", "wind")}
 
 
 def write_start(directory: Path, **changes: Any) -> Path:
     """A directory that a run from scratch begins with: a configuration of a few thousand parameters, a tokenizer."""
-    tokenizer = RemBertTokenizer(FIXTURE)
     directory.mkdir(parents=True, exist_ok=True)
+    model = directory / "sentencepiece.model"
+    special = {"control_symbols": ["[CLS]", "[SEP]", "[MASK]"], "pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    model.write_bytes(train_sentencepiece(lines=_SENTENCES * 20, vocab_size=300, **special))
+    tokenizer = RemBertTokenizer(model)
     tokenizer.save_pretrained(directory)
     sizes: dict[str, Any] = {
         "vocab_size": len(tokenizer),

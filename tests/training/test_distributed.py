@@ -8,23 +8,24 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.frameworks import needs_pt, needs_tf
+from tests.training import distributed_run
 from tests.training.runs import farthest, lines, losses, write_start
 
-PROGRAM = Path(__file__).parent / "distributed_run.py"
-Begun = tuple[Path, Path, Path]
+SPREAD = {"ddp": {}, "fsdp2": {"sharded": True, "accumulation_steps": 2}}
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Begun:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A start, and examples of which the last batch has one: the second process has none of it."""
     folder = tmp_path_factory.mktemp("distributed")
     names, verbs = ("Ada", "Ben", "Eve"), ("lives", "works")
-    for use, count in (("train", 17), ("dev", 5)):
+    for use, count, sentences in (("train", 17, 30), ("dev", 5, 5)):
         rows = [
             {
                 "tokens": [names[n % 3], verbs[n % 2], *["now"] * (n % 4), "here"],
@@ -33,27 +34,43 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Begun:
             for n in range(count)
         ]
         (folder / f"{use}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return write_start(folder / "start"), folder / "train.jsonl", folder / "dev.jsonl"
+        (folder / f"{use}.txt").write_text("".join(f"Ferry {n} leaves from the pier.\n" for n in range(sentences)))
+    write_start(folder / "start", num_hidden_layers=1)
+    return folder
+
+
+def _tags(folder: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    data = {"train": str(folder / "train.jsonl"), "evaluation": str(folder / "dev.jsonl")}
+    return {**data, "output": str(output), **changes}
+
+
+def _text(folder: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    data = {"train": str(folder / "train.txt"), "evaluation": str(folder / "dev.txt")}
+    return {**data, "output": str(output), "task": "masked-lm", "epochs": 1, **changes}
 
 
 @pytest.fixture(scope="module")
-def alone(begun: Begun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(folder: Path) -> Path:
     """The result of one process on one device, in PyTorch."""
-    output = tmp_path_factory.mktemp("alone") / "run"
-    _run([sys.executable], "pt", begun, output)
-    return output
+    distributed_run.fine_tune("pt", str(folder / "start"), **_tags(folder, folder / "alone"))
+    return folder / "alone"
 
 
-def _run(launcher: list[str], framework: str, begun: Begun, output: Path, **changes: object) -> str:
+@pytest.fixture(scope="module")
+def spread(folder: Path) -> str:
+    """What two processes print that do every run of PyTorch; the results are in `folder`."""
+    runs = [_tags(folder, folder / name, **changes) for name, changes in SPREAD.items()]
+    runs.append(_text(folder, folder / "language", sharded=True))
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={_free_port()}"]
+    return _run(launcher, "pt", folder, runs)
+
+
+def _run(launcher: list[str], framework: str, folder: Path, runs: list[dict[str, Any]]) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    arguments = [str(PROGRAM), framework, *map(str, begun), str(output), json.dumps(changes)]
-    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, env=environment)
+    program = [*launcher, distributed_run.__file__, framework, str(folder / "start"), json.dumps(runs)]
+    done = subprocess.run([sys.executable, *program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def _torchrun() -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={_free_port()}"]
 
 
 def _free_port() -> int:
@@ -73,28 +90,27 @@ def _check_same(output: Path, alone: Path) -> None:
 
 
 @needs_pt
-@pytest.mark.parametrize("changes", [{}, {"sharded": True, "accumulation_steps": 2}], ids=["ddp", "fsdp2"])
-def test_two_processes(changes: dict[str, object], begun: Begun, alone: Path, tmp_path: Path) -> None:
-    printed = _run(_torchrun(), "pt", begun, tmp_path / "run", **changes)
-    _check_same(tmp_path / "run", alone)
-    assert printed.count("eval_accuracy") == 2  # both know the scores, one has written them
+@pytest.mark.parametrize("name", SPREAD)
+def test_two_processes(name: str, folder: Path, alone: Path, spread: str) -> None:
+    _check_same(folder / name, alone)
 
 
 @needs_pt
-def test_a_language_model_is_scored_where_its_weights_are_spread(begun: Begun, tmp_path: Path) -> None:
-    train, dev = tmp_path / "train.txt", tmp_path / "dev.txt"
-    for path, count in ((train, 30), (dev, 5)):
-        path.write_text("".join(f"Ferry {number} leaves from the pier.\n" for number in range(count)))
-    texts = (begun[0], train, dev)
-    _run([sys.executable], "pt", texts, tmp_path / "alone", task="masked-lm", epochs=1)
-    _run(_torchrun(), "pt", texts, tmp_path / "run", task="masked-lm", epochs=1, sharded=True)
-    last, expected = (lines(tmp_path / name)[-1] for name in ("run", "alone"))
+def test_every_process_knows_the_scores(spread: str) -> None:
+    assert spread.count("eval_accuracy") == 2 * len(SPREAD)  # one has written them
+
+
+@needs_pt
+def test_language_model_is_scored_where_its_weights_are_spread(folder: Path, spread: str) -> None:
+    run = _text(folder, folder / "language alone")
+    distributed_run.fine_tune("pt", str(folder / "start"), **run)
+    last, expected = (lines(folder / name)[-1] for name in ("language", "language alone"))
     for name in ("eval_loss", "eval_perplexity", "eval_masked_accuracy"):
         assert last[name] == pytest.approx(expected[name], rel=1e-6), name
 
 
 @needs_pt
 @needs_tf
-def test_two_devices_in_tensorflow(begun: Begun, alone: Path, tmp_path: Path) -> None:
-    _run([sys.executable], "tf", begun, tmp_path / "run", devices=["CPU:0", "CPU:1"])
-    _check_same(tmp_path / "run", alone)
+def test_two_devices_in_tensorflow(folder: Path, alone: Path) -> None:
+    _run([], "tf", folder, [_tags(folder, folder / "devices", devices=["CPU:0", "CPU:1"])])
+    _check_same(folder / "devices", alone)
