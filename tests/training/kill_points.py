@@ -1,16 +1,21 @@
 """A run of fine-tuning that kills itself with SIGKILL when it has touched the disk so many times.
 
     python kill_points.py FRAMEWORK START TRAIN DEV OUTPUT KILL_AT
+    python kill_points.py forks START TRAIN DEV FOLDER POINTS
 
-With KILL_AT 0 the run ends, and how often it has touched the disk is printed. Run as a program, so that nothing of a
-killed run is cleaned up.
+With KILL_AT 0 the run ends, and how often it has touched the disk is printed. `forks` does many runs of PyTorch. It is
+a program so that nothing of a killed run is cleaned up, and no test's own process is killed.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 # What Python reports before it opens, makes, renames or removes something.
@@ -55,6 +60,56 @@ def run(framework: str, start: Path, train: Path, dev: Path, output: Path, kill_
     return touched
 
 
+def run_in_forks(start: Path, train: Path, dev: Path, folder: Path, points: int) -> None:
+    """A whole run, and runs killed at `points` touches and ended after, each in a forked child.
+
+    Prints how often the whole run touched the disk; then for each killed run the touch, the signal that ended the run,
+    and the signal, or 0, that ended its second half.
+    """
+    import torch
+
+    import rembert.training.pt_trainer  # noqa: F401
+
+    # Imported here once, and not by every run: by AdamW's first step, and by the first report.
+    for module in ("torch._dynamo", "matplotlib.backends.backend_agg", "tensorboard.summary.writer.record_writer"):
+        with suppress(ImportError):
+            import_module(module)
+    torch.set_num_threads(1)
+    count = folder / "count"
+
+    def run_in_a_fork(output: Path, kill_at: int) -> int:
+        def work() -> None:
+            count.write_text(str(run("pt", start, train, dev, output, kill_at)))
+
+        return _in_a_fork(work)
+
+    run_in_a_fork(folder / "whole", 0)
+    touched = int(count.read_text())
+    print(touched, flush=True)
+    # The first touches, before there is a run to go on with, and some of the others.
+    for number in (1, 2, 3, 4, *sorted(random.Random(touched).sample(range(5, touched + 1), points - 4))):
+        print(number, *(run_in_a_fork(folder / str(number), kill_at) for kill_at in (number, 0)), flush=True)
+
+
+def _in_a_fork(work: Callable[[], None]) -> int:
+    """Run `work` in a child process; the signal that ended it, or 0."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException as problem:
+            print(repr(problem), file=sys.stderr, flush=True)
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
 if __name__ == "__main__":
-    framework, *paths, kill_at = sys.argv[1:]
-    print(run(framework, *map(Path, paths), int(kill_at)))  # type: ignore[arg-type]
+    framework, start, train, dev, output, number = sys.argv[1:]
+    paths = (Path(start), Path(train), Path(dev), Path(output))
+    if framework == "forks":
+        run_in_forks(*paths, int(number))
+    else:
+        print(run(framework, *paths, int(number)))

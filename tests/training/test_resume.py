@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -31,61 +30,23 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     )
 
 
-def _in_a_fork(work: object) -> int:
-    """Run `work` in a child process; the signal that ended it, or 0."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()  # type: ignore[operator]
-            os._exit(0)
-        except BaseException as problem:
-            print(repr(problem), file=sys.stderr, flush=True)
-            os._exit(1)
-    status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-
-
-# Forked children of a small server: PyTorch is imported once, and no test's own process is killed.
-_SERVER = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-import rembert.training.pt_trainer
-from tests.training import kill_points
-from tests.training.test_resume import _in_a_fork
-start, train, dev, folder = map(Path, sys.argv[1:5])
-for number in map(int, sys.argv[5:]):
-    output = folder / str(number)
-    killed = _in_a_fork(lambda: kill_points.run("pt", start, train, dev, output, number))
-    ended = _in_a_fork(lambda: kill_points.run("pt", start, train, dev, output, 0))
-    print(number, killed, ended, flush=True)
-"""
-
-
-def _run(*arguments: object, code: str | None = None) -> subprocess.CompletedProcess[str]:
-    program = ["-c", code] if code else [str(Path(kill_points.__file__))]
+def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *program, *map(str, arguments)], capture_output=True, text=True, env=environment
-    )
+    program = [sys.executable, kill_points.__file__, *map(str, arguments)]
+    return subprocess.run(program, capture_output=True, text=True, env=environment)
 
 
 def _check_kills(begun: tuple[Path, Path, Path], folder: Path, points: int) -> None:
-    whole = _run("pt", *begun, folder / "whole", 0)
-    assert whole.returncode == 0, whole.stderr
-    touched = int(whole.stdout.split()[-1])
-    assert touched > 100
-    # The first touches, before there is a run to go on with, and some of the others.
-    numbers = [1, 2, 3, 4, *sorted(random.Random(touched).sample(range(5, touched + 1), points - 4))]
-    done = _run(*begun, folder, *numbers, code=_SERVER)
+    done = _run("forks", *begun, folder, points)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(each) for number in numbers for each in (number, int(signal.SIGKILL), 0)]
+    touched, *runs = done.stdout.splitlines()
+    assert int(touched) > 100
+    assert len(runs) == points
     expected = digest(folder / "whole")
-    for number in numbers:
-        assert digest(folder / str(number)) == expected, number
-        assert not (folder / str(number) / "checkpoints").exists()
+    for number, *signals in map(str.split, runs):
+        assert signals == [str(int(signal.SIGKILL)), "0"]
+        assert digest(folder / number) == expected, number
+        assert not (folder / number / "checkpoints").exists()
 
 
 @needs_pt
