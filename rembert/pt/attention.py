@@ -5,7 +5,11 @@ Notation: b batch, s queries, t keys (or the tokens of a packed batch), h heads,
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -133,15 +137,26 @@ def _has_variable_length_kernel(query: Tensor) -> bool:
         and torch.version.cuda is not None
         and torch.backends.cuda.is_flash_attention_available()
         and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        and _variable_length_function() is not None
     )
 
 
-def _attend_variable_length(query: Tensor, key: Tensor, value: Tensor, packing: Packing, causal: bool) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn  # which a build for CPUs need not have
+@functools.cache
+def _variable_length_function() -> Callable[..., Any] | None:
+    """PyTorch's own; None in versions without it or without its sliding window, and in builds for CPUs."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn if "window_size" in inspect.signature(varlen_attn).parameters else None
 
+
+def _attend_variable_length(query: Tensor, key: Tensor, value: Tensor, packing: Packing, causal: bool) -> Tensor:
+    attend = _variable_length_function()
+    assert attend is not None  # the caller has asked
     cu, longest = packing.cu_seqlens, packing.max_length
     window = (-1, 0) if causal else (-1, -1)
-    context = varlen_attn(query, key, value, cu, cu, longest, longest, window_size=window)
+    context = attend(query, key, value, cu, cu, longest, longest, window_size=window)
     assert isinstance(context, Tensor)  # the statistics were not asked for
     return context
 

@@ -9,9 +9,7 @@ as it is. Query, key and value in one product were measured no faster than in th
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +19,15 @@ from torch import Tensor, nn
 from rembert.common.errors import InputError
 from rembert.common.parameters import BASE_PREFIX, Kind
 from rembert.pt.linear_cross_entropy import is_plain_linear
+from rembert.pt.torch_internals import (
+    ConversionWatcher,
+    EightBitProduct,
+    can_pack_bfloat16,
+    change_count,
+    pack,
+    packed_product,
+    warn_unwatched,
+)
 
 # Activations that oneDNN computes in the product: its name and algorithm for each.
 _FUSED = {
@@ -36,7 +43,7 @@ _DROPPED = (
 )
 
 
-class InferenceLinear(nn.Module):
+class InferenceLinear(ConversionWatcher):
     """A linear layer whose weights are held in another form, with or without the original parameters.
 
     With them, a call that needs gradients computes as before, and weights that have changed are laid out again; a
@@ -51,6 +58,8 @@ class InferenceLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.kept = keep
         self.activation = activation
+        self.held: Any = None  # what `_stamp` gave when the weights were laid out
+        warn_unwatched()
         if keep:
             self.weight, self.bias = linear.weight, linear.bias
         self._hold(linear.weight.detach(), linear.bias.detach())
@@ -79,11 +88,10 @@ class InferenceLinear(nn.Module):
     def _stamp(self) -> tuple[Any, ...]:
         """What changes when the weights do."""
         both = (self.weight, self.bias)
-        return tuple((each.data_ptr(), None if each.is_inference() else each._version) for each in both)
+        return tuple((each.data_ptr(), each.dtype, each.device, change_count(each)) for each in both)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self.held: Any = None  # new numbers may come to lie where the old ones were
-        return super()._apply(fn, recurse)
+    def before_conversion(self, change: Callable[[Tensor], Tensor]) -> None:
+        self.held = None  # new numbers may come to lie where the old ones were
 
     def _hold(self, weight: Tensor, bias: Tensor) -> None:
         self._take(weight, bias)
@@ -123,43 +131,28 @@ class PackedLinear(InferenceLinear):
 
     def _take(self, weight: Tensor, bias: Tensor) -> None:
         self.dtype = weight.dtype
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self.packed = pack(weight)
         self.packed_bias = bias.clone()
 
     def _product(self, states: Tensor) -> Tensor:
         name, algorithm = self.fused
         states = states.to(self.dtype)
-        product = torch.ops.mkldnn._linear_pointwise(states, self.packed, self.packed_bias, name, [], algorithm)
+        product = packed_product(states, self.packed, self.packed_bias, name, algorithm)
         return product if self.activation is None or name != "none" else self.activation(product)
 
 
 class QuantizedLinear(InferenceLinear):
-    """Weights in eight bits with a scale for each output; inputs are brought to eight bits in every call.
-
-    The product is exact in 32-bit integers. A processor without VNNI adds pairs of products in 16 bits, which 7-bit
-    inputs fit; there inputs have 7 bits. With VNNI oneDNN's kernel is taken: a model is a tenth faster than with
-    PyTorch's default.
-    """
+    """Weights in eight bits with a scale for each output; inputs are brought to eight bits in every call."""
 
     dtype = torch.float32
 
     def _take(self, weight: Tensor, bias: Tensor) -> None:
-        weight = weight.float()
-        scales = (weight.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-        zeros = torch.zeros_like(scales, dtype=torch.long)
-        with warnings.catch_warnings():
-            # PyTorch means to give up tensors of quantized dtypes, but its fused product is packed from nothing else.
-            warnings.simplefilter("ignore")
-            quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-        has_vnni = torch.cpu._is_vnni_supported()
-        with _engine("onednn" if has_vnni else torch.backends.quantized.engine):
-            self.packed = torch.ops.quantized.linear_prepack(quantized, bias.float())
-        self.reduce_range = not has_vnni
+        self.packed = EightBitProduct(weight.float(), bias.float())
 
     def _product(self, states: Tensor) -> Tensor:
         if not states.numel():  # of no rows oneDNN's product has another shape
             return states.new_empty(*states.shape[:-1], self.out_features)
-        product = torch.ops.quantized.linear_dynamic(states.float(), self.packed, self.reduce_range).to(states.dtype)
+        product = self.packed(states.float()).to(states.dtype)
         return product if self.activation is None else self.activation(product)
 
 
@@ -200,12 +193,6 @@ def quantize(model: nn.Module, keep_parameters: bool) -> None:
     _freeze(model)
 
 
-def can_pack() -> bool:
-    """Whether this build of PyTorch has oneDNN's operators."""
-    names = ("_reorder_linear_weight", "_linear_pointwise")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
-
-
 def has_dropped(model: nn.Module) -> bool:
     """Whether original parameters of a model are gone."""
     return any(isinstance(module, InferenceLinear) and not module.kept for module in model.modules())
@@ -232,18 +219,6 @@ def check_stays(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
             changed = change(torch.empty(0, dtype=module.dtype))
             if changed.dtype != module.dtype or changed.device.type != "cpu":
                 raise InputError(_DROPPED.format("moved or cast"))
-
-
-@contextmanager
-def _engine(name: str) -> Iterator[None]:
-    """PyTorch's engine for eight bits inside the block, where this build has it; what is packed stays with it."""
-    before = torch.backends.quantized.engine
-    if name in torch.backends.quantized.supported_engines:
-        torch.backends.quantized.engine = name
-    try:
-        yield
-    finally:
-        torch.backends.quantized.engine = before
 
 
 def _linears(model: Any) -> list[tuple[nn.Module, str, nn.Linear]]:
@@ -308,7 +283,7 @@ def _fastest(linear: nn.Linear, activation: Callable[[Tensor], Tensor] | None, f
 
 
 def _can_pack(weight: Tensor) -> bool:
-    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if weight.dtype == torch.bfloat16 and not can_pack_bfloat16():
         return False  # the processor has no instructions for it
     return weight.dtype in (torch.float32, torch.bfloat16) and _is_plain(weight)
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rembert.common.checks import IGNORE_INDEX
+from rembert.pt.torch_internals import has_hooks
 
 # Logits held at a time: 128 MB in float32. Fewer make the products too thin to be fast; a GPU needs thicker ones.
 _AT_A_TIME = {"cpu": 2**25, "cuda": 2**28}
@@ -52,8 +53,7 @@ def is_plain_linear(layer: nn.Module) -> bool:
         type(layer) is nn.Linear
         and type(layer.weight) is nn.Parameter
         and "forward" not in vars(layer)
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
+        and not has_hooks(layer)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,13 +20,14 @@ from rembert.common.loading import loading_config, settle
 from rembert.common.name_matching import check_shapes, match
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, file_name, head_config, parameters
-from rembert.pt.inference import can_pack, check_kept, check_stays, optimize, quantize
+from rembert.pt.inference import check_kept, check_stays, optimize, quantize
 from rembert.pt.initialization import initialization_left_out, initialize
+from rembert.pt.torch_internals import ConversionWatcher, can_pack
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
-class RemBertPreTrainedModel(nn.Module):
+class RemBertPreTrainedModel(ConversionWatcher):
     """Base of the model classes. A subclass sets `head`, a key of the parameter table's `HEADS`."""
 
     head: ClassVar[str]
@@ -227,9 +228,8 @@ class RemBertPreTrainedModel(nn.Module):
         check_kept(self, "given other weights")
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        check_stays(self, fn)  # before the first tensor is changed
-        return super()._apply(fn, recurse)
+    def before_conversion(self, change: Callable[[Tensor], Tensor]) -> None:
+        check_stays(self, change)
 
     def freeze_embeddings(self) -> None:
         """Leave the input embeddings out of training: their tables hold a third of the released encoder's memory."""

@@ -27,6 +27,7 @@ from rembert.common.checks import (
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.tf.cache import Cache
+from rembert.tf.keras_internals import keep_message
 
 Tensor = Any
 
@@ -47,8 +48,7 @@ def accepts_structures(call: Callable[..., Any]) -> Callable[..., Any]:
                 return call(self, **_together(given, {**dict(zip(names[1:], args, strict=False)), **kwargs}))
             return call(self, input_ids, *args, **kwargs)
         except InputError as problem:
-            # Keras would bury the message under a list of all arguments, unless it takes that to be done.
-            problem._keras_call_info_injected = True  # type: ignore[attr-defined]
+            keep_message(problem)
             raise
 
     return unpacking

@@ -17,10 +17,10 @@ from rembert.tf.cache import Cache
 from rembert.tf.encoder import TFRemBertModel
 from rembert.tf.generation import GenerationMixin
 from rembert.tf.inputs import accepts_structures, check_prediction
+from rembert.tf.keras_internals import in_xla
 from rembert.tf.layers import RemBertLayerBase, dense, norm
 from rembert.tf.linear_cross_entropy import is_plain_linear, linear_cross_entropy
 from rembert.tf.losses import cross_entropy, ignore_padding, next_labels
-from rembert.tf.packing import in_xla
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 
 Tensor = Any

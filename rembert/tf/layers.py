@@ -42,6 +42,22 @@ def build_parts(whole: keras.layers.Layer, widths: dict[str, int | None]) -> Non
                 layer.build((None, None, width))
 
 
+def layers_inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A layer and all those that it holds in attributes, or in lists there, in the order in which they were set."""
+    found: dict[int, keras.layers.Layer] = {}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, list | tuple):
+            for each in value:
+                visit(each)
+        elif isinstance(value, keras.layers.Layer) and id(value) not in found:
+            found[id(value)] = value
+            visit(list(vars(value).values()))
+
+    visit(layer)
+    return list(found.values())
+
+
 def computed_again(layer: keras.layers.Layer) -> Callable[..., tuple[Any, None, None, tuple[()]]]:
     """A layer of the encoder whose insides are computed again in the backward pass, and not kept: less memory.
 
@@ -53,7 +69,7 @@ def computed_again(layer: keras.layers.Layer) -> Callable[..., tuple[Any, None, 
     def call(
         hidden_states: Any, bias: Any = None, *, source: Any = None, **rest: Any
     ) -> tuple[Any, None, None, tuple[()]]:
-        generators = [each.seed_generator for each in layer._flatten_layers() if hasattr(each, "seed_generator")]
+        generators = [each.seed_generator for each in layers_inside(layer) if hasattr(each, "seed_generator")]
         seeds = [(generator.state, generator.next()) for generator in generators]
 
         def states(*given: Any) -> Any:

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from rembert.common.checks import IGNORE_INDEX
-from rembert.tf.packing import in_xla
+from rembert.tf.keras_internals import in_xla
 
 Tensor = Any
 

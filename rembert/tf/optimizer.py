@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from rembert.common.errors import InputError
+from rembert.tf.keras_internals import OwnDecayOptimizer, variable_key
+
 Tensor = Any
 
 
 @keras.saving.register_keras_serializable("rembert")
-class AdamW(keras.optimizers.Optimizer):
+class AdamW(OwnDecayOptimizer):
     """AdamW (Loshchilov and Hutter, ICLR 2019, algorithm 2) as `torch.optim.AdamW` computes it.
 
     Keras' own adds epsilon before the bias correction, which makes it larger in the first steps, and its default is
@@ -41,41 +45,60 @@ class AdamW(keras.optimizers.Optimizer):
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
-        self._rate_factors: dict[Any, float] = {}
+        self._rate_factors: dict[str, float] = {}
+        self._undecayed: frozenset[str] = frozenset()
+        self._undecayed_names: frozenset[str] = frozenset()
+        self._indices: dict[str, int] = {}
 
     def build(self, variables: Any) -> None:
         if self.built:
             return
         super().build(variables)
         self._momentums, self._velocities = self.add_optimizer_variables(variables, ["momentum", "velocity"])
+        self._indices = {variable_key(self, variable): index for index, variable in enumerate(variables)}
+
+    def exclude_from_weight_decay(
+        self, var_list: Iterable[Any] | None = None, var_names: Iterable[str] | None = None
+    ) -> None:
+        """Leave variables out of the decay: these, and those with a match of one of these expressions in the name."""
+        self._undecayed = frozenset(variable_key(self, variable) for variable in var_list or ())
+        self._undecayed_names = frozenset(var_names or ())
 
     def scale_learning_rate(self, variables: Iterable[Any], factor: float) -> None:
         """Give variables a rate of their own: `factor` times the learning rate, in the step and in the decay."""
-        self._rate_factors.update({self._var_key(variable): factor for variable in variables})
+        self._rate_factors.update({variable_key(self, variable): factor for variable in variables})
 
     def moments(self, variable: Any) -> tuple[Any, Any]:
         """The first and second moment of a variable that the optimizer was built with."""
-        index = self._get_variable_index(variable)
+        index = self._indices.get(variable_key(self, variable))
+        if index is None:
+            raise InputError(
+                "`variable` must be one that the optimizer was built with, on the same device. Received: "
+                f"`variable={variable.name}`."
+            )
         return self._momentums[index], self._velocities[index]
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
         dtype = variable.dtype
         gradient = tf.cast(tf.convert_to_tensor(gradient), dtype)
-        rate = tf.cast(learning_rate, "float64") * self._rate_factors.get(self._var_key(variable), 1.0)
+        rate = tf.cast(learning_rate, "float64") * self._rate_factors.get(variable_key(self, variable), 1.0)
         step = tf.cast(self.iterations + 1, "float64")
         first_correction = 1 - tf.pow(tf.constant(self.beta_1, "float64"), step)
         second_correction = tf.sqrt(1 - tf.pow(tf.constant(self.beta_2, "float64"), step))
         first, second = self.moments(variable)
-        if self.weight_decay and self._use_weight_decay(variable):
-            self.assign(variable, variable * tf.cast(1 - rate * self.weight_decay, dtype))
+        decay = self.own_weight_decay
+        if decay and self._is_decayed(variable):
+            self.assign(variable, variable * tf.cast(1 - rate * decay, dtype))
         self.assign_add(first, (gradient - first) * (1 - self.beta_1))
         self.assign(second, second * self.beta_2 + tf.square(gradient) * (1 - self.beta_2))
         denominator = tf.sqrt(tf.convert_to_tensor(second)) / tf.cast(second_correction, dtype) + self.epsilon
         self.assign_sub(variable, tf.cast(rate / first_correction, dtype) * first / denominator)
 
-    def _apply_weight_decay(self, variables: Any) -> None:
-        """Nothing: `update_step` decays each variable at its own rate."""
+    def _is_decayed(self, variable: Any) -> bool:
+        named = any(re.search(expression, variable.name) for expression in self._undecayed_names)
+        return not named and variable_key(self, variable) not in self._undecayed
 
     def get_config(self) -> dict[str, Any]:
         """What rebuilds the optimizer; factors of `scale_learning_rate` belong to variables and are not in it."""
-        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+        own = {"weight_decay": self.own_weight_decay}
+        return {**super().get_config(), **own, "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

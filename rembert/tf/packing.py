@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # there is no public question for it
+
+from rembert.tf.keras_internals import in_xla
 
 Tensor = Any
 
@@ -177,11 +178,6 @@ def lay_out(
     ids, types, positions, embeds = map(packed, inputs)
     positions = packing.positions if positions is None else positions
     return Layout((ids, types, positions, embeds), None, packing, packing.unpack)
-
-
-def in_xla() -> bool:
-    """Whether this is traced for XLA (`jit_compile=True`, TPUs), whose shapes cannot follow the mask's values."""
-    return not tf.executing_eagerly() and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 def _is_all_real(attention_mask: Tensor) -> bool:

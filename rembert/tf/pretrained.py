@@ -25,7 +25,8 @@ from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import HEADS, Kind, Parameter, file_name, head_config, parameters
 from rembert.tf.adaptation import adapt, adaptations, check_plain, is_adapted, merged
 from rembert.tf.initialization import Stored, building_left_out, is_building_left_out, normal
-from rembert.tf.layers import build_parts
+from rembert.tf.keras_internals import replace_variables
+from rembert.tf.layers import build_parts, layers_inside
 from rembert.tf.serving import padding_left_in, serving_signature
 from rembert.tf.training import TrainableModel
 
@@ -133,41 +134,16 @@ class TFRemBertPreTrainedModel(TrainableModel):
         if size == self.config.vocab_size:
             return table
         draw = normal(self.config.initializer_range)
-        self._resize(table, {"_embeddings": (0, draw)}, size)
+        replace_variables(table, {"embeddings": _resized(table.embeddings, 0, size, draw)})
         table.input_dim = size
         if output is not None:
-            self._resize(output, {"_kernel": (1, draw), "bias": (0, keras.initializers.Zeros())}, size)
+            kernel = _resized(output.kernel, 1, size, draw)
+            bias = _resized(output.bias, 0, size, keras.initializers.Zeros())
+            replace_variables(output, {"kernel": kernel, "bias": bias})
             output.units = size
         self.config.vocab_size = size
         self.train_function = self.test_function = self.predict_function = None  # traced with the old tables
         return table
-
-    @staticmethod
-    def _resize(layer: keras.layers.Layer, axes: dict[str, tuple[int, Any]], size: int) -> None:
-        """Give a layer's variables, by attribute with axis and initialiser, `size` rows or columns.
-
-        Keras' variables keep their shape, so they are replaced, as Keras' own layers do it for adapters.
-        """
-        was_locked = layer._tracker.locked
-        layer._tracker.unlock()
-        for attribute, (axis, initializer) in axes.items():
-            old = getattr(layer, attribute)
-            kept = np.take(np.asarray(old.value), range(min(size, old.shape[axis])), axis)
-            shape = [*old.shape]
-            shape[axis] = size - kept.shape[axis]
-            fresh = np.asarray(initializer(shape, dtype=old.dtype))
-            layer._untrack_variable(old)
-            new = layer.add_weight(
-                shape=[size if index == axis else length for index, length in enumerate(old.shape)],
-                initializer=keras.initializers.Zeros(),
-                name=old.name,
-                dtype=old.dtype,
-                trainable=old.trainable,
-            )
-            new.assign(np.concatenate([kept, fresh], axis))
-            setattr(layer, attribute, new)
-        if was_locked:
-            layer._tracker.lock()
 
     def gradient_checkpointing_enable(self) -> None:
         """Train with the insides of every layer computed again in the backward pass and not kept: less memory."""
@@ -184,7 +160,7 @@ class TFRemBertPreTrainedModel(TrainableModel):
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the parameters hold, with or without those of the input tables."""
-        layers = self._flatten_layers() if exclude_embeddings else ()
+        layers = layers_inside(self) if exclude_embeddings else ()
         tables = {id(layer.embeddings) for layer in layers if isinstance(layer, keras.layers.Embedding)}
         variables = self.trainable_weights if only_trainable else self.weights
         return sum(int(np.prod(variable.shape)) for variable in variables if id(variable) not in tables)
@@ -370,6 +346,14 @@ class TFRemBertPreTrainedModel(TrainableModel):
         self.build()
         for holder, name, initializer in own:
             setattr(holder, name, initializer)
+
+
+def _resized(variable: keras.Variable, axis: int, size: int, initializer: Any) -> np.ndarray:
+    """A variable's values with `size` rows or columns: the first ones as they are, new ones from the initialiser."""
+    kept = np.take(np.asarray(variable.value), range(min(size, variable.shape[axis])), axis)
+    shape = [*variable.shape]
+    shape[axis] = size - kept.shape[axis]
+    return np.concatenate([kept, np.asarray(initializer(shape, dtype=variable.dtype))], axis)
 
 
 def _as_source(layer: keras.layers.Layer, parameter: Parameter) -> TensorSource:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import optree
-
 from rembert.common.outputs import OUTPUT_TYPES, ModelOutput
+from rembert.tf.keras_internals import register_mapping
 
 
 def register_outputs() -> None:
-    """Tell Keras' tree library how every output class is taken apart and put together.
+    """Tell Keras how every output class is taken apart and put together.
 
-    TensorFlow's own (`tf.nest`, used by `tf.function`) needs no telling: it knows mappings.
+    TensorFlow's own functions (`tf.nest`, used by `tf.function`) need no telling: they know mappings.
     """
     for kind in OUTPUT_TYPES:
-        optree.register_pytree_node(kind, _flatten, partial(_unflatten, kind), namespace="keras")
+        register_mapping(kind, _flatten, partial(_unflatten, kind))
 
 
 def _flatten(output: Any) -> tuple[list[Any], tuple[str, ...], tuple[str, ...]]:

@@ -5,6 +5,7 @@ PyTorch has no `fit`, so this file has no twin.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,11 +13,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
+from keras.utils import unpack_x_y_sample_weight
 
 from rembert.common.errors import InputError
 from rembert.common.outputs import ModelOutput
 from rembert.tf.inputs import argument_names, by_name
+from rembert.tf.keras_internals import DistributedModel, is_structure, warn_unbuilt
 
 Tensor = Any
 
@@ -33,7 +35,7 @@ _TAKES_NO_WEIGHTS = (
 _FLAGS: ContextVar[tuple[Any, Mapping[str, bool]]] = ContextVar("_FLAGS", default=(None, {}))
 
 
-class TrainableModel(keras.Model):
+class TrainableModel(DistributedModel):
     """A model whose `call` computes its loss where labels are among its arguments.
 
     Compiled without a loss it trains with its own: the labels are among the inputs, or come as `y`. Compiled with a
@@ -44,6 +46,27 @@ class TrainableModel(keras.Model):
     def label_names(self) -> list[str]:
         """The arguments that the head's own loss needs; none where the model has no loss."""
         return [name for name in argument_names(self.call) if name in LABELS]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.jit_compile = False  # of `predict` without `compile`
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' own, with `jit_compile=False` by default: XLA would compile every length, and compute all padding.
+
+        `supports_jit = False` would say too much: Keras would then ignore `jit_compile=True` as well.
+        """
+        given = inspect.signature(super().compile).bind(*args, **kwargs)
+        if given.arguments.get("jit_compile", "auto") == "auto":
+            given.arguments["jit_compile"] = False
+        super().compile(*given.args, **given.kwargs)
+        warn_unbuilt(self)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile a loaded model as it was when it was saved; Keras' own skips a model with its own `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         model, flags = _FLAGS.get()
@@ -64,8 +87,8 @@ class TrainableModel(keras.Model):
         The own loss of a language model does without logits, in far less time and memory.
         """
         flags = {"return_dict": True, "use_cache": False}
-        if self._compile_loss is None:
-            flags["return_logits"] = self._compile_metrics is not None
+        if self.loss is None:
+            flags["return_logits"] = any(metric.name != "loss" for metric in self.metrics)
         names = argument_names(self.call)
         before = _FLAGS.set((self, {name: flag for name, flag in flags.items() if name in names}))
         try:
@@ -87,17 +110,11 @@ class TrainableModel(keras.Model):
         self._check_class_weight(class_weight, x, y)
         return super().train_on_batch(x, y, sample_weight, class_weight, return_dict)
 
-    def _resolve_auto_jit_compile(self) -> bool:
-        """No XLA unless `compile` is told so: it would compile anew for every length, and compute all padding.
-
-        `supports_jit = False` would say too much: Keras would then leave `jit_compile=True` out as well.
-        """
-        return False
-
     def predict_step(self, data: Any) -> Any:
         """The outputs without a loss: the scalars of several batches could not be put together."""
         inputs, labels = self._taken_apart(unpack_x_y_sample_weight(data)[0])
-        return super().predict_step((inputs,) if labels else data)
+        outputs = super().predict_step((inputs,) if labels else data)
+        return outputs if is_structure(outputs) or not isinstance(outputs, ModelOutput) else dict(outputs)
 
     def compute_loss(
         self,
@@ -108,10 +125,11 @@ class TrainableModel(keras.Model):
         training: bool = True,
     ) -> Tensor:
         """The loss given to `compile`, or the head's own, and what layers add to either (`add_loss`)."""
-        if self._compile_loss is None and isinstance(y_pred, ModelOutput) and "loss" in y_pred:
+        if self.loss is None and isinstance(y_pred, ModelOutput) and "loss" in y_pred:
+            own = y_pred["loss"]
+            total = own + sum(tf.cast(tf.reduce_sum(each), own.dtype) for each in self.losses)
             # Keras adds up what the devices give: each gives its part of their mean.
-            own = y_pred["loss"] / tf.distribute.get_strategy().num_replicas_in_sync
-            return own + sum(self._aggregate_additional_loss(each) for each in self.losses)
+            return total / tf.distribute.get_strategy().num_replicas_in_sync
         y = self._targets(x, y)
         return super().compute_loss(x, y, _predictions(y_pred, y), sample_weight, training)
 
@@ -120,27 +138,12 @@ class TrainableModel(keras.Model):
         y = self._targets(x, y)
         return super().compute_metrics(x, y, _predictions(y_pred, y), sample_weight)
 
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Build the compiled loss and metrics from the first device's batch.
-
-        Keras 3.15 builds them from the mean over the devices' batches (keras issue 20585), where ids are no integers
-        any more, and which batches of several lengths do not have.
-        """
-        if iterator is not None and self._distribute_strategy is not None:
-            for _, _, batches in iterator:
-                data_batch = keras.tree.map_structure(
-                    lambda values: self._distribute_strategy.experimental_local_results(values)[0], next(batches)
-                )
-                break
-            iterator = None
-        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
-
     def _arranged(self, data: Any) -> tuple[Any, Any, Any]:
         """A batch as the loss wants it: labels among the inputs for the head's own, beside them for another."""
         x, y, sample_weight = unpack_x_y_sample_weight(data)
         names = self.label_names
         inputs, labels = self._taken_apart(x)
-        if self._compile_loss is not None:
+        if self.loss is not None:
             if y is None and not labels:
                 wanted = " or ".join(["`y`", *(f"`{name}` among the inputs" for name in names)])
                 raise InputError(f"The loss given to `compile` needs {wanted}. Received: neither.")
@@ -165,7 +168,7 @@ class TrainableModel(keras.Model):
         """Refuse weights of classes that Keras has no `y` to look up in: it would fail without saying so."""
         if class_weight is None:
             return
-        if self._compile_loss is None:
+        if self.loss is None:
             raise InputError(_TAKES_NO_WEIGHTS.format(model=type(self).__name__, received="`class_weight`"))
         if y is None and isinstance(x.element_spec if isinstance(x, tf.data.Dataset) else x, Mapping):
             raise InputError("`class_weight` needs the labels as `y`. Received: inputs alone.")

@@ -14,12 +14,12 @@ torch = pytest.importorskip("torch")
 
 from rembert.common.config import ACTIVATIONS  # noqa: E402
 from rembert.common.errors import InputError  # noqa: E402
-from rembert.pt import inference  # noqa: E402
+from rembert.pt import inference, torch_internals  # noqa: E402
 from tests.frameworks import PT, difference, flat  # noqa: E402
 from tests.parity.cases import CASES, Case, as_dtype, build, by_case  # noqa: E402
 
 BY_NAME = {case.name: case for case in CASES}
-needs_onednn = pytest.mark.skipif(not inference.can_pack(), reason="this PyTorch has no oneDNN")
+needs_onednn = pytest.mark.skipif(not torch_internals.can_pack(), reason="this PyTorch has no oneDNN")
 
 
 @pytest.fixture(params=["packed", "fused"])
@@ -65,7 +65,7 @@ def test_every_activation(activation: str, chosen: str) -> None:
 
 
 @needs_onednn
-@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16")
+@pytest.mark.skipif(not torch_internals.can_pack_bfloat16(), reason="this processor has no bfloat16")
 def test_bfloat16(chosen: str) -> None:
     model = _model("model", dtype="float32").bfloat16()
     wanted = PT.call(model, **_inputs("model")).last_hidden_state.float()

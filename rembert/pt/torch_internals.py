@@ -1,0 +1,215 @@
+"""Every name of PyTorch that is not public: what it is for, and what happens where a version lacks it.
+
+No other file of `rembert` uses such a name. Each is looked up when it is used. Where it is missing, the slower or
+plainer way is taken and `warn_missing` says so once.
+
+| name | what it is for | without it |
+| --- | --- | --- |
+| `Tensor._version` | changes of a weight in place | weights are laid out again in every call |
+| `Module._forward_hooks` and three like it | whether a layer has hooks | every layer counts as hooked |
+| `Module._apply` | a change of device or dtype, before it happens | such a change is not refused |
+| `mkldnn._reorder_linear_weight`, `_linear_pointwise` | products in oneDNN's layout | layers stay as they are |
+| `mkldnn._is_mkldnn_bf16_supported` | whether they take bfloat16 | bfloat16 layers stay as they are |
+| `torch.cpu._is_vnni_supported` | VNNI, before `torch.cpu.get_capabilities` | inputs have 7 bits |
+| `quantized.linear_prepack`, `linear_dynamic` | products in eight bits | eight-bit weights, products in float32 |
+| `torch.utils._pytree` | outputs that compilers can take apart | `return_dict=False` gives tuples |
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rembert.common.internals import warn_missing
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _warn(name: str, effect: str) -> None:
+    warn_missing(f"PyTorch {torch.__version__}", name, effect)
+
+
+# ---------------------------------------------------------------------- tensors and modules
+
+
+def change_count(tensor: Tensor) -> object:
+    """What differs after a change of a tensor in place; None for an inference tensor, which PyTorch does not count."""
+    if tensor.is_inference():
+        return None
+    try:
+        return _version(tensor)
+    except AttributeError:
+        _warn("Tensor._version", "a layer prepared for inference lays its weights out again in every call")
+        return object()  # equal to no other
+
+
+def _version(tensor: Tensor) -> int:
+    return tensor._version
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a module has hooks of its own; True where that cannot be known."""
+    hooks = [getattr(module, name, None) for name in _HOOKS]
+    if any(each is None for each in hooks):
+        _warn("Module._forward_hooks", "linear layers keep their plain kernels, and large losses compute all logits")
+        return True
+    return any(hooks)
+
+
+class ConversionWatcher(nn.Module):
+    """A module that learns of a change of device or dtype (`to`, `float`, a parent's) before it happens."""
+
+    def before_conversion(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Called with the function that every tensor is about to go through; may raise."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.before_conversion(fn)
+        return super()._apply(fn, recurse)
+
+
+def warn_unwatched() -> None:
+    """Warn where `ConversionWatcher` learns of nothing."""
+    if not hasattr(nn.Module, "_apply"):
+        _warn("Module._apply", "moving or casting a model whose parameters were dropped is not refused")
+
+
+# ---------------------------------------------------------------------- products in oneDNN's layout
+
+
+def can_pack() -> bool:
+    """Whether `pack` and `packed_product` work in this build of PyTorch."""
+    if not torch.backends.mkldnn.is_available():
+        return False  # a build without oneDNN, as for some platforms
+    if not _packs():
+        _warn("ops.mkldnn._linear_pointwise", "`optimize_for_inference` leaves the layers as they are")
+        return False
+    return True
+
+
+@functools.cache
+def _packs() -> bool:
+    states = torch.ones(2, 16)
+    try:
+        packed_product(states, pack(torch.ones(16, 16)), torch.zeros(16), "gelu", "none")
+    except Exception:  # whatever another signature makes of it
+        return False
+    return True
+
+
+def pack(weight: Tensor) -> Tensor:
+    """[out, in] in oneDNN's layout."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight, None)
+
+
+def packed_product(states: Tensor, packed: Tensor, bias: Tensor, name: str, algorithm: str) -> Tensor:
+    """[..., in] to [..., out], with an activation by oneDNN's name and algorithm, or "none" and ""."""
+    return torch.ops.mkldnn._linear_pointwise(states, packed, bias, name, [], algorithm)
+
+
+def can_pack_bfloat16() -> bool:
+    """Whether the processor has what oneDNN's products in bfloat16 need."""
+    try:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    except AttributeError:
+        _warn("ops.mkldnn._is_mkldnn_bf16_supported", "bfloat16 layers keep their plain kernels")
+        return False
+
+
+# ---------------------------------------------------------------------- products in eight bits
+
+
+class EightBitProduct:
+    """A linear layer's product with weights in eight bits and inputs that are quantized in every call.
+
+    The product is exact in 32-bit integers. A processor without VNNI adds pairs of products in 16 bits, which 7-bit
+    inputs fit; there inputs have 7 bits. With VNNI oneDNN's kernel is taken: a model is a tenth faster than with
+    PyTorch's default.
+
+    Args:
+        weight: [out, in], float32.
+        bias: [out], float32.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        scales = (weight.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+        self.reduce_range = not has_vnni()
+        self.packed: Any = None
+        try:
+            zeros = torch.zeros_like(scales, dtype=torch.long)
+            with warnings.catch_warnings(), _engine(None if self.reduce_range else "onednn"):
+                # PyTorch will drop tensors of quantized dtypes, but its fused product is packed from nothing else.
+                warnings.simplefilter("ignore")
+                quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+                self.packed = torch.ops.quantized.linear_prepack(quantized, bias)
+        except (AttributeError, RuntimeError):
+            _warn("ops.quantized.linear_prepack", "`quantize_dynamic` holds eight-bit weights but computes in float32")
+            self.weight = (weight / scales[:, None]).round().to(torch.int8)
+            self.scales, self.bias = scales, bias
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """[..., in] to [..., out], both float32."""
+        if self.packed is None:
+            return F.linear(states, self.weight.float()) * self.scales + self.bias
+        return torch.ops.quantized.linear_dynamic(states, self.packed, self.reduce_range)
+
+
+def has_vnni() -> bool:
+    """Whether the processor multiplies eight-bit numbers in one instruction (AVX-512 VNNI)."""
+    if hasattr(torch.cpu, "get_capabilities"):  # public since PyTorch 2.12
+        return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
+    for name in ("_is_vnni_supported", "_is_cpu_support_avx512_vnni"):
+        if hasattr(torch.cpu, name):
+            return getattr(torch.cpu, name)()
+    _warn("torch.cpu._is_vnni_supported", "inputs of eight-bit layers have 7 bits, which every processor can take")
+    return False
+
+
+@contextmanager
+def _engine(name: str | None) -> Iterator[None]:
+    """PyTorch's engine for eight bits inside the block, where this build has it; what is packed keeps it."""
+    before = torch.backends.quantized.engine
+    if name in torch.backends.quantized.supported_engines:
+        torch.backends.quantized.engine = name
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
+
+
+# ---------------------------------------------------------------------- structures
+
+
+def register_mapping(
+    kind: type, flatten: Callable[[Any], tuple[list[Any], Any]], unflatten: Callable[..., Any]
+) -> None:
+    """Tell `torch.compile`, `torch.export` and data parallelism how a mapping class is taken apart and put together.
+
+    Args:
+        kind: the class.
+        flatten: an instance to its values and its keys.
+        unflatten: values and keys to an instance.
+    """
+
+    def with_keys(instance: Any) -> tuple[list[tuple[Any, Any]], Any]:
+        values, keys = flatten(instance)
+        return [(pytree.MappingKey(key), value) for key, value in zip(keys, values, strict=True)], keys
+
+    try:
+        from torch.utils import _pytree as pytree
+
+        pytree.register_pytree_node(
+            kind,
+            flatten,
+            unflatten,
+            serialized_type_name=f"{kind.__module__}.{kind.__name__}",
+            flatten_with_keys_fn=with_keys,
+        )
+    except (ImportError, AttributeError, TypeError):
+        _warn("torch.utils._pytree", "compilers see no tensors in the outputs. Call models with `return_dict=False`")
