@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -153,3 +155,81 @@ def test_the_twins_have_the_same_files() -> None:
     assert tf - ONLY_TF == pt - ONLY_PT
     assert tf >= ONLY_TF
     assert pt >= ONLY_PT
+
+
+# The only files that may use a private name of another library; each says what for, and what happens without it.
+INTERNALS = {PACKAGE / "pt" / "torch_internals.py", PACKAGE / "tf" / "keras_internals.py"}
+ALL_FILES = sorted(PACKAGE.rglob("*.py"))
+_STANDARD = {"_SubParsersAction"}  # argparse has no other name for what `add_subparsers` returns
+_BY_STRING = {"getattr", "setattr", "hasattr", "delattr", "attrgetter"}
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+@functools.cache
+def _own_private_names() -> set[str]:
+    """What this library defines itself, outside `INTERNALS`."""
+    names: set[str] = set()
+    for path in set(ALL_FILES) - INTERNALS:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.arg(arg=name):
+                    names.add(name)
+                case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                    names.add(name)
+    return {name for name in names if _is_private(name)}
+
+
+def _foreign_private_names(path: Path, own: set[str]) -> set[str]:
+    """Private names of other libraries that a file imports, reads, or hands to `getattr` and its like."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.ImportFrom(module=module, names=aliases) if module and not module.startswith("rembert"):
+                found |= {f"{module}.{alias.name}" for alias in aliases}
+            case ast.Import(names=aliases):
+                found |= {alias.name for alias in aliases}
+            case ast.Attribute(attr=name):
+                found |= {name} - own
+            case ast.Call(func=ast.Name(id=function) | ast.Attribute(attr=function), args=arguments):
+                if function in _BY_STRING:
+                    found |= {str(each.value) for each in arguments if isinstance(each, ast.Constant)} - own
+    internal = ("keras.src", "tensorflow.python", "tensorflow.compiler", "torch._")
+    return {
+        name
+        for name in found
+        if name.startswith(internal) or name == "__internal__" or any(map(_is_private, name.split(".")))
+    }
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_private_names_of_other_libraries_live_in_one_file_each(path: Path) -> None:
+    found = _foreign_private_names(path, _own_private_names()) - _STANDARD
+    assert bool(found) == (path in INTERNALS), found
+
+
+def _check_no_private_override(module: str, foreign: set[str]) -> None:
+    """No class of this library takes a private name that a class of `foreign` above it has."""
+    for path in sorted((PACKAGE / module).rglob("*.py")):
+        if path in INTERNALS:
+            continue
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for kind in vars(importlib.import_module(name)).values():
+            if not isinstance(kind, type) or kind.__module__ != name:
+                continue
+            bases = [base for base in kind.__mro__ if base.__module__.split(".")[0] in foreign]
+            own = {each for each, value in vars(kind).items() if _is_private(each) and inspect.isroutine(value)}
+            taken = {each for each in own if any(each in vars(base) for base in bases)}
+            assert not taken, f"{name}.{kind.__name__}"
+
+
+@needs_pt
+def test_no_private_method_of_pytorch_is_overridden() -> None:
+    _check_no_private_override("pt", PYTORCH)
+
+
+@needs_tf
+def test_no_private_method_of_keras_is_overridden() -> None:
+    _check_no_private_override("tf", TENSORFLOW)
