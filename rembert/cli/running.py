@@ -10,14 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from rembert.bridge import Checkpoint
+from rembert.bridge import FORMATS, Checkpoint
 from rembert.common.config import RemBertConfig
 from rembert.common.exporting import takes_source
 from rembert.common.parameters import BASE_MODEL, head_of_architecture
 from rembert.tasks.frameworks import model_class
-
-# Formats of TensorFlow's world are run in TensorFlow; the rest in PyTorch.
-_TENSORFLOW_FORMATS = ("h5", "keras")
 
 Arrays = dict[str, np.ndarray]
 # Outputs with a row for each token: rows of padding carry no meaning.
@@ -25,8 +22,8 @@ _PER_TOKEN = ("last_hidden_state", "start_logits", "end_logits")
 
 
 def framework_of(checkpoint: Checkpoint) -> str:
-    """'pt' or 'tf': where a checkpoint of this format is at home."""
-    return "tf" if checkpoint.format in _TENSORFLOW_FORMATS else "pt"
+    """'pt' or 'tf': the framework whose own format a checkpoint has."""
+    return FORMATS[checkpoint.format].framework
 
 
 def head_of(config: RemBertConfig | None) -> str:

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from rembert.bridge.registry import locate_checkpoint
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError, InputError, TrainingError
 from rembert.common.files import atomic_path, leftovers, read_json, write_json, write_text
-from rembert.common.hub import locate
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.batching import LengthGroupedBatches
 from rembert.tasks.examples import Example
@@ -103,7 +103,7 @@ def finetune(
         OSError: the disk is full or refuses; the last checkpoint stands.
     """
     check_framework(framework)
-    source = locate(model)
+    source = locate_checkpoint(model)
     config = RemBertConfig.from_pretrained(source)
     name = task if isinstance(task, str) else task.name
     recipe = replace(Recipe.for_task(name) if recipe is None else recipe, **_known(changes))
