@@ -17,9 +17,13 @@ from rembert.bridge.format import Format
 from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import Contents, TensorSource
 from rembert.cli.main import main
+from rembert.common.errors import InputError
 from rembert.common.parameters import Parameter
+from rembert.tasks import TASKS, Recipe, get_task
 from tests.bridge.support import GOLDEN, source
-from tests.frameworks import needs_pt, needs_tf
+from tests.frameworks import Framework, needs_pt, needs_tf, on_both
+from tests.tasks.support import TOKENIZER
+from tests.training.runs import lines, write_start
 
 # ---------------------------------------------------------------------- a checkpoint format: one file and one entry
 
@@ -153,3 +157,63 @@ def test_a_command_runs_and_is_listed(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_command_that_was_removed_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["greet-model", "rembert"]) == 2
     assert "invalid choice" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- a task: one file, its page, and its test
+
+
+@pytest.fixture
+def rating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task of `tests/adding_task.py`, as a file of that name in `rembert/tasks/definitions` would be."""
+    monkeypatch.setitem(TASKS, "rating", "tests.adding_task")
+
+
+@on_both
+@pytest.mark.usefixtures("rating")
+def test_a_task_is_trained_evaluated_and_predicted(
+    framework: Framework, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, run, data = write_start(tmp_path / "start"), tmp_path / "run", tmp_path / "data.jsonl"
+    rows = [{"text": text, "stars": stars} for text, stars in (("bread", 4), ("soup", 1), ("lemon", 2), ("rain", 3))]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--most-stars", "4", "--framework", framework.name]
+    files = ["--train", str(data), "--eval", str(data), "--output", str(run)]
+    call = ["finetune", "rating", "--model", str(start), "--from-scratch", *files, *options]
+    assert main([*call, "--epochs", "4"]) == 0
+    assert "eval_mean_error" in capsys.readouterr().out
+    settings = json.loads((run / "run.json").read_text())
+    assert (settings["options"], settings["recipe"]["batch_size"]) == ({"most_stars": 4.0}, 4)
+    evaluations = {line["step"]: line["eval_mean_error"] for line in lines(run) if "best_step" not in line and
+                   "eval_mean_error" in line}  # fmt: skip
+    assert lines(run)[-1]["best_step"] == min(evaluations, key=lambda step: evaluations[step])  # lower is better
+    model = ["rating", "--model", str(run), "--data", str(data), *options]
+    assert main(["evaluate", *model]) == 0
+    found = float(capsys.readouterr().out.split()[1])
+    assert found == pytest.approx(min(evaluations.values()), abs=1e-4)
+    assert main(["predict", *model]) == 0
+    predicted = [json.loads(line)["stars"] for line in capsys.readouterr().out.splitlines()]
+    errors = [abs(stars - row["stars"]) for stars, row in zip(predicted, rows, strict=True)]
+    assert np.mean(errors) == pytest.approx(found, abs=1e-4)
+    assert "TFRemBertForSequenceClassification" in (run / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("rating")
+def test_a_task_is_listed_and_its_options_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "rating: the best rating there is (default: 5.0)" in said
+    call = ["evaluate", "rating", "--model", "x", "--data", "y"]
+    assert main([*call, "--stride", "3"]) == 2
+    assert "`--stride` must be used with question-answering. Received: rating." in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"`most_stars` must be a number above 0\. Received: `most_stars=0`"):
+        get_task("rating", TOKENIZER(), max_length=16, most_stars=0)
+    with pytest.raises(TypeError, match=r"rating got an unexpected option: stride\. It has most_stars"):
+        get_task("rating", TOKENIZER(), max_length=16, stride=3)
+    assert Recipe.for_task("rating").batch_size == 4
+
+
+def test_a_task_that_was_removed_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "rating", "--model", "x", "--data", "y"]) == 2
+    assert "invalid choice" in capsys.readouterr().err
+    assert main(["evaluate", "--help"]) == 0
+    assert "most-stars" not in capsys.readouterr().out
