@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
-from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,11 @@ from rembert.bridge.conversion import STORED_DTYPES
 from rembert.bridge.tensors import DTYPES
 from rembert.cli.progress import Progress
 from rembert.cli.text import byte_size, shortened
-from rembert.cli.verify import verify
+from rembert.cli.verify import report
 from rembert.common.config import ACTIVATIONS
 from rembert.common.parameters import HEADS
 from rembert.tasks.frameworks import check_framework, default_framework
+from rembert.tasks.verification import verify
 
 # Relative differences of outputs: those of two float32 runs, and those that rounding the weights explains, in steps of
 # the dtype's precision.
@@ -84,15 +83,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    """Run both sides; 1 where their outputs differ by more than the dtype explains. A report stays alone on stdout."""
+    """Run both checkpoints; 1 where their outputs differ by more than the dtype explains."""
     rounding = 0.0 if args.dtype is None else float(ml_dtypes.finfo(DTYPES[args.dtype]).eps)
-    tolerance = max(_TOLERANCE, _ROUNDING_STEPS * rounding)
-    call = argparse.Namespace(paths=[args.source, args.target], frameworks=None, tolerance=tolerance, seed=0)
-    with redirect_stdout(sys.stderr if args.json else io.StringIO() if args.quiet else sys.stdout):
-        code = verify(call)
-    if code:
+    found = verify(args.source, args.target, tolerance=max(_TOLERANCE, _ROUNDING_STEPS * rounding))
+    if not args.quiet:
+        print(report(found), file=sys.stderr if args.json else sys.stdout)  # JSON stays alone on stdout
+    if found.failed:
         print(f"rembert: the outputs of {args.source} and {args.target} differ", file=sys.stderr)
-    return code
+    return 1 if found.failed else 0
 
 
 def _lines(done: Conversion) -> list[str]:
