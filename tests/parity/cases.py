@@ -1,4 +1,4 @@
-"""The declared heads in every configuration that changes what they compute, with random inputs: the parity tests' cases."""
+"""The cases of the parity tests: every declared head in each configuration that changes what it computes."""
 
 from __future__ import annotations
 
