@@ -186,7 +186,7 @@ on_both = pytest.mark.parametrize(
     "framework", [pytest.param(PT, id="pt", marks=needs_pt), pytest.param(TF, id="tf", marks=needs_tf)]
 )
 # The formats that can be written here: pickles are torch's own.
-WRITABLE = tuple(to for to in TARGETS if to != "torch-bin" or is_installed("torch"))
+WRITABLE = tuple(to for to, format in TARGETS.items() if all(map(is_installed, format.packages)))
 
 
 def small_config(**changes: Any) -> RemBertConfig:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rembert.cli.data_options import TASK_OPTIONS
 from rembert.cli.main import main
 from rembert.tasks import TASKS
+from rembert.tasks.registry import task_class
 from tests.frameworks import needs_pt, needs_tf
 from tests.tasks.support import TOKENIZER, config
 
@@ -94,14 +94,17 @@ def test_the_pages_name_only_options_that_exist(capsys: pytest.CaptureFixture[st
     known |= {"--nproc-per-node"}  # of torchrun
     for path in DOCS.glob("*.md"):
         assert set(re.findall(r"--[a-z][\w-]*", path.read_text(encoding="utf-8"))) <= known, path.name
-    for name, option in TASK_OPTIONS.items():
-        for task in option.tasks:
-            flag = f"--{name.replace('_', '-')}"
-            flags = (flag, f"--no-{flag[2:]}")
-            assert any(each in page(task) or each in page("masked-lm") for each in flags), f"{task}.md lacks {flag}"
 
 
-def test_the_overview_names_every_task() -> None:
-    overview = (DOCS / "README.md").read_text(encoding="utf-8")
-    assert all(f"[{task}]({task}.md)" in overview for task in TASKS)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_page_names_every_option_and_score_of_its_task(task: str) -> None:
+    declared = task_class(task)
+    for option in declared.options:
+        flag = option.name.replace("_", "-")
+        assert f"--{flag}" in page(task) or f"--no-{flag}" in page(task)
+    for score in declared.scores:
+        assert f"`{score.name}" in page(task)
+
+
+def test_every_task_has_a_page() -> None:
     assert sorted(os.listdir(DOCS)) == sorted(["README.md", "training.md", *(f"{task}.md" for task in TASKS)])

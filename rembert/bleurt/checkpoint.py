@@ -22,10 +22,10 @@ import numpy as np
 
 from rembert.bridge import Checkpoint, TensorSource, open_checkpoint
 from rembert.bridge.matching import fit, require
+from rembert.bridge.registry import locate_checkpoint
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError, TokenizerError
 from rembert.common.files import read_json
-from rembert.common.hub import locate
 from rembert.common.name_matching import canonical_name
 from rembert.common.tokenization import RemBertTokenizer
 
@@ -75,7 +75,7 @@ def open_metric(path: str | os.PathLike[str], *, max_length: int | None = None) 
         InputError: `max_length` is none that the model has positions for.
         TokenizerError: it has no SentencePiece model, or one with more pieces than the embedding table has rows.
     """
-    path = locate(path)
+    path = locate_checkpoint(path)
     if path.is_file() and path.suffix.lower() == ".zip":
         with tempfile.TemporaryDirectory(prefix="rembert-", ignore_cleanup_errors=True) as directory:
             yield _read(_unpack(path, Path(directory)), path.stem, max_length)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rembert.common.errors import DataError, InputError
-from rembert.tasks.reading import BadLine, Place, read_records
+from rembert.tasks.reading import BadLine, Location, read_records
 from rembert.tasks.reading.lines import lines
 
-FORMATS = ("text", "jsonl", "tsv", "csv")
+SEGMENT_FORMATS = ("text", "jsonl", "tsv", "csv")
 
 _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".tsv": "tsv", ".csv": "csv"}
 _CANDIDATE = ("candidate", "hypothesis", "translation")
@@ -71,13 +71,13 @@ class SegmentFiles:
         Args:
             candidates: the file of candidates, which may hold references too.
             references: files of references, any number; they come after those beside the candidates.
-            format: one of `FORMATS` for all files, where their names do not tell.
+            format: one of `SEGMENT_FORMATS` for all files, where their names do not tell.
 
         Raises:
             InputError: there is no such format, or lines of candidates without a file of references.
         """
-        if format is not None and format not in FORMATS:
-            raise InputError(f"`format` must be one of {', '.join(FORMATS)}. Received: `format={format!r}`.")
+        if format is not None and format not in SEGMENT_FORMATS:
+            raise InputError(f"`format` must be one of {', '.join(SEGMENT_FORMATS)}. Received: `format={format!r}`.")
         self.candidates = Path(candidates)
         self.references = [Path(path) for path in references]
         self.format = format
@@ -88,7 +88,7 @@ class SegmentFiles:
             )
 
     def format_of(self, path: Path) -> str:
-        """The format of one of the files: a member of `FORMATS`."""
+        """The format of one of the files: a member of `SEGMENT_FORMATS`."""
         return self.format or format_of(path)
 
     def __iter__(self) -> Iterator[Segment]:
@@ -102,10 +102,10 @@ class SegmentFiles:
         for rows in zip_longest(*readers):
             if any(row is None for row in rows):
                 raise self._of_different_lengths()
-            place, candidate, beside, fields = rows[0]
+            location, candidate, beside, fields = rows[0]
             references = (*beside, *(text for row in rows[1:] for text in row[2]))
             if not references:
-                raise DataError(f"{place}: a candidate must have a reference. Received: none.")
+                raise DataError(f"{location}: a candidate must have a reference. Received: none.")
             yield Segment(candidate, references, fields)
 
     def survey(self) -> Survey:
@@ -132,25 +132,25 @@ class SegmentFiles:
 
     def _read(
         self, path: Path, *, is_candidates: bool
-    ) -> Iterator[tuple[Place, str, tuple[str, ...], dict[str, Any] | None]]:
-        """Place, candidate (empty in a file of references), references and record of every line."""
+    ) -> Iterator[tuple[Location, str, tuple[str, ...], dict[str, Any] | None]]:
+        """Location, candidate (empty in a file of references), references and record of every line."""
         format = self.format_of(path)
         if format == "text":
             for line in lines(path):
                 if isinstance(line, BadLine):
-                    raise DataError(f"{line.place}: {line.reason}.")
-                place, text = line
-                yield (place, text, (), None) if is_candidates else (place, "", (text,), None)
+                    raise DataError(f"{line.location}: {line.reason}.")
+                location, text = line
+                yield (location, text, (), None) if is_candidates else (location, "", (text,), None)
             return
         for record in read_records(path, format=format):
             if isinstance(record, BadLine):
-                raise DataError(f"{record.place}: {record.reason}.")
-            place, fields = record
-            candidate = _candidate(place, fields) if is_candidates else ""
-            references = _references(place, fields)
+                raise DataError(f"{record.location}: {record.reason}.")
+            location, fields = record
+            candidate = _candidate(location, fields) if is_candidates else ""
+            references = _references(location, fields)
             if not references and not is_candidates:
-                raise DataError(f"{place}: a field 'reference' was expected. Received: {_listed(fields)}.")
-            yield place, candidate, references, fields if is_candidates else None
+                raise DataError(f"{location}: a field 'reference' was expected. Received: {_listed(fields)}.")
+            yield location, candidate, references, fields if is_candidates else None
 
     def _of_different_lengths(self) -> DataError:
         counts = [
@@ -164,7 +164,7 @@ class SegmentFiles:
 
 
 def format_of(path: Path) -> str:
-    """The format that a file's name tells: a member of `FORMATS`."""
+    """The format that a file's name tells: a member of `SEGMENT_FORMATS`."""
     return _ENDINGS.get(os.path.splitext(path.name.lower().removesuffix(".gz"))[1], "text")
 
 
@@ -173,30 +173,30 @@ def _add(digest: Any, text: str) -> None:
     digest.update(len(encoded).to_bytes(8, "little") + encoded)
 
 
-def _candidate(place: Place, fields: dict[str, Any]) -> str:
+def _candidate(location: Location, fields: dict[str, Any]) -> str:
     name = next((name for name in _CANDIDATE if name in fields), None)
     if name is None:
-        raise DataError(f"{place}: a field 'candidate' was expected. Received: {_listed(fields)}.")
-    return _text(place, name, fields[name])
+        raise DataError(f"{location}: a field 'candidate' was expected. Received: {_listed(fields)}.")
+    return _text(location, name, fields[name])
 
 
-def _references(place: Place, fields: dict[str, Any]) -> tuple[str, ...]:
+def _references(location: Location, fields: dict[str, Any]) -> tuple[str, ...]:
     found: list[str] = []
     for name, value in fields.items():
         if _REFERENCE.fullmatch(name):
             values = value if isinstance(value, list) else [value]
-            found += [_text(place, name, one) for one in values]
+            found += [_text(location, name, one) for one in values]
     return tuple(found)
 
 
-def _text(place: Place, name: str, value: Any) -> str:
+def _text(location: Location, name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{place}: '{name}' must be a text. Received: {type(value).__name__} {value!r:.60}.")
+        raise DataError(f"{location}: '{name}' must be a text. Received: {type(value).__name__} {value!r:.60}.")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise DataError(
-            f"{place}: '{name}' must be Unicode. Received: half of a surrogate pair in {value!a:.60}."
+            f"{location}: '{name}' must be Unicode. Received: half of a surrogate pair in {value!a:.60}."
         ) from None
     return value
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from rembert.bridge.heads import recognise_head
-from rembert.bridge.registry import FORMATS, find
+from rembert.bridge.registry import FORMATS, find, locate_checkpoint
 from rembert.bridge.shards import read_index
 from rembert.bridge.tensors import Contents, TensorInfo, TensorSource
+from rembert.common.arguments import check_argument, one_of, optional
 from rembert.common.config import CONFIG_NAME, GOOGLE_CONFIG_NAMES, RemBertConfig
-from rembert.common.errors import CheckpointError, ConfigError, InputError
+from rembert.common.errors import CheckpointError, ConfigError
 from rembert.common.files import read_json
-from rembert.common.hub import locate
 from rembert.common.parameters import HEADS
 
 MAX_CONFIG = 16 * 2**20  # bytes
@@ -109,7 +109,9 @@ class Checkpoint:
         self.close()
 
 
-def open_checkpoint(path: str | os.PathLike[str], *, format: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: str | os.PathLike[str], *, format: str | None = None, revision: str | None = None
+) -> Checkpoint:
     """Open a checkpoint: a directory, a file of values, or the index of a sharded one.
 
     Only structure is read here; values are read as they are asked for.
@@ -118,22 +120,22 @@ def open_checkpoint(path: str | os.PathLike[str], *, format: str | None = None) 
         path: what to open; a name like "google/rembert" that is no path is looked up on the Hugging Face Hub. A
             directory with several formats is read in the order of `FORMATS`.
         format: a key of `FORMATS`, to read that one and no other.
+        revision: a branch, tag or commit of a repository on the hub; by default its main branch.
 
     Raises:
         InputError: `format` is unknown.
         MissingDependencyError: a package that the format or the Hub needs is not installed.
         CheckpointError: nothing is found, or what is found is damaged; names file, tensor and reason.
     """
-    if format is not None and format not in FORMATS:
-        raise InputError(f"`format` must be one of {', '.join(FORMATS)}. Received: `format={format!r}`.")
-    path = locate(path)
+    check_argument("format", format, optional(one_of(FORMATS)))
+    path = locate_checkpoint(path, revision)
     found, main = find(path, format)
     files = [main]
     if main.name.endswith(".index.json"):
         shards = read_index(main)
         contents = Contents({})
         for shard, names in shards.items():
-            _add_shard(contents, main, shard, {found.index_name(name) for name in names}, found.read(shard))
+            _add_shard(contents, main, shard, {found.from_index(name) for name in names}, found.read(shard))
         files = list(shards)
     else:
         contents = found.read(main)

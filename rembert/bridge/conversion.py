@@ -17,13 +17,15 @@ from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
 from rembert.bridge.matching import Selection, fit, require, select
 from rembert.bridge.registry import find
-from rembert.bridge.saving import check_target, save_checkpoint
+from rembert.bridge.saving import save_checkpoint, target_format
 from rembert.bridge.streaming import all_finite
 from rembert.bridge.tensors import DTYPES, TensorSource
+from rembert.common.arguments import check_argument, one_of, optional
 from rembert.common.config import CONFIG_NAME, RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.parameters import HEADS, head_config
 
+STORED_DTYPES = ("float32", "float16", "bfloat16")  # that weights are converted to
 # Files that travel with a checkpoint, and the name they get.
 CARRIED = {
     "sentencepiece.model": "sentencepiece.model",
@@ -159,11 +161,13 @@ class _Counter:
 
 
 def _check_arguments(source: Path, target: Path, to: str, dtype: str | None) -> None:
-    check_target(to)
-    if dtype is not None and dtype not in ("float32", "float16", "bfloat16"):
-        raise InputError(f"`dtype` must be float32, float16 or bfloat16. Received: `dtype={dtype!r}`.")
-    if dtype == "bfloat16" and to in ("tf", "keras"):
-        raise InputError(f"HDF5 has no bfloat16. Choose float16 or float32 for `to={to!r}`. Received: bfloat16.")
+    check_argument("dtype", dtype, optional(one_of(STORED_DTYPES)))
+    held = target_format(to).dtypes
+    if dtype is not None and dtype not in held:
+        raise InputError(
+            f"`dtype` must be one of {', '.join(name for name in STORED_DTYPES if name in held)} for `to={to!r}`. "
+            f"Received: `dtype={dtype!r}`."
+        )
     place, origin = target.resolve(), source.resolve()
     if place == origin or place in origin.parents:
         raise InputError(f"The target must not be or hold the source. Received: source {source} and target {target}.")

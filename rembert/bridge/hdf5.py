@@ -26,6 +26,8 @@ MAX_DEPTH = 64
 # No general compression packs weights tighter than deflate packs zeros.
 MAX_EXPANSION = 1032
 
+DTYPES = ("float32", "float16", "float64")  # HDF5 has no bfloat16
+
 _PAGE = 4096
 
 

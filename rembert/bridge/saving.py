@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from rembert.bridge.format import Format
 from rembert.bridge.formats import h5, keras3, pickle, safetensors
 from rembert.bridge.heads import named_head
+from rembert.bridge.registry import TARGETS
 from rembert.bridge.shards import index_content, is_shard, parse_size, plan_shards
 from rembert.bridge.streaming import Progress, silent
-from rembert.bridge.tensors import TensorSource
+from rembert.bridge.tensors import TensorSource, transposed
+from rembert.common.arguments import check_argument, one_of
 from rembert.common.config import CONFIG_NAME, RemBertConfig
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.files import atomic_path, write_json
-from rembert.common.parameters import HEADS, Parameter, file_name, parameters
+from rembert.common.name_matching import canonical_name
+from rembert.common.parameters import HEADS, parameters
 
 DEFAULT_SHARD_SIZE = "5GB"
-TARGETS = ("pt", "tf", "keras", "torch-bin")
 
 
 def save_safetensors(
@@ -40,23 +43,23 @@ def save_safetensors(
             now one file stands, or the reverse) is removed once the new one is complete.
         tensors: what to write, under the names it gets.
         max_shard_size: bytes, text like "2GB", or None for a single file whatever its size.
-        metadata: text kept in the files' headers; by default what transformers looks for, `{"format": "pt"}`.
+        metadata: text kept in the files' headers; by default what transformers expects, `{"format": "pt"}`.
         progress: called with the number of bytes just written.
 
     Returns:
         the files that were written.
 
     Raises:
-        CheckpointError: a dtype that the format lacks, or a size that is none.
+        InputError: an invalid size.
+        CheckpointError: a dtype that the format lacks.
         OSError: the disk is full or refuses; what was in the directory before is untouched.
     """
-    notes = {"format": "pt"} if metadata is None else metadata
 
-    def write(path: Path, names: list[str], sharded: bool) -> None:
-        safetensors.write(path, {name: tensors[name] for name in names}, notes, progress)
+    def write(path: Path, tensors: Mapping[str, TensorSource], *, shard: bool = False) -> None:
+        safetensors.write(path, tensors, {"format": "pt"} if metadata is None else metadata, progress)
 
-    ordered = {name: tensors[name] for name in sorted(tensors)}
-    return _save(Path(directory), "model.safetensors", ordered, max_shard_size, write, str)
+    _check_dtypes(safetensors.FORMAT, tensors)
+    return _save(safetensors.FORMAT, directory, tensors, max_shard_size, write)
 
 
 def save_h5(
@@ -79,16 +82,7 @@ def save_h5(
     Raises:
         CheckpointError: a tensor that is no parameter of this head, or a dtype that H5 lacks (bfloat16).
     """
-    table = _h5_table(tensors, config, head)
-
-    def write(path: Path, names: list[str], sharded: bool) -> None:
-        h5.write(path, {name: tensors[name] for name in names}, table, head, shard=sharded, progress=progress)
-
-    def listed(name: str) -> str:
-        return h5.weight_name(table[name], head)
-
-    ordered = {name: tensors[name] for name in table if name in tensors}
-    return _save(Path(directory), "tf_model.h5", ordered, max_shard_size, write, listed)
+    return _save_model(h5.FORMAT, directory, tensors, config, head, max_shard_size, progress)
 
 
 def save_keras(
@@ -103,12 +97,7 @@ def save_keras(
 
     Arguments and errors are those of `save_h5`; there are no shards.
     """
-    table = _h5_table(tensors, config, head)
-
-    def write(path: Path, names: list[str], sharded: bool) -> None:
-        keras3.write(path, tensors, table, head, progress)
-
-    return _save(Path(directory), "model.weights.h5", tensors, None, write, str)
+    return _save_model(keras3.FORMAT, directory, tensors, config, head, None, progress)
 
 
 def save_pickle(
@@ -125,11 +114,8 @@ def save_pickle(
     Raises:
         MissingDependencyError: torch is not installed.
     """
-
-    def write(path: Path, names: list[str], sharded: bool) -> None:
-        pickle.write(path, {name: tensors[name] for name in names}, progress)
-
-    return _save(Path(directory), "pytorch_model.bin", tensors, max_shard_size, write, str)
+    _check_dtypes(pickle.FORMAT, tensors)
+    return _save(pickle.FORMAT, directory, tensors, max_shard_size, partial(pickle.write, progress=progress))
 
 
 def save_checkpoint(
@@ -146,7 +132,8 @@ def save_checkpoint(
 
     Args:
         directory, max_shard_size, progress: as for `save_safetensors`.
-        tensors: by canonical name, in PyTorch's orientation: arrays, or sources that are read when their turn comes.
+        tensors: by canonical name, or under the name in a bare encoder's file, in PyTorch's orientation: arrays, or
+            sources that are read when their turn comes.
         config: what the tensors mean.
         to: one of `TARGETS`.
         head: a key of `HEADS`; by default the one that `config.architectures` names.
@@ -155,67 +142,73 @@ def save_checkpoint(
         the files that were written.
 
     Raises:
-        InputError: `to` or `head` is unknown, or no head is given.
+        InputError: `to` or `head` is unknown, no head is given, or the format has no shards.
         MissingDependencyError: the format needs torch, which is not installed.
-        CheckpointError: a dtype that the format lacks, or a tensor that it has no place for.
+        CheckpointError: a dtype that the format lacks, or a tensor that is no parameter of this head.
     """
-    check_target(to)
+    format = target_format(to)
     head = named_head(config) if head is None else head
-    if head not in HEADS:
-        raise InputError(f"`head` must be one of {', '.join(HEADS)}. Received: `head={head!r}`.")
+    check_argument("head", head, one_of(HEADS))
+    assert head is not None
     sources = {
-        name: tensor if isinstance(tensor, TensorSource) else TensorSource(tensor.shape, tensor.dtype, tensor.view)
+        canonical_name(name) or name: tensor
+        if isinstance(tensor, TensorSource)
+        else TensorSource(tensor.shape, tensor.dtype, tensor.view)
         for name, tensor in tensors.items()
     }
-    if to == "keras" and max_shard_size is not None:
-        raise InputError(f"Keras weights are one file. Received: `max_shard_size={max_shard_size!r}`.")
-    if to == "keras":
-        files = save_keras(directory, sources, config, head, progress=progress)
-    elif to == "tf":
-        files = save_h5(directory, sources, config, head, max_shard_size=max_shard_size, progress=progress)
-    else:
-        save = save_pickle if to == "torch-bin" else save_safetensors
-        own_names = {file_name(name, head): source for name, source in sources.items()}
-        files = save(directory, own_names, max_shard_size=max_shard_size, progress=progress)
+    files = _save_model(format, directory, sources, config, head, max_shard_size, progress)
     config.save_pretrained(directory)
     return [*files, Path(directory) / CONFIG_NAME]
 
 
-def check_target(to: str) -> None:
-    """Refuse a format that cannot be written here.
+def target_format(to: str) -> Format:
+    """The format that `to` names, once it is known that it can be written here.
 
     Raises:
         InputError: `to` is none of `TARGETS`.
-        MissingDependencyError: the format needs torch, which is not installed.
+        MissingDependencyError: the format needs a package that is not installed.
     """
-    if to not in TARGETS:
-        raise InputError(f"`to` must be one of {', '.join(TARGETS)}. Received: `to={to!r}`.")
-    if to == "torch-bin":
-        require_packages("torch", needed_for="Writing a PyTorch pickle")
+    check_argument("to", to, one_of(TARGETS))
+    format = TARGETS[to]
+    require_packages(*format.packages, needed_for=f"Writing {format.files[0]}")
+    return format
 
 
-def _h5_table(tensors: Mapping[str, TensorSource], config: RemBertConfig, head: str) -> dict[str, Parameter]:
-    """The parameters a model may have, after a look at what is to be written."""
+def _save_model(
+    format: Format,
+    directory: str | os.PathLike[str],
+    tensors: Mapping[str, TensorSource],
+    config: RemBertConfig,
+    head: str,
+    max_shard_size: int | str | None,
+    progress: Progress,
+) -> list[Path]:
+    """Write canonical tensors under the names, in the order and in the orientation of a format."""
+    assert format.write is not None
+    assert format.stored_name is not None
     table = parameters(config, head, pooler=True)
-    for name, tensor in tensors.items():
-        if name not in table:
-            raise CheckpointError(f"`{name}` is no parameter of a {head} model; H5 files hold nothing else.")
-        if tensor.dtype.kind != "f":
-            raise CheckpointError(
-                f"H5 files have no dtype for tensor `{name}`. Received: {tensor.dtype}. Choose float32 or float16."
-            )
-    return table
+    if unknown := [name for name in tensors if name not in table]:
+        raise CheckpointError(f"`{unknown[0]:.200}` is no parameter of a {head} model, so it cannot be written.")
+    _check_dtypes(format, tensors)
+    stored: dict[str, TensorSource] = {}
+    for name, parameter in table.items():
+        if name in tensors:
+            own_name, is_transposed = format.stored_name(parameter, head)
+            stored[own_name] = transposed(tensors[name]) if is_transposed else tensors[name]
+    return _save(format, directory, stored, max_shard_size, partial(format.write, progress=progress))
 
 
 def _save(
-    directory: Path,
-    file: str,
+    format: Format,
+    directory: str | os.PathLike[str],
     tensors: Mapping[str, TensorSource],
     max_shard_size: int | str | None,
-    write: Callable[[Path, list[str], bool], Any],
-    index_name: Callable[[str], str],
+    write: Callable[..., None],
 ) -> list[Path]:
     """Plan shards, write them all under temporary names, then rename them, the index last."""
+    if max_shard_size is not None and not format.can_shard:
+        raise InputError(f"{format.files[0]} has no shards. Received: `max_shard_size={max_shard_size!r}`.")
+    directory, file = Path(directory), format.files[0]
     shards = plan_shards(file, tensors, parse_size(max_shard_size))
     directory.mkdir(parents=True, exist_ok=True)
     sharded = len(shards) > 1
@@ -223,13 +216,22 @@ def _save(
     with ExitStack() as pending:  # leaves in reverse order, so what is entered first appears last
         if sharded:
             total = sum(tensor.nbytes for tensor in tensors.values())
-            listed = {shard: [index_name(name) for name in names] for shard, names in shards.items()}
-            write_json(pending.enter_context(atomic_path(directory / index)), index_content(listed, total))
+            write_json(pending.enter_context(atomic_path(directory / index)), index_content(shards, total))
         for shard, names in shards.items():
-            write(pending.enter_context(atomic_path(directory / shard)), names, sharded)
+            path = pending.enter_context(atomic_path(directory / shard))
+            write(path, {name: tensors[name] for name in names}, shard=sharded)
     written = [directory / shard for shard in shards] + ([directory / index] if sharded else [])
     _remove_older(directory, file, written)
     return written
+
+
+def _check_dtypes(format: Format, tensors: Mapping[str, TensorSource]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype.name not in format.dtypes:
+            raise CheckpointError(
+                f"{format.files[0]} has no dtype for tensor `{name:.200}`. Received: {tensor.dtype}. Convert it to "
+                f"one of {', '.join(format.dtypes)}."
+            )
 
 
 def _remove_older(directory: Path, file: str, written: list[Path]) -> None:

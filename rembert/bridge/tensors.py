@@ -72,7 +72,7 @@ def is_float(dtype: np.dtype) -> bool:
     return dtype in DTYPES.values()
 
 
-def turned(source: TensorSource) -> TensorSource:
+def transposed(source: TensorSource) -> TensorSource:
     """A matrix [m, n] as [n, m]."""
     return TensorSource(source.shape[::-1], source.dtype, lambda: source.read().T)
 

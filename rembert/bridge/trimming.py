@@ -24,7 +24,7 @@ from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
 from rembert.bridge.conversion import is_checkpoint, source_config
 from rembert.bridge.matching import fit, require
-from rembert.bridge.saving import check_target, save_checkpoint
+from rembert.bridge.saving import save_checkpoint, target_format
 from rembert.bridge.tensors import TensorSource
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
@@ -286,7 +286,7 @@ def _check_arguments(corpus: Sequence[Any], keep_pieces: Any, min_count: int, ma
         raise InputError(f"`min_count` must be 1 or more. Received: `min_count={min_count}`.")
     if max_pieces is not None and max_pieces < 1:
         raise InputError(f"`max_pieces` must be 1 or more. Received: `max_pieces={max_pieces}`.")
-    check_target(to)
+    target_format(to)
 
 
 def _trimmed_tensors(

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
-from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
+
 from rembert.bridge import TARGETS, Conversion, convert
+from rembert.bridge.conversion import STORED_DTYPES
+from rembert.bridge.tensors import DTYPES
 from rembert.cli.progress import Progress
 from rembert.cli.text import byte_size, shortened
-from rembert.cli.verify import verify
+from rembert.cli.verify import report
 from rembert.common.config import ACTIVATIONS
 from rembert.common.parameters import HEADS
 from rembert.tasks.frameworks import check_framework, default_framework
+from rembert.tasks.verification import verify
 
-_FILES = {
-    "pt": "model.safetensors",
-    "tf": "tf_model.h5",
-    "keras": "model.weights.h5",
-    "torch-bin": "pytorch_model.bin",
-}
-# Relative differences that rounding the weights explains: some tens of steps of these dtypes' precision.
-_TOLERANCES = {"float16": 5e-2, "bfloat16": 3e-1}
+# Relative differences of outputs: those of two float32 runs, and those that rounding the weights explains, in steps of
+# the dtype's precision.
+_TOLERANCE, _ROUNDING_STEPS = 1e-4, 38
 
 
 def add_parser(subparsers: Any) -> None:
@@ -39,9 +37,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="a checkpoint directory, file or index")
     parser.add_argument("target", metavar="DST", type=Path, help="the directory to make")
-    files = ", ".join(f"{target} ({_FILES[target]})" for target in TARGETS)
+    files = ", ".join(f"{target} ({format.files[0]})" for target, format in TARGETS.items())
     parser.add_argument("--to", required=True, choices=TARGETS, help=f"the format: {files}")
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="store all weights in this dtype")
+    parser.add_argument("--dtype", choices=STORED_DTYPES, help="store all weights in this dtype")
     parser.add_argument("--max-shard-size", metavar="SIZE", help="split into files of at most SIZE, such as 2GB")
     parser.add_argument("--head", choices=tuple(HEADS), help="keep the encoder and give it this head")
     parser.add_argument(
@@ -85,14 +83,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    """Run both sides; 1 where their outputs differ by more than the dtype explains. A report stays alone on stdout."""
-    tolerance = _TOLERANCES.get(args.dtype, 1e-4)
-    call = argparse.Namespace(paths=[args.source, args.target], frameworks=None, tolerance=tolerance, seed=0)
-    with redirect_stdout(sys.stderr if args.json else io.StringIO() if args.quiet else sys.stdout):
-        code = verify(call)
-    if code:
+    """Run both checkpoints; 1 where their outputs differ by more than the dtype explains."""
+    rounding = 0.0 if args.dtype is None else float(ml_dtypes.finfo(DTYPES[args.dtype]).eps)
+    found = verify(args.source, args.target, tolerance=max(_TOLERANCE, _ROUNDING_STEPS * rounding))
+    if not args.quiet:
+        print(report(found), file=sys.stderr if args.json else sys.stdout)  # JSON stays alone on stdout
+    if found.failed:
         print(f"rembert: the outputs of {args.source} and {args.target} differ", file=sys.stderr)
-    return code
+    return 1 if found.failed else 0
 
 
 def _lines(done: Conversion) -> list[str]:

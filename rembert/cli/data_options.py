@@ -1,4 +1,4 @@
-"""The arguments that commands on tasks share: data files, the model, and what each task may be told."""
+"""The arguments that the task commands share: data files, the model, and the tasks' own options."""
 
 from __future__ import annotations
 
@@ -7,65 +7,17 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
-from rembert.common.collation.masking import STRATEGIES
-from rembert.common.config import PROBLEM_TYPES
 from rembert.common.errors import InputError
 from rembert.common.files import atomic_path
-from rembert.tasks import TASKS, DataOptions
+from rembert.tasks import TASKS, DataOptions, Option
 from rembert.tasks.frameworks import FRAMEWORKS, default_framework
-from rembert.tasks.reading import FORMATS
-from rembert.tasks.token_classification import SCHEMES
+from rembert.tasks.reading import READERS
+from rembert.tasks.registry import task_class
 
 _COLUMNS = ("text", "text_pair", "label", "id", "language")
-
-
-class TaskOption(NamedTuple):
-    """An option that some tasks have, as an argument of the command line and of the task's class."""
-
-    tasks: tuple[str, ...]
-    argument: dict[str, Any]
-
-
-_LANGUAGE_MODELS = ("masked-lm", "causal-lm")
-TASK_OPTIONS: dict[str, TaskOption] = {
-    "problem_type": TaskOption(
-        ("sequence-classification",),
-        {"choices": PROBLEM_TYPES, "help": "what labels are, where it shall not be found in the data"},
-    ),
-    "label_separator": TaskOption(
-        ("sequence-classification",),
-        {"metavar": "TEXT", "help": "between the names of several classes in one label"},
-    ),
-    "scheme": TaskOption(("token-classification",), {"choices": SCHEMES, "help": "of the files' tags"}),
-    "stride": TaskOption(
-        ("question-answering",),
-        {"type": int, "metavar": "N", "help": "pieces that two windows of a context have in common (128)"},
-    ),
-    "max_question_length": TaskOption(
-        ("question-answering",), {"type": int, "metavar": "N", "help": "in pieces (64)"}
-    ),
-    "max_answer_length": TaskOption(("question-answering",), {"type": int, "metavar": "N", "help": "in pieces (30)"}),
-    "n_best": TaskOption(("question-answering",), {"type": int, "metavar": "N", "help": "answers looked at (20)"}),
-    "no_answer_threshold": TaskOption(
-        ("question-answering",),
-        {"type": float, "metavar": "X", "help": "give no answer where its score is higher than the best's by X"},
-    ),
-    "first_choice": TaskOption(
-        ("multiple-choice",), {"type": int, "metavar": "N", "help": "the label of the first choice (0)"}
-    ),
-    "mask_probability": TaskOption(("masked-lm",), {"type": float, "metavar": "P", "help": "part masked (0.15)"}),
-    "masking": TaskOption(("masked-lm",), {"choices": STRATEGIES, "help": "what is masked together (piece)"}),
-    "every_piece": TaskOption(
-        ("masked-lm",),
-        {"action": "store_true", "default": None, "help": "score by masking every piece in turn (pseudo-perplexity)"},
-    ),
-    "join": TaskOption(
-        _LANGUAGE_MODELS,
-        {"action": argparse.BooleanOptionalAction, "help": "put short texts together in training (yes)"},
-    ),
-}
+_METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
 def add_task_argument(parser: argparse.ArgumentParser) -> None:
@@ -74,9 +26,9 @@ def add_task_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare how files are read, and each task's own options."""
+    """Declare how files are read, and the options of all tasks."""
     data = parser.add_argument_group("data")
-    data.add_argument("--format", choices=FORMATS, help="of the files; by default found by their names")
+    data.add_argument("--format", choices=READERS, help="of the files; by default chosen by their names")
     for name in _COLUMNS:
         flag = f"--{name.replace('_', '-')}-column"
         data.add_argument(flag, metavar="NAME", help=f"the column (JSON: key) of the {name.replace('_', ' ')}")
@@ -85,17 +37,54 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FIELD=NAME",
-        help="the column of another of the task's fields, as context=passage; may be repeated",
+        help="the column of another of the task's fields, for example context=passage; may be repeated",
     )
     data.add_argument("--language", metavar="CODE", help="the language of examples that name none")
-    data.add_argument("--skip-bad-lines", action="store_true", help="leave bad lines out and count them")
+    data.add_argument("--skip-bad-lines", action="store_true", help="skip malformed lines and count them")
     data.add_argument(
-        "--max-length", type=int, metavar="N", help="of a row, in pieces (the model's max_position_embeddings)"
+        "--max-length", type=int, metavar="N", help="of a row, in tokens (the model's max_position_embeddings)"
     )
-    own = parser.add_argument_group("of some tasks")
-    for name, option in TASK_OPTIONS.items():
-        text = f"{', '.join(option.tasks)}: {option.argument['help']}"
-        own.add_argument(f"--{name.replace('_', '-')}", **{**option.argument, "help": text})
+    own = parser.add_argument_group("options of some tasks")
+    for option, tasks in _declared_options().values():
+        own.add_argument(_flag(option), help=_help(option, tasks), **_argument(option))
+
+
+def _declared_options() -> dict[str, tuple[Option, list[str]]]:
+    """Every option by name, with the tasks that declare it.
+
+    Raises:
+        InputError: two tasks declare different options of one name, which cannot share a flag.
+    """
+    found: dict[str, tuple[Option, list[str]]] = {}
+    for task in TASKS:
+        for option in task_class(task).options:
+            first, tasks = found.setdefault(option.name, (option, []))
+            if option != first:
+                raise InputError(
+                    f"Tasks must declare an option of one name alike. Received: `{option.name}` of {task}, which "
+                    f"differs from that of {tasks[0]}."
+                )
+            tasks.append(task)
+    return found
+
+
+def _flag(option: Option) -> str:
+    return f"--{option.name.replace('_', '-')}"
+
+
+def _help(option: Option, tasks: list[str]) -> str:
+    default = ("yes" if option.default else "no") if option.type is bool else option.default
+    told = "" if default is None else f" (default: {default})"
+    return f"{', '.join(tasks)}: {option.help}{told}".replace("%", "%%")
+
+
+def _argument(option: Option) -> dict[str, Any]:
+    """What argparse needs to know. The default is None: what is not given is left to the task."""
+    if option.type is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if option.choices:
+        return {"choices": option.choices}
+    return {"type": option.type, "metavar": _METAVARS[option.type]}
 
 
 def add_framework_argument(parser: Any) -> None:
@@ -110,7 +99,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     add_framework_argument(model)
     model.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows at once (default: %(default)s)")
-    model.add_argument("--device", help="PyTorch: where to run, as cpu or cuda (default: a GPU where there is one)")
+    add_device_argument(model)
+
+
+def add_device_argument(parser: Any) -> None:
+    """Declare where a model runs."""
+    parser.add_argument("--device", help="PyTorch: where to run, for example cpu or cuda (default: a GPU if present)")
 
 
 def data_options(args: argparse.Namespace) -> DataOptions:
@@ -132,29 +126,32 @@ def task_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options that were given for the task.
 
     Raises:
-        InputError: one is another task's.
+        InputError: one belongs to another task.
     """
-    given = {name: value for name in TASK_OPTIONS if (value := getattr(args, name)) is not None}
-    for name in given:
-        tasks = TASK_OPTIONS[name].tasks
+    given = {}
+    for name, (option, tasks) in _declared_options().items():
+        value = getattr(args, name)
+        if value is None:
+            continue
         if args.task not in tasks:
-            raise InputError(f"`--{name.replace('_', '-')}` is for {' and '.join(tasks)}. Received: {args.task}.")
+            raise InputError(f"`{_flag(option)}` must be used with {' or '.join(tasks)}. Received: {args.task}.")
+        given[name] = value
     return given
 
 
 def check_output(path: Path | None) -> None:
-    """Refuse, before any work, a file that cannot be written in the end.
+    """Refuse, before any work, a file that could not be written at the end.
 
     Raises:
-        InputError: its directory is not there, or it is a directory.
+        InputError: its directory does not exist, or it is a directory itself.
     """
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise InputError(f"--output must be a file in a directory that is there. Received: {path}.")
+        raise InputError(f"`--output` must be a file in an existing directory. Received: {path}.")
 
 
 @contextmanager
 def opened_output(path: Path | None) -> Iterator[TextIO]:
-    """The standard output, or a file that appears when it is complete and whose line ends are as written."""
+    """The standard output, or a file that appears when it is complete, with line ends as they are written."""
     if path is None:
         yield sys.stdout
         return

@@ -21,14 +21,15 @@ from rembert import RemBertConfig, RemBertTokenizer
 from rembert.bridge import convert, open_checkpoint
 from rembert.cli.demo_task import SUBJECTS
 from rembert.cli.demo_text import SENTENCES
-from rembert.cli.running import Arrays, differences, load, run, sample_inputs, with_labels
 from rembert.cli.text import byte_size, table
 from rembert.common.errors import InputError
 from rembert.common.files import atomic_path, write_text
-from rembert.common.parameters import HEADS, Kind
+from rembert.common.parameters import HEADS, Kind, file_name
+from rembert.common.trials import Arrays, output_differences, trial_inputs
 from rembert.tasks import get_task
 from rembert.tasks.frameworks import FRAMEWORKS, framework_module
 from rembert.tasks.predicting import evaluate
+from rembert.tasks.verification import load, run
 from rembert.training import finetune
 
 # Float32 rounding through a deep encoder; the largest difference is judged against the logits' largest magnitude.
@@ -211,32 +212,36 @@ def compare(head: str, pytorch: Path, tensorflow: Path) -> tuple[float, float, b
         config = checkpoint.config
     assert config is not None  # a conversion writes one
     import_module("torch").manual_seed(0)  # the same head every time
-    options: dict[str, Any] = {"is_decoder": True} if head == "causal-lm" else {"is_decoder": False}
+    options: dict[str, Any] = {"is_decoder": HEADS[head].predicts_next}
     if not options["is_decoder"]:
         options["add_cross_attention"] = False
     one, report = load("pt", head, pytorch, output_loading_info=True, **options)
     other, _ = load("tf", head, tensorflow, output_loading_info=True, **options)
     table = one.parameter_table()
     for name in report["missing_keys"]:
-        own = one.get_parameter(name.removeprefix("rembert.") if head == "model" else name).detach().numpy()
+        own = one.get_parameter(file_name(name, head)).detach().numpy()
         other.variable(table[name]).assign(own.T if table[name].kind is Kind.KERNEL else own)
     inputs = example_inputs(pytorch, one.config, head)
-    found = differences(run("pt", one, inputs), run("tf", other, inputs), inputs)
-    logits = [value for name, value in found.items() if name.endswith(("logits", "last_hidden_state"))]
-    return max(value for value, _ in logits), max(scale for _, scale in logits), bool(report["missing_keys"])
+    found = output_differences(
+        run("pt", one, inputs), run("tf", other, inputs), head=head, mask=inputs["attention_mask"]
+    )
+    logits = [found[name] for name in HEADS[head].logits or ("last_hidden_state",)]
+    return max(each.largest for each in logits), max(each.scale for each in logits), bool(report["missing_keys"])
 
 
 def example_inputs(directory: Path, config: RemBertConfig, head: str) -> Arrays:
-    """A sentence in each of four languages through the checkpoint's tokenizer; random pieces where it has none."""
+    """A sentence in each of four languages through the checkpoint's tokenizer; random tokens where it has none."""
     if not (directory / "sentencepiece.model").is_file():
-        return sample_inputs(config, head)
+        return trial_inputs(config, head)
     tokenizer = RemBertTokenizer.from_pretrained(directory)
     texts = [SENTENCES[language][0] for language in ("en", "fr", "hi", "zh")]
     encoded = tokenizer(
         texts, padding=True, truncation=True, max_length=config.max_position_embeddings, return_tensors="np"
     )
     inputs = {name: np.asarray(encoded[name]) for name in ("input_ids", "attention_mask", "token_type_ids")}
-    return with_labels(inputs, config, head, np.random.default_rng(0))
+    if HEADS[head].takes_choices:  # two of them: the sentences, and the same in the other order
+        return {name: np.stack([array, array[::-1]], axis=1) for name, array in inputs.items()}
+    return inputs
 
 
 @contextmanager

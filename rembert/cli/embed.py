@@ -14,7 +14,7 @@ from rembert.tasks import DataOptions
 from rembert.tasks.embedding import Texts, embed, write_vectors
 from rembert.tasks.frameworks import load_trained, move_to_device
 from rembert.tasks.predicting import row_length
-from rembert.tasks.reading import FORMATS
+from rembert.tasks.reading import READERS
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .npy file")
     parser.add_argument("--layer", type=int, default=-1, metavar="N", help="0: the encoder's input, -1: the last")
     parser.add_argument("--normalize", action="store_true", help="bring every vector to length 1")
-    parser.add_argument("--format", choices=FORMATS, help="of the files; else by their names, or a text a line")
+    parser.add_argument("--format", choices=READERS, help="of the files; else by their names, or a text a line")
     parser.add_argument("--text-column", metavar="NAME", help="the column (JSON: key) of the text")
     parser.add_argument("--skip-bad-lines", action="store_true", help="leave bad lines out and count them")
     parser.add_argument("--max-length", type=int, metavar="N", help="of a row, in pieces")

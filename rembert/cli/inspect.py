@@ -8,19 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rembert.bridge import Inspection, inspect
+from rembert.bridge import FORMATS, Inspection, inspect
 from rembert.cli.text import byte_size, shortened, table
-
-# What a changed value would be noticed by.
-_NONE = "none in this format: a changed value cannot be seen"
-_CHECKSUMS = {
-    "safetensors": _NONE,
-    "pickle": "ZIP members, compared when values are read",
-    "h5": _NONE,
-    "keras": "in a .keras archive, compared when values are read; none in .weights.h5",
-    "tf1": "CRC-32C of every variable, compared when values are read",
-    "savedmodel": "CRC-32C of every variable, compared when values are read",
-}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -65,7 +54,7 @@ def _lines(found: Inspection) -> list[str]:
         f"mis-shaped  {wrong.name}: {list(wrong.in_checkpoint)}, the config says {list(wrong.in_model)}"
         for wrong in found.mismatched
     ]
-    lines.append(f"checksums   {_CHECKSUMS[found.format]}")
+    lines.append(f"checksums   {FORMATS[found.format].checksums}")
     if found.fits:
         lines.append("complete    every parameter is there, in the shape the config gives it")
     return lines
@@ -83,7 +72,7 @@ def _as_json(found: Inspection, tensors: bool) -> dict[str, Any]:
     content = {name: value for name, value in vars(found).items() if name not in ("tensors", "mismatched")}
     content["path"] = str(found.path)
     content["fits"] = found.fits
-    content["checksums"] = _CHECKSUMS[found.format]
+    content["checksums"] = FORMATS[found.format].checksums
     content["mismatched"] = [asdict(wrong) for wrong in found.mismatched]
     if tensors:
         content["tensors"] = {

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rembert.bleurt import RemBertScorer
-from rembert.bleurt.files import FORMATS, SegmentFiles, Survey, format_of
+from rembert.bleurt.files import SEGMENT_FORMATS, SegmentFiles, Survey, format_of
 from rembert.bleurt.running import Process, ScoredSegment, score_files, scored_segments
 from rembert.bleurt.score_file import ScoreFile
 from rembert.bleurt.scorer import AGGREGATES
@@ -47,10 +47,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--compare", type=Path, metavar="FILE", help="another system's texts, for a paired bootstrap")
     parser.add_argument("--output", type=Path, metavar="FILE", help="the scores; by default the standard output")
     parser.add_argument(
-        "--input-format", choices=FORMATS, help="of all files read; by default by name, else lines of text"
+        "--input-format", choices=SEGMENT_FORMATS, help="of all files read; by default by name, else lines of text"
     )
     parser.add_argument(
-        "--output-format", choices=FORMATS, help="by default by the name of --output, else one score a line"
+        "--output-format", choices=SEGMENT_FORMATS, help="by default by the name of --output, else one score a line"
     )
     parser.add_argument("--score-field", default="score", metavar="NAME", help="what scores are called in records")
     parser.add_argument(

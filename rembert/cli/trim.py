@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rembert.bridge.saving import TARGETS
+from rembert.bridge import TARGETS
 from rembert.bridge.trimming import Changed, Trimming, trim
 
 

@@ -379,7 +379,7 @@ class RemBertConfig:
         Raises:
             ConfigError: there is no such file, it is not JSON, or a value is refused.
         """
-        path = locate(name_or_path, revision, weights=False)
+        path = locate(name_or_path, revision)
         if path.is_dir():
             names = (CONFIG_NAME, *GOOGLE_CONFIG_NAMES)
             found = next((path / name for name in names if (path / name).is_file()), None)

@@ -1,34 +1,62 @@
-"""What the exporters of both frameworks share: trial inputs, the comparison after writing, and the report."""
+"""What the exporters of both frameworks share: the report, and the comparison of an export with the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import ExportError, InputError
-from rembert.common.parameters import HEADS
+from rembert.common.trials import Arrays, OutputDifference, output_differences, trial_inputs
 
-Arrays = dict[str, np.ndarray]
 
-# The file that makes a directory an export, by target.
-FILES = {"onnx": "model.onnx", "savedmodel": "saved_model.pb", "litert": "model.tflite"}
-# The packages that write a target and try what was written, beside the framework.
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+@dataclass(frozen=True)
+class ExportTarget:
+    """A format to export to.
+
+    Attributes:
+        framework: 'pt' or 'tf', which writes it.
+        function: the name of the exporter in the framework's `exporting` module.
+        file: the file that makes a directory an export of this format.
+        description: completes "OUT holds …" in a help text.
+        options: arguments that this exporter has beside those of every exporter.
+        packages: what the exporter needs beside the framework.
+    """
+
+    framework: str
+    function: str
+    file: str
+    description: str
+    options: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+
+EXPORT_TARGETS = {
+    "onnx": ExportTarget(
+        "pt",
+        "export_onnx",
+        "model.onnx",
+        "model.onnx, for ONNX Runtime",
+        options=("opset_version", "external_data"),
+        packages=("onnx", "onnxscript", "onnxruntime"),
+    ),
+    "savedmodel": ExportTarget(
+        "tf", "export_savedmodel", "saved_model.pb", "saved_model.pb and variables, for TensorFlow and its servers"
+    ),
+    "litert": ExportTarget("tf", "export_litert", "model.tflite", "model.tflite, for LiteRT; up to 2 GB"),
+}
 LITERT_LIMIT = 2**31  # bytes: offsets in a LiteRT file are signed 32-bit numbers
-CHOICES = 2  # of a multiple-choice model's trial inputs
-_SOURCE = 5  # length of the states that cross-attention looks at
+# Batch and length of the inputs that an export is tried with; None is the longest sequence.
+TRIAL_SIZES: tuple[tuple[int, int | None], ...] = ((1, 1), (5, 13), (1, None))
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an exporter wrote.
+    """The report of an exporter.
 
     Attributes:
-        target: the format, a key of `FILES`.
+        target: the format, a key of `EXPORT_TARGETS`.
         directory: where the files are.
         files: their names.
         nbytes: their size together.
@@ -47,50 +75,20 @@ class Exported:
     differences: dict[str, float]
 
 
-def trial_inputs(config: RemBertConfig, head: str, *, seed: int = 0) -> Iterator[Arrays]:
-    """Inputs of several sizes: a single token, the longest sequence, and padding right, left, in between and all over.
-
-    Integers are int64. For a multiple-choice model they are [b, choices, s].
-    """
-    draw = np.random.default_rng(seed)
-    longest = config.max_position_embeddings
-    for batch, length in ((1, 1), (5, min(13, longest)), (1, longest)):
-        rows = (batch, CHOICES) if HEADS[head].takes_choices else (batch,)
-        mask = np.ones((*rows, length), np.int64)
-        if batch > 1:
-            mask[0, ..., length // 2 + 1 :] = 0
-            mask[1, ..., : length // 2] = 0
-        if batch > 3:
-            mask[2, ..., 1:-1:2] = 0
-            mask[3] = 0
-        inputs: Arrays = {
-            "input_ids": np.asarray(draw.integers(0, config.vocab_size, mask.shape)),
-            "attention_mask": mask,
-            "token_type_ids": np.asarray(draw.integers(0, config.type_vocab_size, mask.shape)),
-        }
-        if takes_source(config, head):
-            inputs["encoder_hidden_states"] = draw.standard_normal((batch, _SOURCE, config.hidden_size))
-            inputs["encoder_attention_mask"] = draw.integers(0, 2, (batch, _SOURCE))
-        yield inputs
-
-
-def takes_source(config: RemBertConfig, head: str) -> bool:
-    """Whether a model of this head attends to an encoder's states."""
-    return config.add_cross_attention and HEADS[head].takes_source
-
-
-def compare(
-    trials: Iterator[Arrays],
-    expected: Callable[[Arrays], Mapping[str, np.ndarray]],
-    written: Callable[[Arrays], Mapping[str, np.ndarray]],
+def compare_export(
+    config: RemBertConfig,
+    head: str,
+    expected: Callable[[Arrays], Arrays],
+    written: Callable[[Arrays], Arrays],
     tolerance: float,
 ) -> tuple[list[tuple[int, ...]], dict[str, float]]:
-    """Run the model and what was written on the same inputs.
+    """Run a model and its export on the same inputs: a single token, several padded rows, the longest sequence.
 
     Args:
-        trials: the inputs, from `trial_inputs`.
+        config: of the model.
+        head: a key of `HEADS`.
         expected: the model: inputs to outputs by name.
-        written: the same for what was written.
+        written: the export.
         tolerance: the largest difference allowed, as a part of the largest number in the output.
 
     Returns:
@@ -100,37 +98,33 @@ def compare(
         ExportError: an output is missing, has another shape, or differs by more.
     """
     shapes: list[tuple[int, ...]] = []
-    largest: dict[str, float] = {}  # difference
-    scale: dict[str, float] = {}
-    for inputs in trials:
-        shape = inputs["input_ids"].shape
-        shapes.append(shape)
+    found: dict[str, OutputDifference] = {}
+    for batch, length in TRIAL_SIZES:
+        inputs = trial_inputs(config, head, batch=batch, length=length)
+        shapes.append(inputs["input_ids"].shape)
         ours, theirs = expected(inputs), written(inputs)
         if list(ours) != list(theirs):
-            raise ExportError(f"What was written has other outputs than the model: {list(theirs)} for {list(ours)}.")
-        for name, one in ours.items():
-            other = theirs[name]
-            if one.shape != other.shape:
+            raise ExportError(f"The export has other outputs than the model: {list(theirs)} instead of {list(ours)}.")
+        for name, output in ours.items():
+            if theirs[name].shape != output.shape:
                 raise ExportError(
-                    f"What was written gives another shape: `{name}` is {list(other.shape)} where the model gives "
-                    f"{list(one.shape)}, for `input_ids` of the shape {list(shape)}."
+                    f"The export gives another shape: `{name}` is {list(theirs[name].shape)} where the model gives "
+                    f"{list(output.shape)}, for `input_ids` of the shape {list(shapes[-1])}."
                 )
-            # np.maximum and not max(): a difference that is no number stays one.
-            largest[name] = float(np.maximum(largest.get(name, 0.0), np.abs(one - other).max()))
-            scale[name] = float(np.maximum(scale.get(name, 0.0), np.abs(one).max()))
-    found = {name: largest[name] / (scale[name] or 1.0) for name in largest}
+        for name, difference in output_differences(ours, theirs).items():
+            found[name] = found[name] | difference if name in found else difference
     for name, difference in found.items():
-        if not difference <= tolerance:
+        if not difference.relative <= tolerance:  # a NaN fails too
             raise ExportError(
-                f"What was written computes something else: `{name}` differs by {difference:.1e} of its largest "
+                f"The export computes something else: `{name}` differs by {difference.relative:.1e} of its largest "
                 f"number; {tolerance:.1e} is allowed."
             )
-    return shapes, found
+    return shapes, {name: difference.relative for name, difference in found.items()}
 
 
 def is_export(directory: Path) -> bool:
     """Whether a directory is one that an exporter has written, which `force` may replace."""
-    return any((directory / name).is_file() for name in FILES.values())
+    return any((directory / target.file).is_file() for target in EXPORT_TARGETS.values())
 
 
 def check_litert_size(numbers: int) -> None:

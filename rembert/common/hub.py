@@ -1,12 +1,13 @@
 """Names like `google/rembert`: looked up on the Hugging Face Hub when `huggingface_hub` is installed.
 
-Its cache is used as it is, and its offline mode (`HF_HUB_OFFLINE=1`) is respected: then only the cache is looked at.
+Its cache is used as it is, and its offline mode (`HF_HUB_OFFLINE=1`) is respected: then only the cache is searched.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -14,23 +15,20 @@ from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError
 
 # What a checkpoint is made of, beside its weights.
-_COMPANIONS = ("*.json", "sentencepiece.model")
-# Weights by format, in the order in which a directory that holds several is read: only the first is downloaded.
-_WEIGHTS = (
-    ("model.safetensors", "model-*-of-*.safetensors"),
-    ("pytorch_model.bin", "pytorch_model-*-of-*.bin"),
-    ("tf_model.h5", "tf_model-*-of-*.h5"),
-)
+_COMPANIONS = ("*.json", "sentencepiece.model", "sent_piece.model")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def locate(name_or_path: str | os.PathLike[str], revision: str | None = None, *, weights: bool = True) -> Path:
+def locate(
+    name_or_path: str | os.PathLike[str], revision: str | None = None, *, weights: Sequence[Sequence[str]] = ()
+) -> Path:
     """The path of a checkpoint: what is there under this path, or else the repository of this name on the Hub.
 
     Args:
         name_or_path: a path; one that does not exist and looks like `owner/name` is looked up.
         revision: a branch, tag or commit of the repository; by default its main branch.
-        weights: whether the files of weights are wanted too; False for a configuration or a tokenizer alone.
+        weights: patterns of the files of weights, for each format that can be read. The first format that the
+            repository holds is downloaded. Without any, a configuration or a tokenizer alone is.
 
     Returns:
         the path, or the directory of the cache that holds the repository's files. A path that is neither there nor a
@@ -52,7 +50,7 @@ def locate(name_or_path: str | os.PathLike[str], revision: str | None = None, *,
         if constants.HF_HUB_OFFLINE:
             return Path(huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True))
         files = huggingface_hub.HfApi().list_repo_files(name, revision=revision) if weights else []
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_wanted(files)))
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_wanted(files, weights)))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as problem:
         raise CheckpointError(
             f"`{name}` is neither a path here nor a repository on the Hugging Face Hub"
@@ -68,9 +66,9 @@ def locate(name_or_path: str | os.PathLike[str], revision: str | None = None, *,
             ) from problem
 
 
-def _wanted(files: list[str]) -> list[str]:
+def _wanted(files: list[str], weights: Sequence[Sequence[str]]) -> list[str]:
     """The patterns to download: one format's weights, and what goes with them."""
-    for patterns in _WEIGHTS:
+    for patterns in weights:
         if any(fnmatch(file, pattern) for file in files for pattern in patterns):
             return [*_COMPANIONS, *patterns]
     return list(_COMPANIONS)

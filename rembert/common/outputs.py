@@ -75,6 +75,21 @@ class ModelOutput(dict[str, Any]):
         """The fields that are present, in the order of declaration."""
         return tuple(self[name] for name in self.fields if name in self)
 
+    def flatten(self) -> dict[str, Any]:
+        """The tensors by name; those inside tuples are numbered, such as `hidden_states.0`."""
+        flat: dict[str, Any] = {}
+
+        def add(name: str, value: Any) -> None:
+            if isinstance(value, tuple):
+                for index, item in enumerate(value):
+                    add(f"{name}.{index}", item)
+            else:
+                flat[name] = value
+
+        for name, value in self.items():
+            add(name, value)
+        return flat
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (dict(self),))
 

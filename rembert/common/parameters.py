@@ -114,6 +114,11 @@ class Head:
         has_numbers = problem_type in ("regression", "multi_label_classification")
         return LabelKind.NUMBER if self.by_problem_type and has_numbers else self.label_kind
 
+    def is_per_token(self, output: str) -> bool:
+        """Whether an output of the model has a row for each token, [b, s, …]: rows of padding carry no meaning."""
+        has_token_logits = self.label_kind in (LabelKind.TOKEN, LabelKind.SPAN)
+        return output == "last_hidden_state" or (has_token_logits and output in self.logits)
+
     def means_the_same(self, other: Head) -> bool:
         """Whether this head's own parameters, trained, can be used by the `other` head as they are."""
         return self.own_parameters is other.own_parameters and self.label_kind is other.label_kind

@@ -25,9 +25,10 @@ from rembert.bridge.conversion import carry
 from rembert.common.config import RemBertConfig
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import InputError
-from rembert.common.exporting import FILES, PACKAGES, Arrays, Exported, compare, is_export, takes_source, trial_inputs
+from rembert.common.exporting import EXPORT_TARGETS, TRIAL_SIZES, Exported, compare_export, is_export
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import HEADS
+from rembert.common.trials import Arrays, takes_source, trial_inputs
 from rembert.pt.inference import QuantizedLinear
 from rembert.pt.pretrained import RemBertPreTrainedModel
 
@@ -68,14 +69,14 @@ def export_onnx(
         InputError: a model that ONNX cannot express, an argument that cannot be used, or `directory` exists.
         ExportError: ONNX Runtime's results differ by more than 1e-5 of an output's largest number, or 2e-2 in float16.
     """
-    require_packages(*PACKAGES["onnx"], needed_for="Export to ONNX")
+    require_packages(*EXPORT_TARGETS["onnx"].packages, needed_for="Export to ONNX")
     large = _check(model, opset_version, external_data)
     target = Path(directory)
     training = model.training
     model.eval()
     try:
         with new_directory(target, force=force, replaceable=is_export) as fresh:
-            file = fresh / FILES["onnx"]
+            file = fresh / EXPORT_TARGETS["onnx"].file
             program = _trace(model, opset_version)
             program.save(file, external_data=large or bool(external_data))
             config = RemBertConfig.from_dict(model.config.to_dict(), dtype=str(model.dtype))
@@ -147,23 +148,14 @@ class _Graph(nn.Module):
         self.inputs = inputs
 
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
-        return _flat(_call(self.model, dict(zip(self.inputs, tensors, strict=True))))
+        return _call(self.model, dict(zip(self.inputs, tensors, strict=True)))
 
 
-def _call(model: RemBertPreTrainedModel, inputs: dict[str, Tensor]) -> ModelOutput:
-    decodes = {"use_cache": False} if HEADS[model.head].takes_cache else {}
-    return model(**inputs, **decodes, return_dict=True)
-
-
-def _flat(outputs: ModelOutput) -> dict[str, Tensor]:
-    """Outputs by name; what is a tuple gets numbers."""
-    flat = {}
-    for name, value in outputs.items():
-        if isinstance(value, tuple):
-            flat.update({f"{name}.{index}": part for index, part in enumerate(value)})
-        else:
-            flat[name] = value
-    return flat
+def _call(model: RemBertPreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs by name, without the cache; those inside tuples are numbered."""
+    without_cache = {"use_cache": False} if HEADS[model.head].takes_cache else {}
+    outputs: ModelOutput = model(**inputs, **without_cache, return_dict=True)
+    return outputs.flatten()
 
 
 def _axes(config: RemBertConfig, head: str) -> dict[str, dict[int, Any]]:
@@ -183,10 +175,10 @@ def _axes(config: RemBertConfig, head: str) -> dict[str, dict[int, Any]]:
 def _trace(model: RemBertPreTrainedModel, opset_version: int) -> Any:
     """The model as an ONNX program, its axes open."""
     axes = _axes(model.config, model.head)
-    # Any but the first inputs: a size of 1 would be taken for a constant.
-    example = _tensors(list(trial_inputs(model.config, model.head))[1], model)
+    batch, length = TRIAL_SIZES[1]  # sizes of 1 would be taken for constants
+    example = _tensors(trial_inputs(model.config, model.head, batch=batch, length=length), model)
     with torch.no_grad():
-        outputs = list(_flat(_call(model, example)))
+        outputs = list(_call(model, example))
     with _quiet():
         program = torch.onnx.export(
             _Graph(model, list(axes)).eval(),
@@ -214,15 +206,13 @@ def _try(model: RemBertPreTrainedModel, file: Path) -> tuple[list[tuple[int, ...
 
     def expected(inputs: Arrays) -> Arrays:
         with torch.no_grad():
-            return {
-                name: tensor.cpu().numpy() for name, tensor in _flat(_call(model, _tensors(inputs, model))).items()
-            }
+            return {name: tensor.cpu().numpy() for name, tensor in _call(model, _tensors(inputs, model)).items()}
 
     def written(inputs: Arrays) -> Arrays:
         feed = {name: tensor.cpu().numpy() for name, tensor in _tensors(inputs, model).items()}
         return dict(zip(names, session.run(None, feed), strict=True))
 
-    return compare(trial_inputs(model.config, model.head), expected, written, _TOLERANCES[model.dtype])
+    return compare_export(model.config, model.head, expected, written, _TOLERANCES[model.dtype])
 
 
 @contextlib.contextmanager

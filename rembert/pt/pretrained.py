@@ -15,7 +15,6 @@ from rembert.bridge.tensors import DTYPES
 from rembert.common.checks import resized_vocabulary
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import ConfigError, InputError
-from rembert.common.hub import locate
 from rembert.common.loading import loading_config, settle
 from rembert.common.name_matching import check_shapes, match
 from rembert.common.outputs import ModelOutput
@@ -325,7 +324,7 @@ class RemBertPreTrainedModel(ConversionWatcher):
         arguments = {key: overrides.pop(key) for key in cls._own_arguments if key in overrides}
         wanted_dtype = _as_dtype(dtype if dtype is not None else torch_dtype)
         source = os.fspath(name_or_path)
-        with open_checkpoint(locate(name_or_path, revision)) as checkpoint:
+        with open_checkpoint(name_or_path, revision=revision) as checkpoint:
             model_config = loading_config(checkpoint.config, config, overrides, source)
             with torch.device("meta"), initialization_left_out():
                 model = cls(model_config, **arguments)

@@ -1,4 +1,4 @@
-"""The six fine-tuning tasks: from files of examples to features, predictions and scores. Loads no framework.
+"""The fine-tuning tasks: from files of examples to features, predictions and scores. Loads no framework.
 
 `finetune` and `Recipe` live in `rembert.training`, `RemBertScorer` in `rembert.bleurt`; they are importable from here
 as well.
@@ -9,10 +9,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rembert.tasks.data import DataOptions
+from rembert.tasks.declarations import Option, Score
 from rembert.tasks.examples import Example
 from rembert.tasks.predicting import evaluate, load_task, predict
 from rembert.tasks.registry import TASKS, get_task
-from rembert.tasks.task import DataOptions, Feature, Output, Task
+from rembert.tasks.scoring import Output
+from rembert.tasks.task import Feature, Task
 
 if TYPE_CHECKING:
     from rembert.bleurt import RemBertScorer
@@ -23,9 +26,11 @@ __all__ = [
     "DataOptions",
     "Example",
     "Feature",
+    "Option",
     "Output",
     "Recipe",
     "RemBertScorer",
+    "Score",
     "Task",
     "evaluate",
     "finetune",

@@ -13,9 +13,9 @@ from rembert.common.collation.padding import pad_inputs
 from rembert.common.errors import InputError
 from rembert.common.files import atomic_path
 from rembert.tasks.batching import in_sorted_batches
+from rembert.tasks.definitions.sequence_classification import SequenceClassification
 from rembert.tasks.examples import Example
 from rembert.tasks.predicting import runner
-from rembert.tasks.sequence_classification import SequenceClassification
 from rembert.tasks.task import Feature
 
 

@@ -1,4 +1,4 @@
-"""Texts to rows of pieces, cut where they are too long."""
+"""Texts to rows of tokens, cut to the maximum length."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rembert.tasks.task import Feature, Task
 
 
 def encode(task: Task, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Feature]:
-    """A feature with `input_ids` and `token_type_ids` for each text or pair; those that are cut are counted.
+    """A feature with `input_ids` and `token_type_ids` for each text or pair; texts that are cut are counted.
 
     Args:
-        task: gives tokenizer, length and report.
+        task: gives the tokenizer, the maximum length and the report.
         texts: the first texts.
-        pairs: the second texts; None where there is none.
+        pairs: the second texts; None for a text without one.
     """
     rows: list[Feature] = [{} for _ in texts]
     alone = [number for number in range(len(texts)) if pairs is None or pairs[number] is None]
@@ -34,19 +34,31 @@ def _encode_alike(
         second = None if pairs is None else [pairs[number] for number in some]
         return task.tokenizer([texts[number] for number in some], second, return_attention_mask=False, **options)
 
-    whole = call(numbers, truncation=False)
-    for place, number in enumerate(numbers):
-        rows[number] = row_of(whole["input_ids"][place], whole["token_type_ids"][place])
+    def store(some: list[int], encoded: Any) -> None:
+        for number, ids, types in zip(some, encoded["input_ids"], encoded["token_type_ids"], strict=True):
+            rows[number] = row_of(ids, types)
+
+    store(numbers, call(numbers, truncation=False))
     long = [number for number in numbers if len(rows[number]["input_ids"]) > task.max_length]
     if long:
         task.report.truncated += len(long)
-        cut = call(long, truncation=True, max_length=task.max_length)
-        for place, number in enumerate(long):
-            rows[number] = row_of(cut["input_ids"][place], cut["token_type_ids"][place])
+        store(long, call(long, truncation=True, max_length=task.max_length))
+
+
+def token_ids(task: Task, texts: Sequence[str]) -> list[list[int]]:
+    """The token ids of texts, without special tokens and uncut."""
+    rows: list[list[int]] = task.tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        truncation=False,
+        return_token_type_ids=False,
+        return_attention_mask=False,
+    )["input_ids"]
+    return rows
 
 
 def row_of(ids: Sequence[int], types: Sequence[int] | None = None) -> Feature:
-    """`input_ids` and `token_type_ids` (0 where left out) in five bytes a piece: lists would take forty."""
+    """`input_ids` and `token_type_ids` (by default 0) as arrays: five bytes per token, where lists take forty."""
     return {
         "input_ids": np.array(ids, np.int32),
         "token_type_ids": np.zeros(len(ids), np.int8) if types is None else np.array(types, np.int8),

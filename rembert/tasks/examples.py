@@ -1,27 +1,27 @@
-"""What a task reads: examples, each with the place it stands at."""
+"""What a task reads: examples, each with its location in its file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rembert.tasks.reading import Place
+from rembert.tasks.reading import Location
 
-# A class by name, several of them, or one or more numbers; None where an example has no label.
+# One class by name, several classes, or one or more numbers; None where an example has no label.
 Label = str | tuple[str, ...] | float | tuple[float, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What all examples have."""
+    """What all examples have in common."""
 
-    place: Place
+    location: Location
     id: str | None
     language: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class TextExample(Example):
-    """A text, or two, to classify or to rate."""
+    """A text, or a pair of texts, to classify or to rate."""
 
     text: str
     text_pair: str | None
@@ -30,7 +30,7 @@ class TextExample(Example):
 
 @dataclass(frozen=True, slots=True)
 class TaggedExample(Example):
-    """A sentence as words, with a tag for each."""
+    """A sentence as words, with a tag for each word."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...] | None
@@ -38,7 +38,7 @@ class TaggedExample(Example):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer as a text and the character of the context where it starts."""
+    """An answer: its text, and the index of its first character in the context."""
 
     text: str
     start: int
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class QuestionExample(Example):
-    """A question on a context; without answers where the context has none, None where they are not known."""
+    """A question about a context. `answers` is empty where the context has no answer, and None where it is unknown."""
 
     question: str
     context: str
@@ -55,7 +55,7 @@ class QuestionExample(Example):
 
 @dataclass(frozen=True, slots=True)
 class ChoiceExample(Example):
-    """Texts before and after the place of choice: each choice is encoded as the pair (prompt, choice)."""
+    """A prompt and its choices: each choice is encoded as the pair (prompt, choice)."""
 
     prompt: str
     choices: tuple[str, ...]

@@ -8,18 +8,18 @@ from rembert.common.config import RemBertConfig
 
 
 def sorted_labels(names: Iterable[str]) -> list[str]:
-    """The different names: numbers in their order, else by code point."""
+    """The distinct names: by value where all are numbers, else by code point."""
     found = set(names)
     if found and all(name.isascii() and name.isdigit() for name in found):
         return sorted(found, key=lambda name: (int(name), name))
     return sorted(found)
 
 
-def known_labels(names: Sequence[str], most: int = 20) -> str:
-    """The names for a message, the first few of them."""
+def listed_labels(names: Sequence[str], most: int = 20) -> str:
+    """The first few names, for a message."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def label_names(config: RemBertConfig) -> list[str]:
-    """The names a configuration gives its labels, by id."""
+    """The label names of a configuration, by id."""
     return [config.id2label[number] for number in range(config.num_labels)]

@@ -14,10 +14,12 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.tokenization import RemBertTokenizerFast
 from rembert.tasks.batching import in_sorted_batches
+from rembert.tasks.data import DataOptions
 from rembert.tasks.examples import Example
 from rembert.tasks.frameworks import check_framework, framework_of_model, load_trained, move_to_device
 from rembert.tasks.registry import task_class
-from rembert.tasks.task import Batch, DataOptions, Feature, Output, Task
+from rembert.tasks.scoring import Output
+from rembert.tasks.task import Batch, Feature, Task
 
 Run = Callable[[Mapping[str, np.ndarray]], Batch]
 
@@ -54,7 +56,7 @@ def load_task(
     check_framework(framework)
     tokenizer = RemBertTokenizerFast.from_pretrained(path)
     kind = task_class(name)  # before the weights are read
-    model = load_trained(framework, name, path)
+    model = load_trained(framework, kind.head, path)
     task = kind(tokenizer, max_length=row_length(model.config, max_length), data=data, **options)
     task.prepare(config=model.config)
     return task, move_to_device(model, device)
@@ -110,7 +112,7 @@ def predict_outputs(
 
 def task_runner(task: Task, model: Any) -> AbstractContextManager[Run]:
     """A `runner` that gives what the task's `outputs` take."""
-    return runner(model, "pieces" if task.scores_pieces else "outputs")
+    return runner(model, "label_scores" if task.takes_label_scores else "outputs")
 
 
 def evaluate(
@@ -185,8 +187,8 @@ def runner(model: Any, gives: str = "outputs", *, layer: int = -1) -> Iterator[R
 
     Args:
         model: of `rembert.pt` or `rembert.tf`; it is left as it was.
-        gives: "outputs", the model's own; "pieces", what the labelled pieces got from a language model (see
-            `Task.scores_pieces`); "logits", those of a language model at `places` [b, k] of the batch, [b, k, v];
+        gives: "outputs", the model's own; "label_scores", what the labelled tokens got from a language model (see
+            `Task.takes_label_scores`); "logits", those of a language model at `places` [b, k] of the batch, [b, k, v];
             "states", the hidden states [b, s, e] of `layer`.
         layer: for "states": 0 for the encoder's input, -1 for the last.
 
@@ -238,10 +240,10 @@ def _pytorch(model: Any, gives: str, layer: int) -> Run:
         right = scores.gather(-1, torch.from_numpy(ids).to(device)[..., None])[..., 0]
         return array(right - scores.logsumexp(-1)), scores.argmax(-1).cpu().numpy()
 
-    def pieces(batch: Mapping[str, np.ndarray]) -> Batch:
-        return _pieces(model.config, batch, scored)
+    def label_scores(batch: Mapping[str, np.ndarray]) -> Batch:
+        return _label_scores(model.config, batch, scored)
 
-    chosen: Run = {"outputs": outputs, "states": states, "logits": logits, "pieces": pieces}[gives]
+    chosen: Run = {"outputs": outputs, "states": states, "logits": logits, "label_scores": label_scores}[gives]
     without_gradient: Run = torch.inference_mode()(chosen)
     return without_gradient
 
@@ -280,14 +282,14 @@ def _tensorflow(model: Any, gives: str, layer: int) -> Run:
         right = tf.gather(scores, ids, batch_dims=2)
         return array(right - tf.reduce_logsumexp(scores, -1)), tf.argmax(scores, -1).numpy()
 
-    def pieces(batch: Mapping[str, np.ndarray]) -> Batch:
-        return _pieces(model.config, batch, scored)
+    def label_scores(batch: Mapping[str, np.ndarray]) -> Batch:
+        return _label_scores(model.config, batch, scored)
 
-    chosen: Run = {"outputs": outputs, "states": states, "logits": logits, "pieces": pieces}[gives]
+    chosen: Run = {"outputs": outputs, "states": states, "logits": logits, "label_scores": label_scores}[gives]
     return chosen
 
 
-def _pieces(
+def _label_scores(
     config: RemBertConfig,
     batch: Mapping[str, np.ndarray],
     scored: Callable[[Batch, np.ndarray], tuple[np.ndarray, np.ndarray]],

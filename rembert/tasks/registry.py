@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from rembert.common.errors import InputError
 from rembert.common.tokenization import RemBertTokenizer
-from rembert.tasks.task import DataOptions, Task
+from rembert.tasks import definitions
+from rembert.tasks.data import DataOptions
+from rembert.tasks.task import Task
 
-TASKS = {
-    "sequence-classification": "SequenceClassification",
-    "token-classification": "TokenClassification",
-    "question-answering": "QuestionAnswering",
-    "multiple-choice": "MultipleChoice",
-    "masked-lm": "MaskedLM",
-    "causal-lm": "CausalLM",
+# The module that defines each task. A module is imported when its task is asked for.
+TASKS: dict[str, str] = {
+    module.name.replace("_", "-"): f"{definitions.__name__}.{module.name}"
+    for module in iter_modules(definitions.__path__)
 }
 
 
@@ -30,14 +30,16 @@ def get_task(
     """A task by its name.
 
     Args:
-        name: a key of `TASKS`, the name of a head.
+        name: a key of `TASKS`.
         tokenizer: encodes the texts.
-        max_length: the longest row, in pieces; pass the model's `max_position_embeddings`.
+        max_length: the maximum length of a row in tokens, at most the model's `max_position_embeddings`; by default
+            the tokenizer's `model_max_length`.
         data: how files are read.
         **options: the task's own; see its class.
 
     Raises:
-        InputError: there is no such task, or an argument is refused.
+        InputError: there is no such task, or an argument is not allowed.
+        TypeError: an option that the task does not have.
     """
     return task_class(name)(tokenizer, max_length=max_length, data=data, **options)
 
@@ -49,6 +51,9 @@ def task_class(name: str) -> type[Task]:
         InputError: there is no such task.
     """
     if name not in TASKS:
-        raise InputError(f"The task must be one of {', '.join(TASKS)}. Received: {name!r}.")
-    found: type[Task] = getattr(import_module(f"rembert.tasks.{name.replace('-', '_')}"), TASKS[name])
-    return found
+        raise InputError(f"`task` must be one of {', '.join(TASKS)}. Received: `task={name!r}`.")
+    return next(
+        found
+        for found in vars(import_module(TASKS[name])).values()
+        if isinstance(found, type) and issubclass(found, Task) and getattr(found, "name", None) == name
+    )

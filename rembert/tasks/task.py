@@ -1,232 +1,222 @@
-"""What the six tasks have in common: reading with all checks, and the interface that training and prediction use.
+"""What all tasks have in common: reading with all checks, and the interface that training and prediction use.
 
-The way of an example: `read` → `prepare` (once) → `features` → `collate` → the model → `score` or `decode`.
+An example goes through `read` → `prepare` (once) → `features` → `collate` → the model → `score` or `decode`.
 """
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from rembert.common.arguments import check_argument, integer
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError, InputError
 from rembert.common.tokenization import RemBertTokenizer
+from rembert.tasks.data import DataOptions, Report
+from rembert.tasks.declarations import Option, Score
 from rembert.tasks.examples import Example
-from rembert.tasks.reading import BadLine, Place, Record, read_records
+from rembert.tasks.fields import COMMON_FIELDS, BadExample, Fields
+from rembert.tasks.reading import BadLine, Record, read_records
 from rembert.tasks.reading.lines import name_of
+from rembert.tasks.scoring import Output, Scorer
 
-# The model's inputs and labels of one row, unpadded; with keys that are no argument of the model, for `decode`.
+# The model's inputs and labels for one row, unpadded; other keys are for `outputs`.
 Feature = dict[str, Any]
-# What the model gave for one feature, cut to the feature's real length.
-Output = dict[str, np.ndarray]
 Batch = dict[str, np.ndarray]
 Result = TypeVar("Result")
 
-# So many examples are encoded at once: enough that the tokenizer works at full speed.
-_ENCODED_TOGETHER = 256
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """How files of examples are read.
-
-    Args:
-        format: a key of `rembert.tasks.reading.FORMATS`; by default found by the file's name.
-        columns: names of the file's columns (keys, in JSON) by the task's own field names, as
-            `{"text": "sentence", "label": "category"}`; other fields are looked for under their usual names.
-        language: the language of examples that name none.
-        skip_bad_lines: leave bad lines out, and count them in `Task.report`, instead of raising `DataError`.
-    """
-
-    format: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
-    language: str | None = None
-    skip_bad_lines: bool = False
-
-
-@dataclass
-class Report:
-    """What was met on the way, by number."""
-
-    examples: int = 0
-    skipped: int = 0
-    truncated: int = 0
-    reasons: list[str] = field(default_factory=list)  # the first few of what was skipped
-    counts: Counter[str] = field(default_factory=Counter)  # whatever else a task counts
-
-    _KEPT: ClassVar[int] = 10
-
-    def skip(self, place: Place, reason: str) -> None:
-        """Count a bad line."""
-        self.skipped += 1
-        if len(self.reasons) < self._KEPT:
-            self.reasons.append(f"{place}: {reason}.")
-
-    def since(self, skipped: int) -> str:
-        """How many bad lines there were after so many, and the first of them where it is kept; else nothing."""
-        count = self.skipped - skipped
-        first = "".join(self.reasons[skipped : skipped + 1]).removesuffix(".")
-        return (f", and {count} bad line(s) left out" + (f": {first}" if first else "")) if count else ""
-
-    def to_dict(self) -> dict[str, int]:
-        """The numbers, for a log."""
-        return {"examples": self.examples, "skipped": self.skipped, "truncated": self.truncated, **self.counts}
-
-
-class BadExample(Exception):
-    """A record that is no example of a task; says what was expected and received."""
+_ENCODED_TOGETHER = 256  # examples; enough that the tokenizer works at full speed
+_LENGTHS = integer(at_least=4, at_most=10**9 - 1)  # transformers writes 10**30 for "no limit"
+_LOSS = Score("loss", lower_is_better=True)
 
 
 class Task(ABC):
     """One kind of fine-tuning, from files to scores.
 
+    A subclass declares itself in its class attributes. Its own options are attributes of an instance, too.
+
     Args:
         tokenizer: encodes the texts.
-        max_length: the longest row, in pieces; by default the tokenizer's `model_max_length`. Longer text is cut and
-            counted, where a task does not make windows of it.
+        max_length: the maximum length of a row in tokens; by default the tokenizer's `model_max_length`. Longer texts
+            are cut and counted, unless the task splits them into several rows.
         data: how files are read.
+        **options: the task's own; see `options`.
+
+    Attributes:
+        name: the task's name in commands.
+        head: the key in `rembert.common.parameters.HEADS` of the head that is trained. Tasks may share a head.
+        recipe: the fields of `Recipe` in which this task's defaults differ.
+        options: the task's own arguments.
+        scores: the scores it may return, beside `loss`.
+        metric: the name of the score that decides which of two models is better.
+        labels: the names of the classes, by class id; known after `prepare`.
+        report: what was read, skipped and cut.
 
     Raises:
-        InputError: no length is known, or the tokenizer cannot pad.
+        InputError: no maximum length is known, the tokenizer has no padding token, or an option is not allowed.
+        TypeError: an option that the task does not have.
     """
 
-    name: ClassVar[str]  # the head's key in `rembert.common.parameters.HEADS`
+    name: ClassVar[str]
+    head: ClassVar[str]
+    recipe: ClassVar[Mapping[str, Any]] = {}
+    options: ClassVar[tuple[Option, ...]] = ()
+    scores: ClassVar[tuple[Score, ...]]
+    metric: str
     format: ClassVar[str] = "jsonl"  # of a file whose name does not tell
     fields: ClassVar[Mapping[str, tuple[str, ...]]]  # the usual column names of each field
-    label_keys: ClassVar[tuple[str, ...]] = ("labels",)  # the model's arguments that make a loss
-    per_token: ClassVar[bool] = False  # whether the model's outputs have a row for each piece
-    # Whether `outputs` takes, in place of the model's outputs, what the labelled pieces got: `log_probs`, `predicted`
-    # and `expected`, each [b, k], with an `expected` of -100 where a row has fewer. Logits of a whole vocabulary for
-    # every piece would fill the memory.
-    scores_pieces: ClassVar[bool] = False
-    metric: str  # the name of the score that says which of two models is better
-    options: ClassVar[tuple[str, ...]] = ()  # the task's own arguments, each an attribute of its name
+    per_token: ClassVar[bool] = False  # whether the model's outputs have a row for each token
+    # Whether `outputs` takes what the labelled tokens got (`log_probs`, `predicted` and `expected`, each [b, k], with
+    # an `expected` of -100 where a row has fewer) in place of the model's outputs. The logits of a whole vocabulary
+    # for every token would fill the memory.
+    takes_label_scores: ClassVar[bool] = False
 
     def __init__(
-        self, tokenizer: RemBertTokenizer, *, max_length: int | None = None, data: DataOptions | None = None
+        self,
+        tokenizer: RemBertTokenizer,
+        *,
+        max_length: int | None = None,
+        data: DataOptions | None = None,
+        **options: Any,
     ) -> None:
         limit: int = tokenizer.model_max_length if max_length is None else max_length
-        if not isinstance(limit, int) or isinstance(limit, bool) or not 4 <= limit < 10**9:
-            raise InputError(f"`max_length` must be an integer of at least 4. Received: `max_length={limit!r}`.")
+        check_argument("max_length", limit, _LENGTHS)
         if tokenizer.pad_token_id is None:
-            raise InputError("A tokenizer that can pad is needed. Received: one without `pad_token`.")
+            raise InputError("`tokenizer` must have a padding token. Received: one without `pad_token`.")
         self.tokenizer = tokenizer
         self.max_length = limit
         self.data = data or DataOptions()
         self.report = Report()
-        unknown = sorted(set(self.data.columns) - {*self.fields, "id", "language"})
+        self.labels: list[str] = []
+        unknown = sorted(set(self.data.columns) - {*self.fields, *COMMON_FIELDS})
         if unknown:
             raise InputError(
-                f"The columns of {self.name} may be named for {', '.join([*self.fields, 'id', 'language'])}. Received "
-                f"also: {', '.join(unknown)}."
+                f"`columns` must be for the fields of {self.name}: {', '.join([*self.fields, *COMMON_FIELDS])}. "
+                f"Received: {', '.join(unknown)}."
             )
+        self._set_options(options)
+
+    def _set_options(self, given: dict[str, Any]) -> None:
+        known = [option.name for option in self.options]
+        if unknown := sorted(set(given) - set(known)):
+            raise TypeError(
+                f"{self.name} got an unexpected option: {', '.join(unknown)}. It has {', '.join(known) or 'none'}."
+            )
+        for option in self.options:
+            value = given.get(option.name, option.default)
+            option.check(value)
+            setattr(self, option.name, value)
+
+    @classmethod
+    def score_of(cls, name: str) -> Score | None:
+        """The declared score that `name` is, or is a variant of; None where there is none."""
+        return next((score for score in (*cls.scores, _LOSS) if score.covers(name)), None)
 
     # ------------------------------------------------------------------ from files to examples
 
     def read(self, *paths: str | os.PathLike[str]) -> Iterator[Example]:
-        """The examples of files, one after the other, as they are read.
+        """The examples of files, one file after the other, as they are read.
 
         Raises:
-            DataError: a file cannot be read or holds no example; or, unless `data.skip_bad_lines`, a line is bad: the
-                message begins with `file:line` and says what was expected.
+            DataError: a file cannot be read or holds no example; or, unless `data.skip_bad_lines`, a line is
+                malformed. The message begins with `file:line` and says what was expected.
         """
         if not paths:
-            raise InputError("There must be a file of examples. Received: none.")
+            raise InputError("`paths` must name at least one file of examples. Received: none.")
         for path in paths:
             found, skipped = self.report.examples, self.report.skipped
-            known: dict[str, int | None] = {}
+            lines_by_id: dict[str, int | None] = {}
             for record in read_records(path, format=self.data.format, unknown=self.format):
                 try:
                     if isinstance(record, BadLine):
                         raise BadExample(record.reason)
-                    yield self._checked(record, known)
+                    yield self._checked(record, lines_by_id)
                 except BadExample as problem:
                     if not self.data.skip_bad_lines:
-                        raise DataError(f"{record.place}: {problem}.") from None
-                    self.report.skip(record.place, str(problem))
+                        raise DataError(f"{record.location}: {problem}.") from None
+                    self.report.skip(record.location, str(problem))
             if self.report.examples == found:
                 raise DataError(
                     f"{name_of(path)}: at least one example was expected. Received: none{self.report.since(skipped)}."
                 )
 
-    def _checked(self, record: Record, known: dict[str, int | None]) -> Example:
-        example = self.example(Fields(self, record))
+    def _checked(self, record: Record, lines_by_id: dict[str, int | None]) -> Example:
+        example = self.example(Fields(record, self.fields, self.data))
         if example.id is not None:
-            if example.id in known:
-                at = f", as in line {known[example.id]}" if known[example.id] is not None else ""
-                raise BadExample(f"each id may be there once. Received twice: {example.id!r}{at}")
-            known[example.id] = record.place.line
+            if example.id in lines_by_id:
+                line = lines_by_id[example.id]
+                at = "" if line is None else f", as in line {line}"
+                raise BadExample(f"each id must occur once. Received twice: {example.id!r}{at}")
+            lines_by_id[example.id] = record.location.line
         self.check(example)
         self.report.examples += 1
         return example
-
-    def check(self, example: Example) -> None:  # noqa: B027 (most tasks have nothing to add)
-        """Refuse an example that does not go with what `prepare` has settled, as an unknown label.
-
-        Raises:
-            BadExample: it does not.
-        """
-
-    @staticmethod
-    def labelled(example: Example, label: Callable[[], Result]) -> Result:
-        """The result of `label`, whose `BadExample` becomes a `DataError` that names the example's place."""
-        try:
-            return label()
-        except BadExample as problem:
-            raise DataError(f"{example.place}: {problem}.") from None
-
-    @property
-    def edges(self) -> tuple[int, int]:
-        """The ids of `[CLS]` and `[SEP]`."""
-        opening, closing = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-        assert opening is not None  # a tokenizer has both, or is not made
-        assert closing is not None
-        return opening, closing
-
-    @property
-    def pad_token_id(self) -> int:
-        """The tokenizer's."""
-        found = self.tokenizer.pad_token_id
-        assert found is not None  # refused when the task was made
-        return found
 
     @abstractmethod
     def example(self, fields: Fields) -> Example:
         """The example of one record.
 
         Raises:
-            BadExample: the record is none.
+            BadExample: the record is not a valid example.
         """
+
+    def check(self, example: Example) -> None:  # noqa: B027 (most tasks have nothing to add)
+        """Refuse an example that contradicts what `prepare` has found, such as an unknown label.
+
+        Raises:
+            BadExample: it does.
+        """
+
+    @staticmethod
+    def labelled(example: Example, label: Callable[[], Result]) -> Result:
+        """The result of `label`; its `BadExample` becomes a `DataError` with the example's location."""
+        try:
+            return label()
+        except BadExample as problem:
+            raise DataError(f"{example.location}: {problem}.") from None
 
     # ------------------------------------------------------------------ what the model must know
 
-    def prepare(  # noqa: B027 (some tasks have nothing to settle)
+    def prepare(  # noqa: B027 (some tasks have nothing to prepare)
         self, examples: Iterable[Example] = (), *, config: RemBertConfig | None = None
     ) -> None:
-        """Settle what the data decide, as the set of labels: found in `examples`, or taken from `config`.
+        """Find what the data determine, such as the set of labels, in `examples`, or take it from `config`.
 
-        Call it before `features`. With `config`, that of a fine-tuned model, `examples` are not looked at.
+        Call it before `features`. With `config`, that of a fine-tuned model, `examples` are not read.
 
         Raises:
-            DataError: the examples' labels do not go together.
-            InputError: the configuration is not one of this task.
+            DataError: the labels of the examples contradict each other.
+            InputError: the configuration does not belong to this task.
         """
 
     def config_overrides(self) -> dict[str, Any]:
-        """What this task sets in the model's configuration, once `prepare` has run."""
+        """The keys of the model's configuration that this task sets, after `prepare`."""
         return {}
 
     # ------------------------------------------------------------------ to the model
 
+    @property
+    def edges(self) -> tuple[int, int]:
+        """The ids of `[CLS]` and `[SEP]`."""
+        opening, closing = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        assert opening is not None  # every tokenizer has both
+        assert closing is not None
+        return opening, closing
+
+    @property
+    def pad_token_id(self) -> int:
+        """The tokenizer's padding token."""
+        found = self.tokenizer.pad_token_id
+        assert found is not None  # checked in `__init__`
+        return found
+
     def features(self, example: Example) -> list[Feature]:
-        """The rows that an example becomes, unpadded; several where a long context is cut into windows.
+        """The unpadded rows of an example; several where a long context is split into windows.
 
         Raises:
             DataError: a label that the model does not have; names `file:line`.
@@ -235,16 +225,16 @@ class Task(ABC):
 
     @abstractmethod
     def batch_features(self, examples: Sequence[Example]) -> list[list[Feature]]:
-        """`features` of several examples at once, which takes the tokenizer much less time for each."""
+        """`features` of several examples at once, which is much faster per example."""
 
     def stream_features(self, examples: Iterable[Example]) -> Iterator[tuple[Example, list[Feature]]]:
-        """Each example with its features, encoded a few hundred at a time as they come."""
+        """Each example with its features; examples are encoded a few hundred at a time as they come."""
         source = iter(examples)
         while batch := list(islice(source, _ENCODED_TOGETHER)):
             yield from zip(batch, self.batch_features(batch), strict=True)
 
     def training_features(self, examples: Iterable[Example]) -> Iterator[Feature]:
-        """The rows to train on. They need not belong to one example each: language models join short texts."""
+        """The rows to train on. A row may span examples: language models join short texts."""
         for features in self._in_batches(examples, self.batch_features):
             yield from features
 
@@ -258,22 +248,22 @@ class Task(ABC):
 
     @abstractmethod
     def collate(self, features: Sequence[Feature], rng: np.random.Generator | None = None) -> Batch:
-        """A padded batch of arrays under the names of the model's arguments; labels where every feature has them.
+        """A padded batch of arrays by the names of the model's arguments, with labels where every feature has them.
 
         Args:
             features: rows of any lengths.
-            rng: draws what is drawn anew for each batch (masks); a function of the features alone where left out.
+            rng: draws what is random in each batch, such as masks; without it the batch depends on the features only.
         """
 
     @staticmethod
     def length(feature: Feature) -> int:
-        """How many pieces a feature has, for batches of equal length."""
+        """The number of tokens of a feature, for batches of similar lengths."""
         return len(feature["input_ids"])
 
     # ------------------------------------------------------------------ from the model
 
     def outputs(self, features: Sequence[Feature], results: Mapping[str, np.ndarray]) -> list[Output]:
-        """What `score` and `decode` need of a batch's results: a row for each feature, cut to its real length."""
+        """What `score` and `decode` need of a batch's results: one row per feature, cut to its real length."""
         rows = []
         for number, feature in enumerate(features):
             row = {name: array[number] for name, array in results.items() if name != "loss"}
@@ -282,7 +272,7 @@ class Task(ABC):
         return rows
 
     def score(self, examples: Iterable[Example], outputs: Iterable[Sequence[Output]]) -> dict[str, float]:
-        """Metrics by name, of the examples that have labels; with `language` in them, those of each language too.
+        """The scores, by name, over the examples that have labels; also per language where they have several.
 
         Args:
             examples: in any order.
@@ -294,7 +284,7 @@ class Task(ABC):
         return self.score_pairs(zip(examples, outputs, strict=True))
 
     def score_pairs(self, pairs: Iterable[tuple[Example, Sequence[Output]]]) -> dict[str, float]:
-        """`score` of examples that come with their outputs, one after the other, as prediction gives them."""
+        """`score` of a stream of examples with their outputs, as prediction yields them."""
         whole = self.scorer()
         by_language: dict[str, Scorer] = {}
         count = 0
@@ -308,7 +298,7 @@ class Task(ABC):
                     by_language[example.language] = self.scorer()
                 by_language[example.language].add(example, found)
         if not count:
-            raise DataError("Examples with labels are needed for scores. Received: none.")
+            raise DataError("`examples` must have labels to be scored. Received: none with a label.")
         scores = whole.result()
         if len(by_language) > 1:
             for language, scorer in sorted(by_language.items()):
@@ -317,112 +307,17 @@ class Task(ABC):
 
     @abstractmethod
     def scorer(self) -> Scorer:
-        """A new counter of what the task's metrics are made of."""
+        """A new scorer, with nothing counted."""
 
     @abstractmethod
     def has_label(self, example: Example) -> bool:
-        """Whether an example says what is right."""
+        """Whether an example has a label."""
 
     @abstractmethod
     def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:
-        """The prediction for one example, of strings and numbers as JSON has them; `id` first where it has one."""
-
-
-class Scorer(ABC):
-    """Gathers examples and the model's outputs for them, one at a time, and gives the metrics."""
-
-    @abstractmethod
-    def add(self, example: Any, outputs: Sequence[Output]) -> None:
-        """Count one example with a label."""
-
-    @abstractmethod
-    def result(self) -> dict[str, float]:
-        """The metrics by name."""
-
-
-class Fields:
-    """The fields of a record under the task's names, each checked as it is read."""
-
-    def __init__(self, task: Task, record: Record) -> None:
-        self._task = task
-        self._fields = record.fields
-        self.place = record.place
-        self.named = task.data.columns  # by the caller
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
-
-    def __getitem__(self, column: str) -> Any:
-        return self._fields[column]
-
-    def column(self, name: str) -> str | None:
-        """The record's own name of a field, or None where it has none of its names."""
-        given = self._task.data.columns.get(name)
-        if given is not None:
-            return given if given in self._fields else None
-        usual = {"id": ("id", "idx", "index_id", "guid"), "language": ("language", "lang"), **self._task.fields}[name]
-        return next((key for key in usual if key in self._fields), None)
-
-    def value(self, name: str) -> Any:
-        """A field's value.
-
-        Raises:
-            BadExample: the record has no such field.
-        """
-        column = self.column(name)
-        if column is None:
-            given = self._task.data.columns.get(name)
-            wanted = repr(given) if given is not None else " or ".join(map(repr, self._task.fields[name]))
-            raise BadExample(f"a column {wanted} was expected for the {name}. Received: {', '.join(self._fields)}")
-        return self._fields[column]
-
-    def optional(self, name: str) -> Any:
-        """A field's value, or None; a column that was named must be there."""
-        missing = self.column(name) is None and name not in self._task.data.columns
-        return None if missing else self.value(name)
-
-    def text(self, name: str) -> str:
-        """A field that is a string with something in it.
-
-        Raises:
-            BadExample: it is missing, is no string, is empty, or holds half of a surrogate pair.
-        """
-        return checked_text(self.value(name), repr(self.column(name)))
-
-    def common(self) -> tuple[Place, str | None, str | None]:
-        """Place, id and language, with which every example begins."""
-        named = {name: self._plain(name) for name in ("id", "language")}
-        return self.place, named["id"], named["language"] or self._task.data.language
-
-    def _plain(self, name: str) -> str | None:
-        column = self.column(name)
-        value = None if column is None else self._fields[column]
-        if value is None and name in self._task.data.columns:
-            raise BadExample(f"a column {self._task.data.columns[name]!r} was expected for the {name}")
-        if value is None or value == "":
-            return None
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise BadExample(f"{column!r} must be a string or an integer. Received: {value!r:.60}")
-        return str(value)
-
-
-def checked_text(value: Any, name: str) -> str:
-    """A string with something in it that can be encoded.
-
-    Raises:
-        BadExample: it is not.
-    """
-    if not isinstance(value, str):
-        raise BadExample(f"{name} must be a text. Received: {type(value).__name__} {value!r:.60}")
-    if not value.strip():
-        raise BadExample(f"{name} must be a text. Received: an empty one")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise BadExample(f"{name} must be Unicode. Received: half of a surrogate pair in {value!r:.60}") from None
-    return value
+        """The prediction for one example, as JSON-compatible values; `id` comes first where the example has one."""
 
 
 def identified(example: Example, **found: Any) -> dict[str, Any]:
-    """A prediction with the example's id before it, where it has one."""
+    """A prediction, with the example's id before it where it has one."""
     return found if example.id is None else {"id": example.id, **found}

@@ -21,8 +21,9 @@ from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.conversion import carry
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
-from rembert.common.exporting import FILES, Arrays, Exported, check_litert_size, compare, is_export, trial_inputs
+from rembert.common.exporting import EXPORT_TARGETS, Exported, check_litert_size, compare_export, is_export
 from rembert.common.parameters import HEADS
+from rembert.common.trials import Arrays
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 from rembert.tf.serving import padding_left_in, serve, serving_signature
 
@@ -100,13 +101,13 @@ def export_litert(
         with padding_left_in(model):
             graph = _graph(model)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], _Served(model))
-        (fresh / FILES["litert"]).write_bytes(converter.convert())
+        (fresh / EXPORT_TARGETS["litert"].file).write_bytes(converter.convert())
 
     def load(fresh: Path) -> Run:
         with warnings.catch_warnings():
             # TensorFlow's own interpreter will move to the package ai_edge_litert; until then it is the one at hand.
             warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
-            interpreter = tf.lite.Interpreter(str(fresh / FILES["litert"]))
+            interpreter = tf.lite.Interpreter(str(fresh / EXPORT_TARGETS["litert"].file))
         runner = interpreter.get_signature_runner()
         return lambda inputs: {name: array.copy() for name, array in runner(**inputs).items()}
 
@@ -168,7 +169,7 @@ def _export(
             return {name: outputs[name].astype(np.float64) for name in sorted(outputs)}
 
         tolerance = _TOLERANCES[model.compute_dtype]
-        shapes, differences = compare(trial_inputs(model.config, model.head), expected, written, tolerance)
+        shapes, differences = compare_export(model.config, model.head, expected, written, tolerance)
         sizes = {
             path.relative_to(fresh).as_posix(): path.stat().st_size
             for path in sorted(fresh.rglob("*"))

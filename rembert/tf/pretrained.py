@@ -18,7 +18,6 @@ from rembert.bridge.tensors import DTYPES, is_float
 from rembert.common.checks import resized_vocabulary
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError, InputError
-from rembert.common.hub import locate
 from rembert.common.loading import loading_config, require_all, settle
 from rembert.common.name_matching import check_shapes, match
 from rembert.common.outputs import ModelOutput
@@ -235,7 +234,7 @@ class TFRemBertPreTrainedModel(TrainableModel):
         """
         arguments = {key: overrides.pop(key) for key in (*cls._own_arguments, "name") if key in overrides}
         source = os.fspath(name_or_path)
-        with open_checkpoint(locate(name_or_path, revision)) as checkpoint:
+        with open_checkpoint(name_or_path, revision=revision) as checkpoint:
             model_config = loading_config(checkpoint.config, config, overrides, source)
             wanted = dtype if dtype is not None else torch_dtype
             if wanted == "auto":

@@ -9,9 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from rembert.common.config import RemBertConfig
-from rembert.common.exporting import takes_source
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import HEADS
+from rembert.common.trials import takes_source
 
 Tensor = Any
 
@@ -31,16 +31,10 @@ def serving_signature(config: RemBertConfig, head: str, dtype: str) -> dict[str,
 
 
 def serve(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A model's outputs by name for a signature's inputs, without cache; what is a tuple gets numbers."""
-    decodes = {"use_cache": False} if HEADS[model.head].takes_cache else {}
-    outputs: ModelOutput = model(**inputs, **decodes, return_dict=True, training=False)
-    flat = {}
-    for name, value in outputs.items():
-        if isinstance(value, tuple):
-            flat.update({f"{name}.{index}": part for index, part in enumerate(value)})
-        else:
-            flat[name] = value
-    return flat
+    """A model's outputs by name for a signature's inputs, without the cache; those inside tuples are numbered."""
+    without_cache = {"use_cache": False} if HEADS[model.head].takes_cache else {}
+    outputs: ModelOutput = model(**inputs, **without_cache, return_dict=True, training=False)
+    return outputs.flatten()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from rembert.common.dependencies import require_packages
 from rembert.common.errors import ExportError, InputError
 from rembert.common.exporting import is_export
 from rembert.common.parameters import HEADS
+from rembert.common.trials import output_differences
 from rembert.tf.exporting import SIGNATURE
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 from rembert.tf.serving import serve
@@ -136,11 +137,7 @@ def _cut(segments: list[Any], room: int) -> list[Any]:
 
 
 def _difference(model: Any, inputs: Any, found: dict[str, Any]) -> float:
-    """The largest difference from the model on a tokenizer's ids; infinite where the shapes differ."""
-    largest = 0.0
-    for name, wanted in serve(model, {key: np.asarray(inputs[key], np.int32) for key in inputs}).items():
-        one, other = np.asarray(wanted, np.float64), np.asarray(found[name], np.float64)
-        if one.shape != other.shape:
-            return float("inf")
-        largest = float(np.maximum(largest, np.abs(one - other).max() / (np.abs(one).max() or 1.0)))
-    return largest
+    """The largest difference from the model on a tokenizer's ids, relative; infinite where the shapes differ."""
+    wanted = serve(model, {key: np.asarray(inputs[key], np.int32) for key in inputs})
+    differences = output_differences(wanted, found)
+    return float(np.max([differences[name].relative for name in wanted]))  # NaN where one is

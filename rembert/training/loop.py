@@ -24,17 +24,19 @@ from typing import Any
 
 import numpy as np
 
+from rembert.bridge.registry import locate_checkpoint
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError, InputError, TrainingError
 from rembert.common.files import atomic_path, leftovers, read_json, write_json, write_text
-from rembert.common.hub import locate
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.batching import LengthGroupedBatches
+from rembert.tasks.data import DataOptions
 from rembert.tasks.examples import Example
 from rembert.tasks.frameworks import check_framework
 from rembert.tasks.predicting import predict_outputs, row_length
 from rembert.tasks.registry import get_task
-from rembert.tasks.task import Batch, DataOptions, Feature, Output, Task
+from rembert.tasks.scoring import Output
+from rembert.tasks.task import Batch, Feature, Task
 from rembert.training.checkpoints import Checkpoints, Place
 from rembert.training.disk_list import Spool
 from rembert.training.micro_batches import cut, label_count
@@ -103,10 +105,9 @@ def finetune(
         OSError: the disk is full or refuses; the last checkpoint stands.
     """
     check_framework(framework)
-    source = locate(model)
+    source = locate_checkpoint(model)
     config = RemBertConfig.from_pretrained(source)
-    name = task if isinstance(task, str) else task.name
-    recipe = replace(Recipe.for_task(name) if recipe is None else recipe, **_known(changes))
+    recipe = replace(Recipe.for_task(task) if recipe is None else recipe, **_known(changes))
     tokenizer = RemBertTokenizer.from_pretrained(source) if isinstance(task, str) else task.tokenizer
     _check_fit(config, tokenizer)
     if isinstance(task, str):
@@ -121,7 +122,7 @@ def finetune(
     if (result := run.result()) is not None:
         return result
     trainer = import_module(f"rembert.training.{framework}_trainer").Trainer(
-        task.name,
+        task.head,
         source,
         recipe,
         task.config_overrides(),
@@ -193,7 +194,7 @@ class _Run:
         for example in examples:
             if self.task.data.skip_bad_lines and not self.task.has_label(example):
                 self.task.report.examples -= 1
-                self.task.report.skip(example.place, "a label was expected. Received: none")
+                self.task.report.skip(example.location, "a label was expected. Received: none")
             else:
                 yield example
 
@@ -230,8 +231,8 @@ class _Run:
             "model": self.source,
             "data": self.data,
             "max_length": self.task.max_length,
-            "options": {name: getattr(self.task, name) for name in self.task.options},
-            "labels": _labels(self.task),
+            "options": {option.name: getattr(self.task, option.name) for option in self.task.options},
+            "labels": self.task.labels,
             "from_scratch": from_scratch,
             "recipe": asdict(self.recipe),
         }
@@ -278,7 +279,7 @@ class _Run:
         task, recipe = self.task, self.recipe
         self.trainer = trainer
         self.whole_evaluation = whole_evaluation
-        self.count = partial(label_count, task.name, problem_type=trainer.config.problem_type)
+        self.count = partial(label_count, task.head, problem_type=trainer.config.problem_type)
         place = self._begin()
         self.log = Log(self.output, place.step, self.say) if self.first else None
         mine = trainer.parallel * recipe.accumulation_steps  # pieces that this process computes
@@ -416,7 +417,7 @@ class _Run:
                 totals[:] += float(results["loss"]) * labels, labels
             return results
 
-        with trainer.runner(task) if task.scores_pieces else nullcontext(run) as running:
+        with trainer.runner(task) if task.takes_label_scores else nullcontext(run) as running:
             found = predict_outputs(task, trainer.model, examples, batch_size=self.recipe.batch_size, run=running)
             if alone:
                 scores = task.score_pairs(found)  # one after the other: outputs are not held
@@ -434,7 +435,8 @@ class _Run:
             return True
         if math.isnan(value):
             return False
-        return value < best if self._metric.startswith(_LESS_IS_BETTER) else value > best
+        score = self.task.score_of(self._metric)
+        return value < best if score is not None and score.lower_is_better else value > best
 
     def _has_stalled(self, place: Place) -> bool:
         stalled = self.recipe.patience is not None and place.without_gain >= self.recipe.patience
@@ -474,6 +476,7 @@ class _Run:
     def _write_card(self, place: Place, scores: Mapping[str, float]) -> None:
         text = model_card(
             task=self.task.name,
+            head=self.task.head,
             source=Path(self.source).name if Path(self.source).is_dir() else self.source,
             framework=self.framework,
             data=self.data,
@@ -481,14 +484,10 @@ class _Run:
             scores=scores,
             updates=place.step,
             best_step=place.best_step,
-            labels=_labels(self.task),
+            labels=self.task.labels,
             has_curves=(self.output / "curves.png").is_file(),
         )
         write_text(self.output / "README.md", text)
-
-
-# What the names of scores begin with of which less is better.
-_LESS_IS_BETTER = ("loss", "perplexity", "pseudo_perplexity", "mse")
 
 
 class _Rows:
@@ -551,10 +550,6 @@ def _put(checkpoint: Path, output: Path) -> None:
                 temporary.hardlink_to(path)  # both names until the checkpoint is removed: no byte is copied
             except OSError:
                 temporary.write_bytes(path.read_bytes())
-
-
-def _labels(task: Task) -> list[str]:
-    return list(task.config_overrides().get("id2label", {}).values())
 
 
 def _shown(scores: Mapping[str, float], metric: str) -> str:

@@ -162,6 +162,7 @@ class Bar:
 def model_card(
     *,
     task: str,
+    head: str,
     source: str,
     framework: str,
     data: Mapping[str, Mapping[str, Any]],
@@ -176,6 +177,7 @@ def model_card(
 
     Args:
         task: the task's name.
+        head: the key in `HEADS` of the head that was trained.
         source: the checkpoint that training began with.
         framework: 'pt' or 'tf'.
         data: for 'training' and 'evaluation', the files and the numbers of what was read.
@@ -187,7 +189,7 @@ def model_card(
         has_curves: whether there is a `curves.png`.
     """
     names = {"pt": "PyTorch", "tf": "TensorFlow"}
-    architecture = HEADS[task].architecture
+    architecture = HEADS[head].architecture
     lines = [
         "---",
         "library_name: rembert",

@@ -179,7 +179,7 @@ def _two_spellings(file: h5py.File) -> None:
         (_text, "numbers"),
         (_never_written, "no values"),
         (_bomb, "claims"),
-        (_two_spellings, "stands there twice"),
+        (_two_spellings, "is stored twice"),
     ],
 )
 def test_refuses(tmp_path: Path, make: Callable[..., Any], reason: str) -> None:

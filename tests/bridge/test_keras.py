@@ -82,7 +82,7 @@ def test_an_archive_brings_its_configuration(saved: Path, tmp_path: Path) -> Non
 
 
 def test_there_are_no_shards(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="one file"):
+    with pytest.raises(InputError, match="has no shards"):
         convert(GOLDEN / "model", tmp_path / "out", "keras", max_shard_size="1MB")
     assert not list(tmp_path.iterdir())
 

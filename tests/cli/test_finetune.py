@@ -64,7 +64,7 @@ def test_it_is_quiet_when_asked_and_resumes(call: list[str], capsys: pytest.Capt
         (["--learning-rate", "0"], "`learning_rate` must be a positive number"),
         (["--bf16", "--precision", "float64"], "`--bf16` and `--precision` must agree"),
         (["--max-length", "9999"], "positions"),
-        (["--stride", "3"], "`--stride` is for question-answering"),
+        (["--stride", "3"], "`--stride` must be used with question-answering"),
         (["--label-column", "topic"], "'topic' was expected"),
     ],
 )

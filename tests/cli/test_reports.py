@@ -97,7 +97,7 @@ def test_inspect_lists_tensors_and_says_what_checksums_there_are(capsys: pytest.
     assert "CRC-32C" in out
     assert any(line.split() == ["classifier.weight", "1x32", "float32", "128", "B"] for line in out.split("\n"))
     assert main(["inspect", str(GOLDEN / "model")]) == 0
-    assert "a changed value cannot be seen" in capsys.readouterr().out
+    assert "a changed value cannot be detected" in capsys.readouterr().out
 
 
 def test_diff_across_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -210,7 +210,7 @@ def test_wrong_files(
     [
         (("--candidates", "c.txt"), "no file of references"),
         (("--candidates", "c.txt", "--references", "r.txt", "--output", "c.txt"), "must be no file that is read"),
-        (("--candidates", "c.txt", "--references", "r.txt", "--output", "no/where"), "in a directory that is there"),
+        (("--candidates", "c.txt", "--references", "r.txt", "--output", "no/where"), "in an existing directory"),
         (("--candidates", "c.txt", "--references", "r.txt", "--resamples", "0"), "--resamples must be at least 1"),
         (("--candidates", "c.txt", "--references", "r.txt", "--confidence", "95"), "--confidence must lie between"),
         (("--candidates", "c.txt", "--references", "r.txt", "--batch-tokens", "0"), "--batch-tokens must be"),

@@ -72,10 +72,10 @@ def test_predict_keeps_the_order_and_reads_the_standard_input(
 @pytest.mark.parametrize(
     ("extra", "said", "code"),
     [
-        (["--stride", "5"], "`--stride` is for question-answering", 2),
+        (["--stride", "5"], "`--stride` must be used with question-answering", 2),
         (["--max-length", "1000"], "the model's 64 positions", 2),
         (["--max-length", "0"], "max_length=0", 2),
-        (["--output", "nowhere/scores.json"], "--output must be a file in a directory that is there", 2),
+        (["--output", "nowhere/scores.json"], "`--output` must be a file in an existing directory", 2),
         (["--column", "text"], "FIELD=NAME", 2),
         (["--label-column", "topic"], "data.jsonl:1: a column 'topic' was expected", 1),
         (["--device", "nowhere"], "`device` must be", 2),

@@ -42,7 +42,7 @@ def masking(strategy: str, probability: float = 0.15) -> Masking:
     return Masking(MASK, SPECIAL, SIZE, probability, strategy, STARTS)
 
 
-@pytest.mark.parametrize("strategy", ["piece", "word", "span"])
+@pytest.mark.parametrize("strategy", ["token", "word", "span"])
 @given(
     ids=st.lists(st.integers(0, SIZE - 1), max_size=60),
     seed=st.integers(0, 5),
@@ -58,7 +58,7 @@ def test_masks_keep_their_promises(strategy: str, ids: list[int], seed: int, pro
     assert (masked[~chosen] == ids[~chosen]).all()
     assert not np.isin(masked[chosen], list(SPECIAL - {MASK})).any()
     budget = max(1, round(probability * free.sum())) if free.any() else 0
-    if strategy == "piece":
+    if strategy == "token":
         assert chosen.sum() == budget
     elif free.any():
         assert chosen.any()
@@ -66,7 +66,7 @@ def test_masks_keep_their_promises(strategy: str, ids: list[int], seed: int, pro
 
 def test_eight_in_ten_are_masked_one_drawn_and_one_left() -> None:
     ids = np.arange(200_000) % 45 + 5
-    masked, labels = masking("piece")(ids, np.random.default_rng(0))
+    masked, labels = masking("token")(ids, np.random.default_rng(0))
     chosen = labels != -100
     assert chosen.mean() == pytest.approx(0.15, abs=1e-5)
     # Four standard deviations of 30,000 draws; one drawn piece in 45 is the one that stood there.

@@ -49,6 +49,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
         (["model.safetensors", "pytorch_model.bin", "tf_model.h5"], "model.safetensors", "pytorch_model.bin"),
         (["pytorch_model.bin", "tf_model.h5", "rust_model.ot"], "pytorch_model.bin", "tf_model.h5"),
         (["tf_model-00001-of-00002.h5", "tf_model.h5.index.json"], "tf_model-*-of-*.h5", "model.safetensors"),
+        (["model.weights.h5", "tf_model.h5"], "tf_model.h5", "model.weights.h5"),
+        (["saved_model.pb", "variables/variables.index"], "variables/variables.index", "model.safetensors"),
     ],
 )
 def test_only_one_format_is_downloaded(hub: Hub, files: list[str], chosen: str, left: str) -> None:
@@ -84,7 +86,7 @@ def test_configurations_and_tokenizers_take_a_name(hub: Hub, monkeypatch: pytest
     client.files = ["model.safetensors", "config.json", "sentencepiece.model"]
     assert RemBertConfig.from_pretrained("google/rembert", revision="v1").hidden_size == 32
     assert asked["revision"] == "v1"
-    assert asked["allow_patterns"] == ["*.json", "sentencepiece.model"]  # not the weights
+    assert asked["allow_patterns"] == ["*.json", "sentencepiece.model", "sent_piece.model"]  # not the weights
     monkeypatch.setattr(client, "snapshot_download", lambda name, **options: str(TOKENIZER))
     for kind in (RemBertTokenizer, RemBertTokenizerFast):
         assert kind.from_pretrained("google/rembert").tokenize("a b") == kind.from_pretrained(TOKENIZER).tokenize(

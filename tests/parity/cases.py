@@ -1,7 +1,8 @@
-"""Every head as a short declaration, and random inputs for it; what the parity tests run on."""
+"""The cases of the parity tests: every declared head in each configuration that changes what it computes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from rembert.common.config import RemBertConfig
+from rembert.common.parameters import HEADS
+from rembert.common.trials import takes_source, trial_labels
 from tests.frameworks import PT, TF, Arrays, Framework, random_weights, small_config
 
 CHOICES = 3
@@ -18,7 +21,7 @@ SOURCE = 4  # length of the encoder states a decoder with cross-attention looks 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A head with the configuration that makes it what it is."""
+    """A head and the settings that it is tested with."""
 
     name: str
     head: str
@@ -30,7 +33,7 @@ class Case:
     def inputs(self, config: RemBertConfig, seed: int = 0, batch: int = 3, length: int = 7) -> Arrays:
         """Tokens with padding at the end (the first row has none), token types and labels, some of them ignored."""
         numbers = np.random.default_rng(seed)
-        rows = (batch, CHOICES) if self.head == "multiple-choice" else (batch,)
+        rows = (batch, CHOICES) if HEADS[self.head].takes_choices else (batch,)
         real = numbers.integers(1, length + 1, rows)
         real.flat[0] = length
         inputs = {
@@ -38,52 +41,43 @@ class Case:
             "attention_mask": (np.arange(length) < real[..., None]).astype(np.int64),
             "token_type_ids": numbers.integers(0, config.type_vocab_size, (*rows, length)),
         }
-        if config.add_cross_attention:
+        if takes_source(config, self.head):
             inputs["encoder_hidden_states"] = numbers.standard_normal((batch, SOURCE, config.hidden_size))
             inputs["encoder_attention_mask"] = numbers.integers(0, 2, (batch, SOURCE))
-        return {**inputs, **self.labels(config, numbers, batch, length)}
-
-    def labels(self, config: RemBertConfig, numbers: np.random.Generator, batch: int, length: int) -> Arrays:
-        """Labels of every kind this head knows: right, ignored, and (for answers) outside the sequence."""
-        if self.head == "model":
-            return {}
-        if self.head == "question-answering":
-            return {name: numbers.integers(-2, length + 2, batch) for name in ("start_positions", "end_positions")}
-        if self.head == "multiple-choice":
-            return {"labels": numbers.integers(0, CHOICES, batch)}
-        if self.head == "sequence-classification":
-            if config.num_labels == 1:
-                return {"labels": numbers.standard_normal(batch)}
-            if config.problem_type == "regression":
-                return {"labels": numbers.standard_normal((batch, config.num_labels))}
-            if config.problem_type == "multi_label_classification":
-                return {"labels": numbers.integers(0, 2, (batch, config.num_labels)).astype(np.float64)}
-            return {"labels": numbers.integers(0, config.num_labels, batch)}
-        count = config.num_labels if self.head == "token-classification" else config.vocab_size
-        labels = numbers.integers(0, count, (batch, length))
-        return {"labels": np.where(numbers.random(labels.shape) < 0.3, -100, labels)}
+        return {**inputs, **trial_labels(config, self.head, inputs, seed=seed)}
 
 
-CASES = [
-    Case("model", "model"),
-    Case("decoder", "model", {"is_decoder": True}),
-    Case("masked_lm", "masked-lm"),
-    Case("causal_lm", "causal-lm", {"is_decoder": True}),
-    Case("causal_lm_cross", "causal-lm", {"is_decoder": True, "add_cross_attention": True}),
-    Case("one_label_each", "sequence-classification"),
-    Case("several_labels", "sequence-classification", {"problem_type": "multi_label_classification"}),
-    Case("one_number", "sequence-classification", {"num_labels": 1}),
-    Case("several_numbers", "sequence-classification", {"problem_type": "regression"}),
-    Case("multiple_choice", "multiple-choice"),
-    Case("token_classification", "token-classification"),
-    Case("question_answering", "question-answering"),
-]
+# The ways in which a head can follow `problem_type`.
+_PROBLEMS: dict[str, dict[str, Any]] = {
+    "one_label_each": {},
+    "several_labels": {"problem_type": "multi_label_classification"},
+    "one_number": {"num_labels": 1},
+    "several_numbers": {"problem_type": "regression"},
+}
+
+
+def _cases() -> Iterator[Case]:
+    """Every declared head, in every way in which it can be used."""
+    for head in HEADS.values():
+        name = head.name.replace("-", "_")
+        if head.by_problem_type:
+            for problem, settings in _PROBLEMS.items():
+                yield Case(problem, head.name, settings)
+        else:
+            yield Case(name, head.name, {"is_decoder": True} if head.predicts_next else {})
+        if head.takes_cache and not head.predicts_next:
+            yield Case("decoder", head.name, {"is_decoder": True})
+        if head.takes_cache and head.predicts_next:
+            yield Case(f"{name}_cross", head.name, {"is_decoder": True, "add_cross_attention": True})
+
+
+CASES = list(_cases())
 # One for each way of computing outputs. The others of sequence classification differ in their losses alone.
 FORWARDS = [case for case in CASES if case.name not in ("several_labels", "one_number", "several_numbers")]
 # One for each way of using the encoder; for what a head's loss and output do not touch.
 KINDS = [case for case in CASES if case.name in ("decoder", "causal_lm_cross", "one_label_each", "multiple_choice")]
 DECODERS = [case for case in CASES if case.settings.get("is_decoder")]
-WITH_LOSS = [case for case in CASES if case.head != "model"]
+WITH_LOSS = [case for case in CASES if HEADS[case.head].labels]
 
 
 def by_case(cases: list[Case] = CASES) -> pytest.MarkDecorator:

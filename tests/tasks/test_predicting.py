@@ -156,13 +156,13 @@ def test_pieces_get_the_log_probability_that_the_logits_give(framework: Framewor
 
 
 @on_both
-def test_pseudo_perplexity_is_that_of_every_piece_masked_alone(
+def test_pseudo_perplexity_is_that_of_every_token_masked_alone(
     framework: Framework, opened: Open, tmp_path: Path
 ) -> None:
     _, _, model = opened("masked-lm", framework)
     text = "Feri inaondoka."
     (tmp_path / "b.txt").write_text(text)
-    task = get_task("masked-lm", TOKENIZER(), max_length=40, every_piece=True)
+    task = get_task("masked-lm", TOKENIZER(), max_length=40, every_token=True)
     ids = TOKENIZER()(text)["input_ids"]
     logs = []
     for place in range(1, len(ids) - 1):

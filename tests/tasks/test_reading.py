@@ -45,7 +45,7 @@ def test_tsv_with_and_without_quotes(tmp_path: Path) -> None:
         '"Hello," she said, "and goodbye"',
         "Лодка ждёт у причала.",
     ]
-    assert [(example.id, example.label, example.place.line) for example in found] == [
+    assert [(example.id, example.label, example.location.line) for example in found] == [
         ("7", "sport", 2),
         ("8", "travel", 3),
         ("9", "travel", 4),
@@ -56,7 +56,7 @@ def test_csv_with_line_breaks_in_fields(tmp_path: Path) -> None:
     content = 'text,label\n"one, two\nand three",x\n"she said ""no""",y\n'
     found = list(task().read(write(tmp_path / "a.csv", content)))
     assert [example.text for example in found] == ["one, two\nand three", 'she said "no"']
-    assert [example.place.line for example in found] == [2, 4]
+    assert [example.location.line for example in found] == [2, 4]
 
 
 def test_columns_have_names_of_the_callers_choice(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_squad_in_both_versions(tmp_path: Path) -> None:
     assert found[0].answers[0].text == "сорок минут"
     assert found[2].answers == ()
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert all(f'"{example.id}"' in lines[example.place.line - 1] for example in found)
+    assert all(f'"{example.id}"' in lines[example.location.line - 1] for example in found)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.tsv", "a.csv", "a.txt", "a.json"])
@@ -229,7 +229,9 @@ def test_a_context_that_is_missing_in_squad_is_a_missing_column(tmp_path: Path) 
 
 def test_where_all_lines_are_bad_the_first_is_named(tmp_path: Path) -> None:
     good, bad = write(tmp_path / "a.jsonl", '{"text": "x"}\n{}\n'), write(tmp_path / "b.tsv", "body\nx\ny\n")
-    with pytest.raises(DataError, match=r"Received: none, and 2 bad line\(s\) left out: .*b\.tsv:2: a column 'text'"):
+    with pytest.raises(
+        DataError, match=r"Received: none, and 2 malformed line\(s\) skipped: .*b\.tsv:2: a column 'text'"
+    ):
         list(task(skip_bad_lines=True).read(good, bad))
 
 

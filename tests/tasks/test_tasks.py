@@ -30,9 +30,10 @@ def opened(name: str, path: Path, *, max_length: int = 64, **options: Any) -> tu
     return task, examples
 
 
-def test_tasks_are_the_heads() -> None:
-    assert set(TASKS) == set(HEADS) - {"model"}
-    assert all(get_task(name, TOKENIZER(), max_length=256).name == name for name in TASKS)
+def test_every_head_has_a_task() -> None:
+    tasks = [get_task(name, TOKENIZER(), max_length=256) for name in TASKS]
+    assert [task.name for task in tasks] == list(TASKS)
+    assert {task.head for task in tasks} == set(HEADS) - {"model"}
     with pytest.raises(InputError, match="translation"):
         get_task("translation", TOKENIZER())
     with pytest.raises(InputError, match="max_length=2"):
@@ -122,7 +123,9 @@ def test_regression(tmp_path: Path) -> None:
 def test_a_name_among_numbers_is_refused_unless_the_caller_wants_classes(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\nx,0.5\ny,high\nz,2\n")
-    with pytest.raises(DataError, match=r"a\.csv:3: the label must be a number, as 0\.5 is .* Received: 'high'"):
+    with pytest.raises(
+        DataError, match=r"a\.csv:3: the label must be a number, like 0\.5 elsewhere.* Received: 'high'"
+    ):
         opened("sequence-classification", path)
     task, _ = opened("sequence-classification", path, problem_type="single_label_classification")
     assert task.labels == ["0.5", "2", "high"]
@@ -197,8 +200,8 @@ def tagged(task: Task, example: Example, tags: list[str]) -> list[dict[str, np.n
     outputs = []
     for feature in task.features(example):
         logits = np.zeros((1, len(feature["input_ids"]), len(ids)), np.float32)
-        for piece, word in zip(feature["first_pieces"], feature["word_numbers"], strict=True):
-            logits[0, piece, ids[tags[word]]] = 5.0
+        for token, word in zip(feature["first_tokens"], feature["word_numbers"], strict=True):
+            logits[0, token, ids[tags[word]]] = 5.0
         outputs += task.outputs([feature], {"logits": logits})
     return outputs
 
@@ -439,10 +442,10 @@ def test_masks_are_drawn_in_training_and_stand_in_evaluation(tmp_path: Path) -> 
     assert not (masked & (standing["attention_mask"] == 0)).any()
 
 
-def test_every_piece_is_masked_in_turn(tmp_path: Path) -> None:
+def test_every_token_is_masked_in_turn(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("Die Fähre fährt um acht.\n", encoding="utf-8")
-    task, [example] = opened("masked-lm", path, every_piece=True)
+    task, [example] = opened("masked-lm", path, every_token=True)
     ids = TOKENIZER()("Die Fähre fährt um acht.")["input_ids"]
     batch = task.collate(task.features(example))
     assert len(batch["input_ids"]) == len(ids) - 2
@@ -454,7 +457,7 @@ def test_every_piece_is_masked_in_turn(tmp_path: Path) -> None:
 
 
 def test_pieces_begin_words_where_spaces_or_scripts_say_so() -> None:
-    from rembert.tasks.masked_lm import _starts_word
+    from rembert.tasks.definitions.masked_lm import _starts_word
 
     assert [_starts_word(piece) for piece in ("▁haus", "tür", "渡", "ー", "ไทย", "s", "▁")] == [
         True, False, True, True, True, False, True

@@ -127,7 +127,9 @@ def test_too_large_for_litert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         common.check_litert_size(993_263_548)
     common.check_litert_size(2**29 - 1)
     monkeypatch.setattr(common, "LITERT_LIMIT", 1000)
-    monkeypatch.setattr("rembert.cli.export.load", lambda *_, **__: pytest.fail("loaded before the size was known"))
+    monkeypatch.setattr(
+        "rembert.cli.export.load_trained", lambda *_, **__: pytest.fail("loaded before the size was known")
+    )
     assert main(["export", str(GOLDEN / QUICK), str(tmp_path / "out"), "--to", "litert"]) == 2
     with pytest.raises(InputError, match="ends at 2 GB"):
         export_litert(TF.build(small_config(num_hidden_layers=1), "model"), tmp_path / "out")

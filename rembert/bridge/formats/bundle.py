@@ -42,6 +42,7 @@ _DTYPES: dict[int, np.dtype] = {
     22: np.dtype("<u4"),
     23: np.dtype("<u8"),
 }
+DTYPES = tuple(dtype.name for dtype in _DTYPES.values())
 
 
 def read_bundle(index: Path) -> dict[str, TensorSource | None]:

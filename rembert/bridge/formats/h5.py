@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from rembert.bridge.hdf5 import new_file, read_datasets
+from rembert.bridge.format import Format
+from rembert.bridge.hdf5 import DTYPES, new_file, read_datasets
 from rembert.bridge.names import from_h5_path, h5_path
 from rembert.bridge.streaming import Progress, silent
-from rembert.bridge.tensors import Contents, TensorSource, turned
+from rembert.bridge.tensors import Contents, TensorSource, transposed
 from rembert.common.errors import CheckpointError
 from rembert.common.parameters import HEADS, Parameter
 
@@ -28,44 +29,27 @@ def read(path: Path) -> Contents:
     """
     tensors: dict[str, TensorSource] = {}
     for dataset, source in read_datasets(path).items():
-        name, transposed = _meaning(dataset)
+        name, is_transposed = _canonical(dataset)
         if name in tensors:
-            raise CheckpointError(f"{path}: `{name}` stands there twice, once as dataset `{dataset}`.")
-        tensors[name] = turned(source) if transposed and len(source.shape) == 2 else source
+            raise CheckpointError(f"{path}: `{name}` is stored twice, once as dataset `{dataset}`.")
+        tensors[name] = transposed(source) if is_transposed and len(source.shape) == 2 else source
     return Contents(tensors)
 
 
 def write(
-    path: Path,
-    tensors: Mapping[str, TensorSource],
-    table: Mapping[str, Parameter],
-    head: str,
-    *,
-    shard: bool = False,
-    progress: Progress = silent,
+    path: Path, tensors: Mapping[str, TensorSource], *, shard: bool = False, progress: Progress = silent
 ) -> None:
-    """Write one file in the layout of transformers' TensorFlow classes.
+    """Write one file in the layout of transformers' TensorFlow classes; see `rembert.bridge.format.Write`.
 
-    Args:
-        path: the file.
-        tensors: what to write, by canonical name.
-        table: the parameters of `head`, which give every tensor's kind.
-        head: names the model's instance in the file.
-        shard: the flat layout of a shard: dataset paths without the layer's and the instance's groups.
-        progress: called with the bytes just written.
+    A shard has a flat layout: dataset paths without the groups of the layer and of the model's instance.
     """
     layers: dict[str, list[str]] = {}
-    instance = _instance(head)
-    with new_file(path, progress) as (file, reserve):
-        for name, parameter in table.items():
-            if name not in tensors:
-                continue
-            dataset, transposed = h5_path(parameter)
+    with new_file(path, progress) as (file, add):
+        for name, source in tensors.items():
+            dataset = name.split("/", 1)[1]
             layer = dataset.split("/")[0]
-            layers.setdefault(layer, []).append(f"{instance}/{dataset}")
-            source = turned(tensors[name]) if transposed else tensors[name]
-            place = dataset if shard else f"{layer}/{instance}/{dataset}"
-            reserve(place, source)
+            layers.setdefault(layer, []).append(name)
+            add(dataset if shard else f"{layer}/{name}", source)
         if shard:
             _write_names(file, "layer_names", [name.split("/", 1)[1] for names in layers.values() for name in names])
         else:
@@ -77,23 +61,22 @@ def write(
             file.attrs["keras_version"] = KERAS_VERSION
 
 
-def weight_name(parameter: Parameter, head: str) -> str:
-    """The name of a parameter in `tf_model.h5.index.json`."""
-    return f"{_instance(head)}/{h5_path(parameter)[0]}"
+def stored_name(parameter: Parameter, head: str) -> tuple[str, bool]:
+    """The name of a weight in `tf_model.h5` and its index, and whether it is stored transposed.
+
+    It begins with the name that Keras gives to an instance of the head's class: `tf_rem_bert_for_masked_lm/…`.
+    """
+    instance = "tf_" + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", HEADS[head].architecture).lower()
+    path, is_transposed = h5_path(parameter)
+    return f"{instance}/{path}", is_transposed
 
 
-def _instance(head: str) -> str:
-    """The name Keras gives to an instance of a head's TensorFlow class: `tf_rem_bert_for_masked_lm`."""
-    return "tf_" + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", HEADS[head].architecture).lower()
+def _from_index(name: str) -> str:
+    return _canonical(name)[0]
 
 
-def tensor_name(path: str) -> str:
-    """The name under which `read` shows a dataset, or what an index calls one."""
-    return _meaning(path)[0]
-
-
-def _meaning(path: str) -> tuple[str, bool]:
-    """A dataset's canonical name and whether it stands transposed; a foreign dataset keeps its path."""
+def _canonical(path: str) -> tuple[str, bool]:
+    """A dataset's canonical name and whether it is stored transposed; a foreign dataset keeps its path."""
     return from_h5_path(path) or (path, False)
 
 
@@ -102,3 +85,18 @@ def _write_names(group: Any, attribute: str, names: list[str]) -> None:
     import h5py
 
     group.attrs.create(attribute, np.array(names, dtype=h5py.string_dtype()) if names else np.zeros(0))
+
+
+FORMAT = Format(
+    name="h5",
+    files=("tf_model.h5", "tf_model-*-of-*.h5"),
+    pattern=r"(?!.*\.weights\.h5$).*\.(h5|hdf5)",
+    read=read,
+    dtypes=DTYPES,
+    checksums="none in this format: a changed value cannot be detected",
+    framework="tf",
+    from_index=_from_index,
+    target="tf",
+    write=write,
+    stored_name=stored_name,
+)

@@ -11,12 +11,12 @@ from typing import Any
 
 from rembert.bridge import strict_json
 from rembert.bridge.archive import Archive
-from rembert.bridge.hdf5 import new_file, read_datasets
+from rembert.bridge.format import Format
+from rembert.bridge.hdf5 import DTYPES, new_file, read_datasets
 from rembert.bridge.names import from_keras_path, keras_path
 from rembert.bridge.streaming import Progress, silent
-from rembert.bridge.tensors import Contents, TensorSource, is_float, turned
+from rembert.bridge.tensors import Contents, TensorSource, is_float, transposed
 from rembert.common.errors import CheckpointError
-from rembert.common.parameters import Parameter
 
 MAX_CONFIG = 16 * 2**20  # bytes
 _WEIGHTS = "model.weights.h5"
@@ -34,27 +34,12 @@ def read(path: Path) -> Contents:
 
 
 def write(
-    path: Path,
-    tensors: Mapping[str, TensorSource],
-    table: Mapping[str, Parameter],
-    head: str,
-    progress: Progress = silent,
+    path: Path, tensors: Mapping[str, TensorSource], *, shard: bool = False, progress: Progress = silent
 ) -> None:
-    """Write the weights file that `TFRemBert….load_weights` takes.
-
-    Args:
-        path: the file.
-        tensors: what to write, by canonical name.
-        table: the parameters of `head`, which give every tensor's kind.
-        head: a key of `HEADS`: the layout starts at the model's own attributes.
-        progress: called with the bytes just written.
-    """
-    with new_file(path, progress) as (_, reserve):
-        for name, parameter in table.items():
-            if name in tensors:
-                place, transposed = keras_path(parameter, head)
-                source = turned(tensors[name]) if transposed else tensors[name]
-                reserve(place, source)
+    """Write the weights file that `TFRemBert….load_weights` takes; see `rembert.bridge.format.Write`."""
+    with new_file(path, progress) as (_, add):
+        for name, source in tensors.items():
+            add(name, source)
 
 
 def _read_archive(path: Path) -> Contents:
@@ -70,7 +55,7 @@ def _read_archive(path: Path) -> Contents:
 
 
 def _verified(archive: Archive, source: TensorSource) -> TensorSource:
-    """A source that looks at the archive's checksums before it reads."""
+    """A source that compares the archive's checksums before it reads."""
 
     def read() -> Any:
         archive.verify()
@@ -85,10 +70,10 @@ def _contents(path: Path, datasets: Mapping[str, TensorSource], config: dict[str
         if dataset.startswith("optimizer/") or not is_float(source.dtype) or source.shape == ():
             contents.left_out.append(dataset)  # the optimizer's state, counters, the seeds of dropout
             continue
-        name, transposed = from_keras_path(dataset, len(source.shape)) or (dataset, False)
+        name, is_transposed = from_keras_path(dataset, len(source.shape)) or (dataset, False)
         if name in contents.tensors:
-            raise CheckpointError(f"{path}: `{name}` stands there twice, once as `{dataset}`.")
-        contents.tensors[name] = turned(source) if transposed else source
+            raise CheckpointError(f"{path}: `{name}` is stored twice, once as `{dataset}`.")
+        contents.tensors[name] = transposed(source) if is_transposed else source
     return contents
 
 
@@ -101,3 +86,29 @@ def _model_config(archive: Archive) -> dict[str, Any] | None:
     inner = content.get("config") if isinstance(content, dict) else None
     keys = inner.get("config") if isinstance(inner, dict) else None
     return keys if isinstance(keys, dict) and keys.get("model_type") == "rembert" else None
+
+
+def _locate(directory: Path) -> Path | None:
+    """The Keras 3 weights of a directory: by their usual name, or the only ones there."""
+    found = [directory / name for name in (_WEIGHTS, "model.keras") if (directory / name).is_file()]
+    found = found[:1] or sorted(path for end in ("*.weights.h5", "*.keras") for path in directory.glob(end))
+    if len(found) > 1:
+        listed = ", ".join(path.name for path in found)
+        raise CheckpointError(f"{directory} holds several Keras files: {listed}. Give the path of one.")
+    return found[0] if found else None
+
+
+FORMAT = Format(
+    name="keras",
+    files=(_WEIGHTS, "model.keras"),
+    pattern=r".*(\.weights\.h5|\.keras)",
+    read=read,
+    dtypes=DTYPES,
+    checksums="in a .keras archive, compared when values are read; none in .weights.h5",
+    framework="tf",
+    locate=_locate,
+    target="keras",
+    write=write,
+    stored_name=keras_path,
+    can_shard=False,
+)

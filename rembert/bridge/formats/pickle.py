@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from rembert.bridge.archive import Archive
+from rembert.bridge.format import Format
+from rembert.bridge.formats.safetensors import stored_name
 from rembert.bridge.streaming import Progress, silent, write_values
 from rembert.bridge.tensors import BFLOAT16, Contents, TensorSource, map_descriptor, view
 from rembert.common.dependencies import require_packages
@@ -45,7 +47,9 @@ def read(path: Path) -> Contents:
     return Contents({name: _source(path, torch, name, value, archive) for name, value in content.items()})
 
 
-def write(path: Path, tensors: Mapping[str, TensorSource], progress: Progress = silent) -> None:
+def write(
+    path: Path, tensors: Mapping[str, TensorSource], *, shard: bool = False, progress: Progress = silent
+) -> None:
     """Write one file through `torch.save`.
 
     Tensors that are not a plain view of their file (transposed, converted) are laid out in a scratch file beside
@@ -136,3 +140,20 @@ def _source(path: Path, torch: Any, name: Any, value: Any, archive: Archive) -> 
         return values
 
     return TensorSource(tuple(tensor.shape), values.dtype, values_checked)
+
+
+FORMAT = Format(
+    name="pickle",
+    files=("pytorch_model.bin", "pytorch_model-*-of-*.bin"),
+    pattern=r".*\.(bin|pt|pth)",
+    read=read,
+    dtypes=(
+        *("float64", "float32", "float16", "bfloat16"),
+        *("int64", "int32", "int16", "int8", "uint8", "bool"),
+    ),
+    checksums="ZIP members, compared when values are read",
+    packages=("torch",),
+    target="torch-bin",
+    write=write,
+    stored_name=stored_name,
+)

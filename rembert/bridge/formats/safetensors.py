@@ -19,9 +19,11 @@ import ml_dtypes
 import numpy as np
 
 from rembert.bridge import strict_json
+from rembert.bridge.format import Format
 from rembert.bridge.streaming import Progress, silent, write_values
 from rembert.bridge.tensors import BFLOAT16, Contents, TensorSource, check_layout, map_file, view
 from rembert.common.errors import CheckpointError
+from rembert.common.parameters import Parameter, file_name
 
 # Room for 100,000 tensors, a hundred times what a large RemBERT has; a hostile header cannot fill the memory.
 MAX_HEADER = 16 * 2**20
@@ -169,3 +171,30 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[tuple[int, ...], np.dtype
 def _counts(values: Any) -> bool:
     """Whether `values` is a list of integers in [0, 2**63)."""
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+
+
+# ---------------------------------------------------------------------- the format
+
+
+def _write(
+    path: Path, tensors: Mapping[str, TensorSource], *, shard: bool = False, progress: Progress = silent
+) -> None:
+    write(path, tensors, {"format": "pt"}, progress)  # the metadata that transformers expects
+
+
+def stored_name(parameter: Parameter, head: str) -> tuple[str, bool]:
+    """PyTorch's own name and orientation."""
+    return file_name(parameter.name, head), False
+
+
+FORMAT = Format(
+    name="safetensors",
+    files=("model.safetensors", "model-*-of-*.safetensors"),
+    pattern=r".*\.safetensors",
+    read=read,
+    dtypes=tuple(dtype.name for dtype in _NAMES),
+    checksums="none in this format: a changed value cannot be detected",
+    target="pt",
+    write=_write,
+    stored_name=stored_name,
+)

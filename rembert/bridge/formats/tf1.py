@@ -6,11 +6,13 @@ recognised by its parts and shapes. What an optimizer left behind is not a weigh
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path
 
-from rembert.bridge.formats.bundle import read_bundle
-from rembert.bridge.tensors import Contents, TensorSource, is_float, turned
+from rembert.bridge.format import Format
+from rembert.bridge.formats.bundle import DTYPES, read_bundle
+from rembert.bridge.tensors import Contents, TensorSource, is_float, transposed
 from rembert.common.errors import CheckpointError
 
 _LEAVES = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
@@ -33,13 +35,13 @@ def read(index: Path) -> Contents:
     tensors: dict[str, TensorSource] = {}
     foreign: dict[str, TensorSource] = {}
     for name, source in weights.items():
-        canonical, transposed = canonical_name(name) or (None, False)
+        canonical, is_transposed = canonical_name(name) or (None, False)
         if canonical is None:
             foreign[name] = source
         elif canonical in tensors:
-            raise CheckpointError(f"{index}: `{canonical}` stands there twice, once as variable `{name}`.")
+            raise CheckpointError(f"{index}: `{canonical}` is stored twice, once as variable `{name}`.")
         else:
-            tensors[canonical] = turned(source) if transposed and len(source.shape) == 2 else source
+            tensors[canonical] = transposed(source) if is_transposed and len(source.shape) == 2 else source
     return Contents({**tensors, **_pretraining_head(tensors, foreign)}, left_out)
 
 
@@ -85,7 +87,7 @@ def _pretraining_head(encoder: dict[str, TensorSource], foreign: dict[str, Tenso
     if len(tables) != 1:
         return foreign
     table = foreign[tables[0]]
-    upright = table if table.shape[0] == vocabulary else turned(table)
+    upright = table if table.shape[0] == vocabulary else transposed(table)
     width = upright.shape[1]
     head: dict[str, TensorSource] = {}
     rest: dict[str, TensorSource] = {}
@@ -95,7 +97,7 @@ def _pretraining_head(encoder: dict[str, TensorSource], foreign: dict[str, Tenso
         if name == tables[0]:
             part, source = "decoder.weight", upright
         elif source.shape == (hidden, width) and leaf != "weights":
-            part, source = "dense.weight", turned(source)
+            part, source = "dense.weight", transposed(source)
         elif source.shape == (width,) and leaf in ("gamma", "beta"):
             part = f"LayerNorm.{_LEAVES[leaf]}"
         elif source.shape == (width,) and leaf == "bias":
@@ -107,3 +109,47 @@ def _pretraining_head(encoder: dict[str, TensorSource], foreign: dict[str, Tenso
         else:
             head[f"cls.predictions.{part}"] = source
     return {**head, **rest} if len(head) == 6 else foreign
+
+
+# ---------------------------------------------------------------------- the formats
+
+
+def _locate_tf1(directory: Path) -> Path | None:
+    """The one TF1 checkpoint of a directory, or the one that its `checkpoint` file names as the latest."""
+    found = sorted(
+        path for path in directory.glob("*.index") if any(directory.glob(f"{glob.escape(path.stem)}.data-*-of-*"))
+    )
+    if len(found) > 1 and (directory / "checkpoint").is_file():
+        state = (directory / "checkpoint").read_bytes()[:65536].decode("utf-8", "replace")
+        latest = re.match(r'\s*model_checkpoint_path:\s*"(?:[^"]*[/\\])?([^"/\\]+)"', state)
+        found = [path for path in found if latest and path.stem == latest[1]] or found
+    if len(found) > 1:
+        listed = ", ".join(path.stem for path in found)
+        raise CheckpointError(f"{directory} holds several TF1 checkpoints: {listed}. Give the path of one.")
+    return found[0] if found else None
+
+
+def _locate_variables(directory: Path) -> Path | None:
+    index = directory / "variables" / "variables.index"
+    return index if index.is_file() else None
+
+
+_CHECKSUMS = "CRC-32C of every variable, compared when values are read"
+TF1 = Format(
+    name="tf1",
+    files=("*.ckpt.index", "*.ckpt.data-*-of-*"),
+    pattern=r"(?!variables\.).*\.index",
+    read=read,
+    dtypes=DTYPES,
+    checksums=_CHECKSUMS,
+    locate=_locate_tf1,
+)
+SAVED_MODEL = Format(
+    name="savedmodel",
+    files=("variables/variables.index", "variables/variables.data-*-of-*", "saved_model.pb"),
+    pattern=r"variables\.index",
+    read=read,
+    dtypes=DTYPES,
+    checksums=_CHECKSUMS,
+    locate=_locate_variables,
+)

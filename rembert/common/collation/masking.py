@@ -1,6 +1,6 @@
 """Masks for masked language modelling: which pieces are to be predicted, and what stands in their place.
 
-- "piece": pieces one by one, and of those chosen 80% become `[MASK]`, 10% a random piece, 10% stay (Devlin et al.,
+- "token": tokens one by one, and of those chosen 80% become `[MASK]`, 10% a random piece, 10% stay (Devlin et al.,
   2019, section 3.1).
 - "word": whole words, with the same three fates for each piece.
 - "span": runs of words whose number is drawn from a geometric distribution (p = 0.2, at most 10), with one fate for
@@ -17,7 +17,7 @@ import numpy as np
 from rembert.common.checks import IGNORE_INDEX
 from rembert.common.errors import InputError
 
-STRATEGIES = ("piece", "word", "span")
+STRATEGIES = ("token", "word", "span")
 _MASKED, _RANDOM = 0.8, 0.1  # and the rest stays
 _SPAN_P, _SPAN_MOST = 0.2, 10
 
@@ -42,7 +42,7 @@ class Masking:
     special_ids: frozenset[int]
     vocab_size: int
     probability: float = 0.15
-    strategy: str = "piece"
+    strategy: str = "token"
     starts_word: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class Masking:
             raise InputError(
                 f"`strategy` must be one of {', '.join(STRATEGIES)}. Received: `strategy={self.strategy!r}`."
             )
-        if self.strategy != "piece" and self.starts_word is None:
+        if self.strategy != "token" and self.starts_word is None:
             raise InputError(f"`strategy={self.strategy!r}` needs `starts_word`. Received: none.")
 
     def __call__(self, ids: Sequence[int] | np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +76,7 @@ class Masking:
 
     def _runs(self, ids: np.ndarray, free: np.ndarray, budget: int, rng: np.random.Generator) -> list[np.ndarray]:
         """Positions to predict, in runs that belong together, `budget` of them in all or a few less."""
-        if self.strategy == "piece":
+        if self.strategy == "token":
             return [np.sort(rng.permutation(free)[:budget])]
         words = self._words(ids, free)
         runs: list[np.ndarray] = []

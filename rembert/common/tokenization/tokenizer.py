@@ -153,7 +153,7 @@ class RemBertTokenizer(CallableTokenizer):
         Raises:
             TokenizerError: a file is missing or damaged, or `tokenizer.json` and the SentencePiece model disagree.
         """
-        return cls(**read_saved(locate(path, revision, weights=False), overrides))
+        return cls(**read_saved(locate(path, revision), overrides))
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> tuple[str, ...]:
         """Write the tokenizer for this library and for transformers 4 and 5; returns the paths of the files.

@@ -1,8 +1,8 @@
-"""Files of examples as streams of records: JSON lines, CSV and TSV, CoNLL and CoNLL-U, SQuAD's JSON, plain text;
-gzip for all.
+"""Files of examples as streams of records: JSON lines, CSV and TSV, CoNLL and CoNLL-U, SQuAD's JSON, plain text; each
+may be compressed with gzip.
 """
 
-from rembert.tasks.reading.formats import FORMATS, read_records
-from rembert.tasks.reading.records import BadLine, Place, Record
+from rembert.tasks.reading.formats import READERS, read_records
+from rembert.tasks.reading.records import BadLine, Location, Record
 
-__all__ = ["FORMATS", "BadLine", "Place", "Record", "read_records"]
+__all__ = ["READERS", "BadLine", "Location", "Record", "read_records"]

@@ -1,5 +1,5 @@
-"""CoNLL files: a token a line, its tag in the last column, a blank line between sentences; and CoNLL-U, the format of
-Universal Dependencies, whose ten columns have meanings of their own.
+"""CoNLL files: one token per line, its tag in the last column, a blank line between sentences; and CoNLL-U, the format
+of Universal Dependencies, with ten columns of fixed meaning.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rembert.tasks.reading.lines import lines
-from rembert.tasks.reading.records import BadLine, Place, Record
+from rembert.tasks.reading.records import BadLine, Location, Record
 
 _DOCUMENT = "-DOCSTART-"
 _UD_COLUMNS = 10
 _FORM, _UPOS, _XPOS = 1, 3, 4
-# The line of a multiword token, whose words follow, or of a word that is not in the text.
-_NO_WORD = re.compile(r"[0-9]+[-.][0-9]+")
+# The ids of a multiword token, which its words follow, and of a word that is not in the text.
+_NOT_A_WORD = re.compile(r"[0-9]+[-.][0-9]+")
 
 Columns = list[str]
 
@@ -24,9 +24,9 @@ Columns = list[str]
 def read_conll(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
     """Sentences with the fields `tokens` and `tags`; `tags` is missing in a file of one column.
 
-    Columns stand between tabs where the line has one, else between spaces. Every line of a file must have as many as
-    its first. Lines that begin with `# ` before a sentence's first token are comments, `-DOCSTART-` lines are left
-    out. A bad line takes its sentence with it.
+    Tabs separate the columns where the line has one, else spaces. Every line of a file must have as many columns as
+    the first. Lines that begin with `# ` before a sentence's first token are comments; `-DOCSTART-` lines are skipped.
+    A malformed line invalidates its sentence.
     """
     sentence = _Sentence(_first_and_last)
     width: int | None = None
@@ -34,36 +34,36 @@ def read_conll(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
         if isinstance(item, BadLine):
             sentence.spoil(item)
             continue
-        place, line = item
+        location, line = item
         if not line.strip():
             yield from sentence.end()
             continue
         if line.startswith(_DOCUMENT) or (not sentence.rows and line.startswith("# ")):
             continue
-        # Of spaces the plain one alone: others stand inside words, as in numbers.
+        # Only the plain space separates: others occur inside words, for example in numbers.
         columns = line.rstrip("\t ").split("\t") if "\t" in line else [part for part in line.split(" ") if part]
         width = width or len(columns)
         if len(columns) != width or not all(columns):
             wanted = f"{width} columns were expected, as in the file's first line"
             received = f"{len(columns)}{'' if all(columns) else ', one of them empty,'} in {line!r:.60}"
-            sentence.spoil(BadLine(place, f"{wanted}. Received: {received}"))
+            sentence.spoil(BadLine(location, f"{wanted}. Received: {received}"))
             continue
-        sentence.add(place, columns)
+        sentence.add(location, columns)
     yield from sentence.end()
 
 
 def read_conllu(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
-    """Sentences of CoNLL-U with the fields `tokens` (FORM), `upos` and `xpos`; a column of `_` alone is left out.
+    """Sentences of CoNLL-U with the fields `tokens` (FORM), `upos` and `xpos`; a column with only `_` is dropped.
 
-    The words of a multiword token are read, and not the token itself; empty nodes are left out. A bad line takes its
-    sentence with it.
+    The words of a multiword token are read instead of the token; empty nodes are skipped. A malformed line invalidates
+    its sentence.
     """
     sentence = _Sentence(_words_and_tags)
     for item in lines(path):
         if isinstance(item, BadLine):
             sentence.spoil(item)
             continue
-        place, line = item
+        location, line = item
         if not line.strip():
             yield from sentence.end()
             continue
@@ -72,9 +72,9 @@ def read_conllu(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
         columns = line.split("\t")
         if len(columns) != _UD_COLUMNS or not all(columns):
             wanted = f"CoNLL-U's {_UD_COLUMNS} columns were expected, between tabs"
-            sentence.spoil(BadLine(place, f"{wanted}. Received: {len(columns)} in {line!r:.60}"))
-        elif not _NO_WORD.fullmatch(columns[0]):
-            sentence.add(place, columns)
+            sentence.spoil(BadLine(location, f"{wanted}. Received: {len(columns)} in {line!r:.60}"))
+        elif not _NOT_A_WORD.fullmatch(columns[0]):
+            sentence.add(location, columns)
     yield from sentence.end()
 
 
@@ -89,19 +89,19 @@ def _words_and_tags(rows: list[Columns]) -> dict[str, Any]:
 
 
 class _Sentence:
-    """The lines of a sentence, gathered; `fields` makes a record's of them."""
+    """The lines of a sentence; `fields` turns them into the fields of a record."""
 
     def __init__(self, fields: Callable[[list[Columns]], dict[str, Any]]) -> None:
         self._fields = fields
         self._reset()
 
     def _reset(self) -> None:
-        self.place: Place | None = None
+        self.location: Location | None = None
         self.rows: list[Columns] = []
         self.bad: BadLine | None = None
 
-    def add(self, place: Place, columns: Columns) -> None:
-        self.place = self.place or place
+    def add(self, location: Location, columns: Columns) -> None:
+        self.location = self.location or location
         self.rows.append(columns)
 
     def spoil(self, bad: BadLine) -> None:
@@ -110,6 +110,6 @@ class _Sentence:
     def end(self) -> Iterator[Record | BadLine]:
         if self.bad is not None:
             yield self.bad
-        elif self.place is not None:
-            yield Record(self.place, self._fields(self.rows))
+        elif self.location is not None:
+            yield Record(self.location, self._fields(self.rows))
         self._reset()

@@ -1,4 +1,4 @@
-"""Which reader a file is for."""
+"""The readers by the name of their format, and the choice of one by a file's name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rembert.tasks.reading.records import BadLine, Record
 from rembert.tasks.reading.squad import read_squad
 from rembert.tasks.reading.tables import read_csv, read_tsv
 
-FORMATS: dict[str, Callable[[str | os.PathLike[str]], Iterator[Record | BadLine]]] = {
+READERS: dict[str, Callable[[str | os.PathLike[str]], Iterator[Record | BadLine]]] = {
     "jsonl": read_json_lines,
     "csv": read_csv,
     "tsv": read_tsv,
@@ -23,7 +23,7 @@ FORMATS: dict[str, Callable[[str | os.PathLike[str]], Iterator[Record | BadLine]
     "squad": read_squad,
     "text": read_text,
 }
-_BY_ENDING = {
+_BY_EXTENSION = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".csv": "csv",
@@ -39,33 +39,33 @@ _BY_ENDING = {
 def read_records(
     path: str | os.PathLike[str], *, format: str | None = None, unknown: str = "jsonl"
 ) -> Iterator[Record | BadLine]:
-    """The records of a file, one after the other.
+    """The records of a file, as they are read.
 
     Args:
         path: the file; `-` is the standard input.
-        format: a key of `FORMATS`; by default found by the name's ending, before a `.gz`.
-        unknown: the format of a name that says nothing (`.txt`, and the standard input).
+        format: a key of `READERS`; by default chosen by the extension of the name, without a `.gz`.
+        unknown: the format where the extension does not tell, as for `.txt` and the standard input.
 
     Raises:
         InputError: there is no such format.
         DataError: the file cannot be read.
     """
     found = _format_of(path, unknown) if format is None else format
-    if found not in FORMATS:
-        raise InputError(f"`format` must be one of {', '.join(FORMATS)}. Received: `format={format!r}`.")
-    yield from FORMATS[found](path)
+    if found not in READERS:
+        raise InputError(f"`format` must be one of {', '.join(READERS)}. Received: `format={format!r}`.")
+    yield from READERS[found](path)
 
 
 def _format_of(path: str | os.PathLike[str], unknown: str) -> str:
     name = os.fspath(path).lower().removesuffix(".gz")
-    ending = os.path.splitext(name)[1]
-    if ending == ".json":
-        return "jsonl" if _is_one_object_a_line(path) else "squad"
-    return _BY_ENDING.get(ending, unknown)
+    extension = os.path.splitext(name)[1]
+    if extension == ".json":
+        return "jsonl" if _holds_json_lines(path) else "squad"
+    return _BY_EXTENSION.get(extension, unknown)
 
 
-def _is_one_object_a_line(path: str | os.PathLike[str]) -> bool:
-    """Whether a `.json` file holds JSON lines: its first line is an object of its own, without SQuAD's `data`."""
+def _holds_json_lines(path: str | os.PathLike[str]) -> bool:
+    """Whether a `.json` file holds JSON lines: its first line is a whole object, and not SQuAD's."""
     with opened(path) as stream:
         start = stream.readline(1 << 16).strip()
     return start.startswith(b"{") and start.endswith(b"}") and b'"paragraphs"' not in start

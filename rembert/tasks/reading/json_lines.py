@@ -1,4 +1,4 @@
-"""JSON lines: one object a line."""
+"""JSON lines: one object per line."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def read_json_lines(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
         if isinstance(item, BadLine):
             yield item
             continue
-        place, line = item
+        location, line = item
         if not line.strip():
             continue
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError) as problem:
-            yield BadLine(place, f"a JSON object was expected. Received: {line[:60]!r} ({problem})")
+            yield BadLine(location, f"a JSON object was expected. Received: {line[:60]!r} ({problem})")
             continue
         if isinstance(fields, dict):
-            yield Record(place, fields)
+            yield Record(location, fields)
         else:
-            yield BadLine(place, f"a JSON object was expected. Received: {type(fields).__name__} {line[:60]!r}")
+            yield BadLine(location, f"a JSON object was expected. Received: {type(fields).__name__} {line[:60]!r}")

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from typing import IO
 
 from rembert.common.errors import DataError
-from rembert.tasks.reading.records import BadLine, Place
+from rembert.tasks.reading.records import BadLine, Location
 
 STANDARD_INPUT = "-"
 _GZIP = b"\x1f\x8b"
@@ -26,10 +26,10 @@ def name_of(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """The bytes of a file, or of the standard input for `-`; gzip is known by its first bytes and unpacked.
+    """The bytes of a file, or of the standard input for `-`; gzip is recognized by its first bytes and unpacked.
 
     Raises:
-        DataError: the file is missing, cannot be read, or is damaged inside its compression.
+        DataError: the file is missing, cannot be read, or is damaged gzip.
     """
     name = name_of(path)
     try:
@@ -44,8 +44,8 @@ def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise DataError(f"{name} is damaged: {problem}.") from problem
 
 
-def lines(path: str | os.PathLike[str]) -> Iterator[tuple[Place, str] | BadLine]:
-    """Every line with its place, without its end (LF or CRLF); a byte order mark of UTF-8 is left out.
+def lines(path: str | os.PathLike[str]) -> Iterator[tuple[Location, str] | BadLine]:
+    """Every line with its location, without its end (LF or CRLF); a byte order mark of UTF-8 is left out.
 
     A line that is not UTF-8 is a `BadLine`.
 
@@ -55,16 +55,16 @@ def lines(path: str | os.PathLike[str]) -> Iterator[tuple[Place, str] | BadLine]
     name = name_of(path)
     with opened(path) as stream:
         for number, line in enumerate(stream, 1):
-            place = Place(name, number)
+            location = Location(name, number)
             if number == 1:
                 if other := _OTHER_MARKS.get(line[:2]):
-                    raise DataError(f"{place}: text must be UTF-8. Received: a file that begins as {other} does.")
+                    raise DataError(f"{location}: text must be UTF-8. Received: a file that begins as {other} does.")
                 line = line.removeprefix(_UTF8_MARK)
-            if b"\0" in line:  # UTF-8 too, but no text: what is there is UTF-16 without a mark, or no text at all
-                yield BadLine(place, f"text must be UTF-8. Received: byte 0x00 at position {line.index(0)}")
+            if b"\0" in line:  # valid UTF-8, but not text: this is UTF-16 without a mark, or binary data
+                yield BadLine(location, f"text must be UTF-8. Received: byte 0x00 at position {line.index(0)}")
                 continue
             try:
-                yield place, line.decode("utf-8").rstrip("\r\n")
+                yield location, line.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as problem:
                 byte = line[problem.start]
-                yield BadLine(place, f"text must be UTF-8. Received: byte 0x{byte:02x} at position {problem.start}")
+                yield BadLine(location, f"text must be UTF-8. Received: byte 0x{byte:02x} at position {problem.start}")

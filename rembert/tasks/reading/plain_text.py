@@ -1,4 +1,4 @@
-"""Plain text: a line is a text."""
+"""Plain text: each line is a text."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""What every format comes down to: records, and lines that are none."""
+"""What every reader yields: records and malformed lines, each with its location."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 
-class Place(NamedTuple):
-    """Where something stands: the file's name, the number of the line from 1 (None for the file as a whole), and what
-    stands there, where a line may hold several: SQuAD's own files are one line.
+class Location(NamedTuple):
+    """The source location of a record: the file's name, the line's number from 1 (None for the file as a whole), and
+    the item where a line may hold several, as in SQuAD's own files of one line.
     """
 
     file: str
@@ -22,12 +22,12 @@ class Place(NamedTuple):
 class Record(NamedTuple):
     """One example as its file has it: fields by name."""
 
-    place: Place
+    location: Location
     fields: dict[str, Any]
 
 
 class BadLine(NamedTuple):
-    """A line, or several, that hold no record, and why."""
+    """A line, or several, without a valid record, and the reason."""
 
-    place: Place
+    location: Location
     reason: str

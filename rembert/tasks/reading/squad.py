@@ -1,4 +1,4 @@
-"""SQuAD's JSON, versions 1.1 and 2.0 (Rajpurkar et al. 2016, 2018), which XQuAD and MLQA have too."""
+"""SQuAD's JSON, versions 1.1 and 2.0 (Rajpurkar et al. 2016, 2018), also the format of XQuAD and MLQA."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from rembert.common.errors import DataError
 from rembert.tasks.reading.lines import name_of, opened
-from rembert.tasks.reading.records import BadLine, Place, Record
+from rembert.tasks.reading.records import BadLine, Location, Record
 
 _ID = re.compile(r'"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)')
 
@@ -32,47 +32,47 @@ def read_squad(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
     except UnicodeDecodeError as problem:
         line = content.count(b"\n", 0, problem.start) + 1
         byte = content[problem.start]
-        raise DataError(f"{Place(name, line)}: text must be UTF-8. Received: byte 0x{byte:02x}.") from None
+        raise DataError(f"{Location(name, line)}: text must be UTF-8. Received: byte 0x{byte:02x}.") from None
     if not text.strip():
         return
     try:
         data = json.loads(text)
     except json.JSONDecodeError as problem:
-        raise DataError(f"{Place(name, problem.lineno)}: JSON was expected. Received: {problem.msg}.") from None
+        raise DataError(f"{Location(name, problem.lineno)}: JSON was expected. Received: {problem.msg}.") from None
     except RecursionError:
-        raise DataError(f"{name}: JSON of fewer levels was expected.") from None
+        raise DataError(f"{name}: JSON with fewer levels of nesting was expected.") from None
     if not isinstance(data, dict) or not isinstance(data.get("data"), list):
-        wanted = "SQuAD's layout was expected, an object with a list `data`; or JSON lines, an object a line"
+        wanted = "SQuAD's layout was expected, an object with a list `data`; or JSON lines, one object per line"
         raise DataError(f"{name}: {wanted}.")
     lines_of_ids = _lines_of_ids(text)
     language = data.get("language")
     for article in data["data"]:
-        for paragraph in _part(article, "paragraphs", name):
-            for question in _part(paragraph, "qas", name):
+        for paragraph in _list_of(article, "paragraphs", name):
+            for question in _list_of(paragraph, "qas", name):
                 if not isinstance(question, dict):
-                    yield BadLine(Place(name), f"a question must be an object. Received: {question!r:.60}")
+                    yield BadLine(Location(name), f"a question must be an object. Received: {question!r:.60}")
                     continue
                 identity = question.get("id")
                 known = lines_of_ids.get(identity) if isinstance(identity, str | int) else None
                 item = f"question {identity!r:.60}" if known else None
-                place = Place(name, known.pop() if known else None, item)
+                location = Location(name, known.pop() if known else None, item)
                 fields = {**({"context": paragraph["context"]} if "context" in paragraph else {}), **question}
                 spoken = paragraph.get("language", article.get("language", language))
                 if spoken is not None:
                     fields.setdefault("language", spoken)
-                yield Record(place, fields)
+                yield Record(location, fields)
 
 
-def _part(holder: Any, key: str, name: str) -> list[Any]:
+def _list_of(holder: Any, key: str, name: str) -> list[Any]:
     if not isinstance(holder, dict) or not isinstance(holder.get(key), list):
         wanted = f"SQuAD's layout was expected, an object with a list `{key}`"
         raise DataError(f"{name}: {wanted}. Received: {holder!r:.60}.")
-    part: list[Any] = holder[key]
-    return part
+    found: list[Any] = holder[key]
+    return found
 
 
 def _lines_of_ids(text: str) -> dict[Any, list[int]]:
-    """The lines on which each id stands, the last first."""
+    """The line numbers at which each id occurs, the last first."""
     found: dict[Any, list[int]] = {}
     line, seen = 1, 0
     for match in _ID.finditer(text):

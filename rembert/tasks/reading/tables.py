@@ -1,4 +1,4 @@
-"""CSV and TSV files whose first line names the columns."""
+"""CSV and TSV files with the names of the columns in the first line."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ import re
 from collections.abc import Iterator
 
 from rembert.tasks.reading.lines import lines
-from rembert.tasks.reading.records import BadLine, Place, Record
+from rembert.tasks.reading.records import BadLine, Location, Record
 
-# A field in quotes, in which a quote is written twice. Anything else in a TSV file stands for itself.
+# A field in quotes, with the quotes inside doubled. Any other field of a TSV file is taken as it is.
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 def read_tsv(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
-    """Records of a TSV file: one line each, fields between tabs.
+    """Records of a TSV file: one per line, with tabs between the fields.
 
-    Some programs put a field that holds a quote in quotes, and others write it as it is. A field that is quoted
-    throughout, with the quotes inside doubled, is taken out of them; every other field is as it stands.
+    Some programs quote a field that holds a quote, others do not. A field in quotes, with all quotes inside doubled,
+    is unquoted; any other field is taken as it is.
     """
     header: list[str] | None = None
     for item in lines(path):
         if isinstance(item, BadLine):
             yield item
             continue
-        place, line = item
+        location, line = item
         if not line.strip():
             continue
         row = [_unquoted(field) for field in line.split("\t")]
         if header is None:
             header = row
             if problem := _header_problem(header):
-                yield BadLine(place, problem)
+                yield BadLine(location, problem)
                 return
             continue
-        yield _record(place, header, row)
+        yield _record(location, header, row)
 
 
 def read_csv(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
     """Records of a CSV file (RFC 4180: fields in quotes may hold commas, doubled quotes and line breaks)."""
-    feed = _Feed(path)
+    feed = _LineFeed(path)
     rows = csv.reader(feed, strict=True)
     header: list[str] | None = None
     while True:
@@ -52,9 +52,9 @@ def read_csv(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
             return
         except csv.Error as problem:
             yield from feed.taken()
-            # A quote that is never closed takes the lines after it along.
-            yield BadLine(feed.place(), f"a line of CSV was expected. Received: {problem}{feed.extent()}")
-            # What csv holds of the broken row is gone with it; it goes on at the next line.
+            # A quote that is never closed swallows the lines after it.
+            yield BadLine(feed.location(), f"a line of CSV was expected. Received: {problem}{feed.extent()}")
+            # A new reader drops the broken row and continues at the next line.
             rows = csv.reader(feed, strict=True)
             continue
         yield from feed.taken()
@@ -63,22 +63,22 @@ def read_csv(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
         if header is None:
             header = row
             if problem_of_header := _header_problem(header):
-                yield BadLine(feed.place(), problem_of_header)
+                yield BadLine(feed.location(), problem_of_header)
                 return
             continue
-        yield _record(feed.place(), header, row)
+        yield _record(feed.location(), header, row)
 
 
-class _Feed:
-    """Lines for `csv`, which wants their ends, and the place of the first of each row."""
+class _LineFeed:
+    """Lines with their ends, as `csv` reads them, and the location of each row's first line."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._lines = lines(path)
         self._bad: list[BadLine] = []
-        self.start: Place | None = None
-        self._last = Place(os.fspath(path))
+        self.start: Location | None = None
+        self._last = Location(os.fspath(path))
 
-    def __iter__(self) -> _Feed:
+    def __iter__(self) -> _LineFeed:
         return self
 
     def __next__(self) -> str:
@@ -91,15 +91,15 @@ class _Feed:
             return item[1] + "\n"
         raise StopIteration
 
-    def place(self) -> Place:
+    def location(self) -> Location:
         return self.start or self._last
 
     def extent(self) -> str:
-        """Up to which line a row went, where it is not the one on which it began."""
-        return "" if self.place() == self._last else f", up to line {self._last.line}"
+        """A phrase for the last line of a row, where it is not the first."""
+        return "" if self.location() == self._last else f", up to line {self._last.line}"
 
     def taken(self) -> list[BadLine]:
-        """The lines since the last call that were not text."""
+        """The lines since the last call that are not valid text."""
         bad, self._bad = self._bad, []
         return bad
 
@@ -113,7 +113,7 @@ def _header_problem(header: list[str]) -> str | None:
     return f"the first line must name each column once. Received twice: {', '.join(twice)}" if twice else None
 
 
-def _record(place: Place, header: list[str], row: list[str]) -> Record | BadLine:
+def _record(location: Location, header: list[str], row: list[str]) -> Record | BadLine:
     if len(row) != len(header):
-        return BadLine(place, f"{len(header)} columns ({', '.join(header)}) were expected. Received: {len(row)}")
-    return Record(place, dict(zip(header, row, strict=True)))
+        return BadLine(location, f"{len(header)} columns ({', '.join(header)}) were expected. Received: {len(row)}")
+    return Record(location, dict(zip(header, row, strict=True)))

@@ -106,7 +106,7 @@ def test_what_does_not_go_together(encoder: RemBertTransformer, monkeypatch: pyt
         RemBertTransformer(PT.build(small_config(), "model"), encoder.tokenizer)
     with pytest.raises(InputError, match="`max_seq_length=41`"):
         RemBertTransformer(encoder.model, encoder.tokenizer, max_seq_length=41)
-    monkeypatch.setitem(sys.modules, "sentence_transformers.base.modules", None)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     monkeypatch.delitem(sys.modules, "rembert.pt.sentence_transformers")
     with pytest.raises(MissingDependencyError, match=r"rembert\[sentence-transformers\]"):
         import rembert.pt.sentence_transformers  # noqa: F401

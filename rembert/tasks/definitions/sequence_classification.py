@@ -10,54 +10,64 @@ import numpy as np
 
 from rembert.common.collation.padding import pad_inputs
 from rembert.common.config import PROBLEM_TYPES, RemBertConfig
-from rembert.common.errors import DataError, InputError
+from rembert.common.errors import DataError
 from rembert.common.metrics.classification import LabelScores, MultiLabelScores
 from rembert.common.metrics.regression import RegressionScores
+from rembert.common.tokenization import RemBertTokenizer
+from rembert.tasks.declarations import Option, Score
 from rembert.tasks.encoding import encode
 from rembert.tasks.examples import Example, TextExample
-from rembert.tasks.labels import known_labels, label_names, sorted_labels
-from rembert.tasks.reading import Place
-from rembert.tasks.task import BadExample, Batch, Feature, Fields, Output, Scorer, Task, checked_text, identified
+from rembert.tasks.fields import BadExample, Fields, checked_text
+from rembert.tasks.labels import label_names, listed_labels, sorted_labels
+from rembert.tasks.reading import Location
+from rembert.tasks.scoring import Output, Scorer
+from rembert.tasks.task import Batch, Feature, Task, identified
 
 REGRESSION, SINGLE, MULTI = PROBLEM_TYPES
 _METRICS = {REGRESSION: "pearson", SINGLE: "accuracy", MULTI: "f1_micro"}
-_THRESHOLD = 0.5  # of the probability from which a class counts as predicted, where there may be several
+_THRESHOLD = 0.5  # with several classes, one is predicted from this probability on
 
 
 class SequenceClassification(Task):
     """Fields: `text`, `text_pair` (optional), `label`.
 
     A label is the name of a class (a string, or an integer); a list of names, for several classes; or a number, or a
-    list of numbers with a point, for regression. Which of the three is found in the training data. BLEURT's ratings
+    list of floats, for regression. Which of the three it is, is found in the training data. BLEURT's ratings
     (`reference`, `candidate`, `score`) are read as they are.
 
     Args:
         tokenizer, max_length, data: as for `Task`.
-        problem_type: one of `PROBLEM_TYPES`, where it shall not be found.
-        label_separator: splits a label in text into the names of several classes, as in CSV files.
+        problem_type: one of `PROBLEM_TYPES`; by default found in the training data.
+        label_separator: splits a label into the names of several classes, for example in CSV files.
     """
 
     name = "sequence-classification"
-    options: ClassVar[tuple[str, ...]] = ("problem_type", "label_separator")
+    head = "sequence-classification"
+    recipe: ClassVar = {"learning_rate": 1e-5}
+    options: ClassVar = (
+        Option("problem_type", str, "what labels are, where the data do not tell", choices=PROBLEM_TYPES),
+        Option("label_separator", str, "the text between several classes in one label"),
+    )
+    scores: ClassVar = (
+        Score("accuracy"),
+        Score("f1"),
+        Score("pearson"),
+        Score("spearman"),
+        Score("mse", lower_is_better=True),
+    )
     fields: ClassVar = {
         "text": ("text", "sentence", "sentence1", "premise", "question", "reference"),
         "text_pair": ("text_pair", "sentence2", "hypothesis", "candidate"),
         "label": ("label", "labels", "category", "score"),
     }
 
-    def __init__(
-        self, *args: Any, problem_type: str | None = None, label_separator: str | None = None, **options: Any
-    ) -> None:
-        super().__init__(*args, **options)
-        if problem_type is not None and problem_type not in PROBLEM_TYPES:
-            raise InputError(
-                f"`problem_type` must be one of {', '.join(PROBLEM_TYPES)}. Received: `problem_type={problem_type!r}`."
-            )
-        if label_separator == "":
-            raise InputError("`label_separator` must be a text. Received: `label_separator=''`.")
-        self.problem_type = MULTI if problem_type is None and label_separator is not None else problem_type
-        self.label_separator = label_separator
-        self.labels: list[str] = []
+    problem_type: str | None
+    label_separator: str | None
+
+    def __init__(self, tokenizer: RemBertTokenizer, **options: Any) -> None:
+        super().__init__(tokenizer, **options)
+        if self.problem_type is None and self.label_separator is not None:
+            self.problem_type = MULTI
         self.width = 0  # labels of the head
 
     def example(self, fields: Fields) -> TextExample:
@@ -72,19 +82,19 @@ class SequenceClassification(Task):
     def _label(self, value: Any, column: str | None) -> Any:
         if value is None or value == "":
             if value == "" and self.label_separator is not None:
-                return ()  # none of the classes
+                return ()  # no class
             return None
         if self.label_separator is not None and isinstance(value, str):
             value = [part.strip() for part in value.split(self.label_separator)]
         parts = value if isinstance(value, list) else [value]
         for part in parts:
-            number = isinstance(part, int | float) and math.isfinite(part)
-            if not number and not (isinstance(part, str) and part):
+            is_number = isinstance(part, int | float) and math.isfinite(part)
+            if not is_number and not (isinstance(part, str) and part):
                 raise BadExample(
-                    f"{column!r} must be a class's name, a number, or a list of either. Received: {value!r:.60}"
+                    f"{column!r} must be the name of a class, a number, or a list of either. Received: {value!r:.60}"
                 )
         if len({isinstance(part, float) for part in parts}) > 1 and any(isinstance(part, str) for part in parts):
-            raise BadExample(f"{column!r} must be a list of names or of numbers. Received: {value!r:.60}")
+            raise BadExample(f"{column!r} must be a list of names only, or of numbers only. Received: {value!r:.60}")
         return tuple(value) if isinstance(value, list) else value
 
     # ------------------------------------------------------------------ labels
@@ -94,24 +104,23 @@ class SequenceClassification(Task):
             inferred = REGRESSION if config.num_labels == 1 else SINGLE
             self.problem_type = self.problem_type or config.problem_type or inferred
             self.width = config.num_labels
-            self.labels = label_names(config)
+            self.labels = [] if self.problem_type == REGRESSION else label_names(config)
             self._index()
             return
-        # Each label once with its first place, by how it is written: 1 is not 1.0.
-        found: dict[str, tuple[Any, Place]] = {}
+        # Each distinct label with its first location; by its repr, for which 1 differs from 1.0.
+        found: dict[str, tuple[Any, Location]] = {}
         for example in examples:
             assert isinstance(example, TextExample)
             if example.label is None:
-                raise DataError(f"{example.place}: a label was expected. Received: none.")
-            found.setdefault(repr(example.label), (example.label, example.place))
+                raise DataError(f"{example.location}: a label was expected. Received: none.")
+            found.setdefault(repr(example.label), (example.label, example.location))
         labels = [label for label, _ in found.values()]
         if not labels:
             raise DataError("Examples with labels are needed to find the set of labels. Received: none.")
-        self.problem_type = self.problem_type or _problem_type(labels, [place for _, place in found.values()])
+        self.problem_type = self.problem_type or _problem_type(labels, [location for _, location in found.values()])
         if self.problem_type == REGRESSION:
             first = labels[0]
             self.width = len(first) if isinstance(first, tuple) else 1
-            self.labels = []
         else:
             self.labels = sorted_labels(
                 _name(part) for label in labels for part in (label if isinstance(label, tuple) else (label,))
@@ -136,7 +145,7 @@ class SequenceClassification(Task):
             self._target(example.label)
 
     def _target(self, label: Any) -> int | float | list[float]:
-        """A label as the model takes it: a class id, [classes] of 0 and 1, a number, or [numbers]."""
+        """A label as the model takes it: a class id, a list [classes] of 0 and 1, a number, or a list of numbers."""
         parts = label if isinstance(label, tuple) else (label,)
         if self.problem_type == REGRESSION:
             try:
@@ -150,7 +159,7 @@ class SequenceClassification(Task):
             raise BadExample(f"the label must be one class. Received: {list(label)!r:.60}")
         for part in parts:
             if _name(part) not in self._ids:
-                known = known_labels(self.labels)
+                known = listed_labels(self.labels)
                 raise BadExample(f"the label must be one of the model's: {known}. Received: {_name(part)!r}")
         ids = [self._ids[_name(part)] for part in parts]
         if self.problem_type == SINGLE:
@@ -191,7 +200,7 @@ class SequenceClassification(Task):
             best = int(likely.argmax())
             found: dict[str, Any] = {"label": self.labels[best], "score": float(likely[best])}
         else:
-            likely = 0.5 * (1.0 + np.tanh(0.5 * logits))  # the logistic function, without overflow
+            likely = 0.5 * (1.0 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
             found = {"labels": [self.labels[number] for number in np.flatnonzero(likely >= _THRESHOLD)]}
         return identified(example, **found, scores=dict(zip(self.labels, map(float, likely), strict=True)))
 
@@ -209,7 +218,7 @@ class _Scorer(Scorer):
         if task.problem_type == SINGLE:
             self._scores.add(target, int(logits.argmax()))
         elif task.problem_type == MULTI:
-            self._scores.add(target, logits >= 0)  # where the logistic function is at least `_THRESHOLD`
+            self._scores.add(target, logits >= 0)  # a probability of at least `_THRESHOLD`
         else:
             self._scores.add(target, logits)
 
@@ -222,24 +231,24 @@ def _name(label: Any) -> str:
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
-def _problem_type(labels: Sequence[Any], places: Sequence[Place]) -> str:
-    """Lists of names are several classes; numbers, at least one of them with a part behind the point, regression.
+def _problem_type(labels: Sequence[Any], locations: Sequence[Location]) -> str:
+    """Lists of names mean several classes; numbers with a fraction mean regression; anything else is one class.
 
     Raises:
-        DataError: there are such numbers, and labels that are none: one of them may be a slip.
+        DataError: some labels are numbers with a fraction and others are not numbers, which may be a typing error.
     """
     if any(isinstance(label, tuple) for label in labels):
         parts = [part for label in labels for part in (label if isinstance(label, tuple) else (label,))]
         return REGRESSION if parts and all(isinstance(part, float) for part in parts) else MULTI
     numbers = [_number(label) for label in labels]
-    part = next((number for number in numbers if number is not None and not number.is_integer()), None)
-    if part is not None and None in numbers:
+    fraction = next((number for number in numbers if number is not None and not number.is_integer()), None)
+    if fraction is not None and None in numbers:
         other = numbers.index(None)
         raise DataError(
-            f"{places[other]}: the label must be a number, as {part} is elsewhere, unless `problem_type` "
+            f"{locations[other]}: the label must be a number, like {fraction} elsewhere, unless `problem_type` "
             f"(--problem-type) says what labels are. Received: {labels[other]!r:.60}."
         )
-    return SINGLE if part is None else REGRESSION
+    return SINGLE if fraction is None else REGRESSION
 
 
 def _number(label: Any) -> float | None:

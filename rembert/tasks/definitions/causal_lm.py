@@ -1,24 +1,32 @@
-"""Causal language modelling: the next piece."""
+"""Causal language modelling: predict the next token."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rembert.common.checks import IGNORE_INDEX
 from rembert.common.collation.padding import pad_inputs
+from rembert.tasks.declarations import Score
 from rembert.tasks.examples import Example
-from rembert.tasks.language_model import LanguageModelTask
-from rembert.tasks.task import Batch, Feature, Output, identified
+from rembert.tasks.language_model import LanguageModelTask, log_probabilities
+from rembert.tasks.scoring import Output
+from rembert.tasks.task import Batch, Feature, identified
 
 
 class CausalLM(LanguageModelTask):
-    """Predicts every piece from those before it. Perplexity is that of the pieces and `[SEP]`, given `[CLS]`."""
+    """Predicts every token from those before it. The perplexity is that of the tokens and `[SEP]`, given `[CLS]`."""
 
     name = "causal-lm"
+    head = "causal-lm"
+    scores: ClassVar = (
+        Score("loss", lower_is_better=True),
+        Score("perplexity", lower_is_better=True),
+        Score("accuracy"),
+    )
 
     def config_overrides(self) -> dict[str, Any]:
         return {"is_decoder": True}
@@ -29,11 +37,11 @@ class CausalLM(LanguageModelTask):
         return batch
 
     def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:
-        logs = np.concatenate([output["log_probs"] for output in outputs]).astype(np.float64)
+        logs = log_probabilities(outputs)
         mean = -float(logs.mean()) if logs.size else 0.0
         return identified(
             example,
             log_probability=float(logs.sum()),
-            pieces=int(logs.size),
+            tokens=int(logs.size),
             perplexity=math.exp(min(mean, 709.0)),
         )

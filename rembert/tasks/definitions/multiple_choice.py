@@ -1,4 +1,4 @@
-"""Multiple choice: which of several continuations or answers is right."""
+"""Multiple choice: which of several continuations or answers is correct."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import numpy as np
 from rembert.common.collation.padding import pad_rows
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError
+from rembert.common.tokenization import RemBertTokenizer
+from rembert.tasks.declarations import Option, Score
 from rembert.tasks.encoding import encode
 from rembert.tasks.examples import ChoiceExample, Example
-from rembert.tasks.task import BadExample, Batch, Feature, Fields, Output, Scorer, Task, checked_text, identified
+from rembert.tasks.fields import BadExample, Fields, checked_text
+from rembert.tasks.scoring import Output, Scorer
+from rembert.tasks.task import Batch, Feature, Task, identified
 
-# What COPA (Roemmele et al., 2011) and with it XCOPA (Ponti et al., 2020) ask of a premise.
+# The questions of COPA (Roemmele et al., 2011) and XCOPA (Ponti et al., 2020).
 _COPA = {"cause": "What was the cause?", "effect": "What happened as a result?"}
-# The choices' columns where they are not one list: XCOPA's, SWAG's, Belebele's and others'.
+# The columns of choices that are not in one list, in XCOPA, SWAG, Belebele and others.
 _CHOICE = re.compile(r"(choice|ending|option|answer|mc_answer)_?([0-9]+|[a-eA-E])")
 
 
@@ -25,16 +29,20 @@ class MultipleChoice(Task):
     """Fields: `prompt`, `question` (optional), `choices`, `prefix` (optional), `label`.
 
     Each choice is encoded with the prompt and the question as a pair: (`prompt question`, `prefix choice`). `choices`
-    is a list, or stands in columns of its own (`choice1`, `choice2`, …; `ending0`, …). `label` is the right choice's
-    number from 0, or its letter. In XCOPA's files the questions `cause` and `effect` stand for COPA's two.
+    is a list, or has columns of its own (`choice1`, `choice2`, …; `ending0`, …). `label` is the correct choice's
+    number from 0, or its letter. In XCOPA's files `cause` and `effect` stand for COPA's two questions.
 
     Args:
         tokenizer, max_length, data: as for `Task`.
-        first_choice: the number that `label` has for the first choice; 1 in some files.
+        first_choice: the number that `label` gives to the first choice; 1 in some files.
     """
 
     name = "multiple-choice"
-    options: ClassVar[tuple[str, ...]] = ("first_choice",)
+    head = "multiple-choice"
+    recipe: ClassVar = {"learning_rate": 8e-6, "batch_size": 16}
+    options: ClassVar = (Option("first_choice", int, "the label of the first choice", default=0),)
+    scores: ClassVar = (Score("accuracy"),)
+    metric = "accuracy"
     fields: ClassVar = {
         "prompt": ("premise", "context", "passage", "flores_passage", "article", "sent1", "startphrase", "prompt"),
         "question": ("question",),
@@ -42,18 +50,17 @@ class MultipleChoice(Task):
         "choices": ("choices", "options", "endings"),
         "label": ("label", "answer", "correct_answer_num"),
     }
-    metric = "accuracy"
+    first_choice: int
 
-    def __init__(self, *args: Any, first_choice: int = 0, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.first_choice = first_choice
+    def __init__(self, tokenizer: RemBertTokenizer, **options: Any) -> None:
+        super().__init__(tokenizer, **options)
         self.count: int | None = None  # choices of every example
 
     def example(self, fields: Fields) -> ChoiceExample:
         prompt = fields.optional("prompt")
         question = fields.optional("question")
         if prompt is None and question is None:
-            fields.value("prompt")  # says what was expected
+            fields.value("prompt")  # raises
         parts = [
             checked_text(part, repr(fields.column(name)))
             for name, part in (("prompt", prompt), ("question", question))
@@ -75,8 +82,8 @@ class MultipleChoice(Task):
             return None
         number: Any = value
         if isinstance(value, str):
-            letter = len(value) == 1 and value.isascii() and value.isalpha()
-            if letter:
+            is_letter = len(value) == 1 and value.isascii() and value.isalpha()
+            if is_letter:
                 number = ord(value.upper()) - ord("A")
             elif value.strip().isascii() and value.strip().isdigit():
                 number = int(value) - self.first_choice
@@ -84,7 +91,9 @@ class MultipleChoice(Task):
             number = value - self.first_choice
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < count:
             numbers = f"{self.first_choice} to {self.first_choice + count - 1}"
-            raise BadExample(f"the label must be a choice's number, {numbers}, or its letter. Received: {value!r:.60}")
+            raise BadExample(
+                f"the label must be the number of a choice, {numbers}, or its letter. Received: {value!r:.60}"
+            )
         return number
 
     def check(self, example: Example) -> None:
@@ -101,7 +110,7 @@ class MultipleChoice(Task):
             return
         for example in examples:
             if not self.has_label(example):
-                raise DataError(f"{example.place}: a label was expected. Received: none.")
+                raise DataError(f"{example.location}: a label was expected. Received: none.")
 
     def batch_features(self, examples: Sequence[Example]) -> list[list[Feature]]:
         mine = [example for example in examples if isinstance(example, ChoiceExample)]
@@ -171,10 +180,10 @@ def _choices(fields: Fields) -> list[str]:
     if fields.column("choices") is not None or "choices" in fields.named:
         listed = fields.value("choices")
         column = repr(fields.column("choices"))
-        if isinstance(listed, dict):  # as ARC and CommonsenseQA have them: {"text": […], "label": […]}
+        if isinstance(listed, dict):  # the form of ARC and CommonsenseQA: {"text": […], "label": […]}
             listed = listed.get("text")
         if not isinstance(listed, list):
-            raise BadExample(f"{column} must be a list of texts. Received: {listed!r:.60}")
+            raise BadExample(f"{column} must be a list of strings. Received: {listed!r:.60}")
         choices = [checked_text(choice, f"a choice of {column}") for choice in listed]
     else:
         found = sorted((match[1], match[2].rjust(9), name) for name in fields if (match := _CHOICE.fullmatch(name)))

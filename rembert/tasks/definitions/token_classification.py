@@ -10,46 +10,49 @@ import numpy as np
 from rembert.common.checks import IGNORE_INDEX
 from rembert.common.collation.padding import pad_inputs, pad_labels
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import DataError, InputError
+from rembert.common.errors import DataError
 from rembert.common.metrics.classification import LabelScores
 from rembert.common.metrics.entities import EntityScores, entities, iob1_to_iob2, is_entity_scheme
-from rembert.tasks.encoding import row_of
+from rembert.common.tokenization import RemBertTokenizer
+from rembert.tasks.declarations import Option, Score
+from rembert.tasks.encoding import row_of, token_ids
 from rembert.tasks.examples import Example, TaggedExample
-from rembert.tasks.labels import known_labels, label_names, sorted_labels
-from rembert.tasks.task import BadExample, Batch, Feature, Fields, Output, Scorer, Task, checked_text, identified
+from rembert.tasks.fields import BadExample, Fields, checked_text
+from rembert.tasks.labels import label_names, listed_labels, sorted_labels
+from rembert.tasks.scoring import Output, Scorer
+from rembert.tasks.task import Batch, Feature, Task, identified
 
 SCHEMES = ("iob2", "iob1")
 _OUTSIDE = "O"
 
 
 class TokenClassification(Task):
-    """Fields: `tokens` (a list of words), `tags` (a list as long); from CoNLL files the first and the last column,
-    from CoNLL-U the words and their universal parts of speech.
+    """Fields: `tokens` (a list of words), `tags` (a list of the same length); from CoNLL files the first and the last
+    column, from CoNLL-U the words and their universal parts of speech.
 
-    A word's tag is learnt and read at its first piece. A sentence that is longer than `max_length` is cut between
-    words into several rows, so every word has a prediction.
+    A word's tag is learned and predicted at its first token. A sentence that is longer than `max_length` is split
+    between words into several rows, so that every word gets a prediction.
 
     Args:
         tokenizer, max_length, data: as for `Task`.
-        scheme: "iob2", or "iob1" for files in that older scheme, whose tags are rewritten. Tags that are no entities
-            are not touched.
+        scheme: "iob2", or "iob1" for files in that older scheme: their entity tags are rewritten as IOB2.
     """
 
     name = "token-classification"
-    options: ClassVar[tuple[str, ...]] = ("scheme",)
+    head = "token-classification"
+    recipe: ClassVar = {"learning_rate": 8e-6}
+    options: ClassVar = (Option("scheme", str, "of the tags in the files", default="iob2", choices=SCHEMES),)
+    scores: ClassVar = (Score("precision"), Score("recall"), Score("f1"), Score("accuracy"))
     format = "conll"
     fields: ClassVar = {
         "tokens": ("tokens", "words"),
         "tags": ("tags", "ner_tags", "pos_tags", "upos", "labels"),
     }
     per_token = True
+    scheme: str
 
-    def __init__(self, *args: Any, scheme: str = "iob2", **options: Any) -> None:
-        super().__init__(*args, **options)
-        if scheme not in SCHEMES:
-            raise InputError(f"`scheme` must be one of {', '.join(SCHEMES)}. Received: `scheme={scheme!r}`.")
-        self.scheme = scheme
-        self.labels: list[str] = []
+    def __init__(self, tokenizer: RemBertTokenizer, **options: Any) -> None:
+        super().__init__(tokenizer, **options)
         self._ids: dict[str, int] = {}
         self.has_entities = False
         self.metric = "accuracy"
@@ -78,7 +81,7 @@ class TokenClassification(Task):
             for example in examples:
                 assert isinstance(example, TaggedExample)
                 if example.tags is None:
-                    raise DataError(f"{example.place}: tags were expected. Received: none.")
+                    raise DataError(f"{example.location}: tags were expected. Received: none.")
                 found |= set(example.tags)
             if not found:
                 raise DataError("Examples with tags are needed to find the set of tags. Received: none.")
@@ -104,7 +107,7 @@ class TokenClassification(Task):
     def _targets(self, tags: Sequence[str]) -> list[int]:
         for number, tag in enumerate(tags, 1):
             if tag not in self._ids:
-                known = known_labels(self.labels)
+                known = listed_labels(self.labels)
                 raise BadExample(f"the tag must be one of the model's: {known}. Received: {tag!r} at word {number}")
         return [self._ids[tag] for tag in tags]
 
@@ -112,50 +115,29 @@ class TokenClassification(Task):
 
     def batch_features(self, examples: Sequence[Example]) -> list[list[Feature]]:
         mine = [example for example in examples if isinstance(example, TaggedExample)]
-        # Words come again and again: each is encoded once.
-        words = list(dict.fromkeys(word for example in mine for word in example.words))
-        rows = self.tokenizer(
-            words, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, truncation=False
-        )
-        pieces = dict(zip(words, rows["input_ids"], strict=True))
-        return [self._rows(example, pieces) for example in mine]
+        words = list(dict.fromkeys(word for example in mine for word in example.words))  # each is encoded once
+        tokens = dict(zip(words, token_ids(self, words), strict=True))
+        return [self._rows(example, tokens) for example in mine]
 
-    def _rows(self, example: TaggedExample, pieces: Mapping[str, list[int]]) -> list[Feature]:
+    def _rows(self, example: TaggedExample, tokens: Mapping[str, list[int]]) -> list[Feature]:
         targets = None
         if example.tags is not None:
             targets = self.labelled(example, lambda: self._targets(example.tags or ()))
-        opening, closing = self.edges
-        room = self.max_length - 2
+        size = self.max_length - 2
         rows: list[Feature] = []
-        ids: list[int] = []
-        firsts: list[int] = []
-        numbers: list[int] = []
-        labels: list[int] = []
-
-        def close() -> None:
-            input_ids = [opening, *ids, closing]
-            row = row_of(input_ids)
-            row |= {"first_pieces": np.array(firsts, np.int32), "word_numbers": np.array(numbers, np.int32)}
-            if targets is not None:
-                row["labels"] = np.array([IGNORE_INDEX, *labels, IGNORE_INDEX], np.int32)
-            rows.append(row)
-            for column in (ids, firsts, numbers, labels):
-                column.clear()
-
+        row = _Row()
         for number, word in enumerate(example.words):
-            own = pieces[word]
-            if len(own) > room:
-                own = own[:room]
+            own = tokens[word]
+            if len(own) > size:
+                own = own[:size]
                 self.report.truncated += 1
             if not own:
-                continue  # nothing is left of it once normalized: it can only be tagged as what is no entity
-            if len(ids) + len(own) > room:
-                close()
-            firsts.append(len(ids) + 1)
-            numbers.append(number)
-            ids.extend(own)
-            labels.extend([IGNORE_INDEX if targets is None else targets[number], *[IGNORE_INDEX] * (len(own) - 1)])
-        close()
+                continue  # the word is empty once normalized: it can only be predicted as outside any entity
+            if len(row.ids) + len(own) > size:
+                rows.append(row.feature(self.edges, targets))
+                row = _Row()
+            row.add(number, own)
+        rows.append(row.feature(self.edges, targets))
         if len(rows) > 1:
             self.report.counts["split"] += 1
         return rows
@@ -169,14 +151,14 @@ class TokenClassification(Task):
     def outputs(self, features: Sequence[Feature], results: Mapping[str, np.ndarray]) -> list[Output]:
         return [
             {
-                "logits": results["logits"][row][feature["first_pieces"]],
+                "logits": results["logits"][row][feature["first_tokens"]],
                 "word_numbers": feature["word_numbers"],
             }
             for row, feature in enumerate(features)
         ]
 
     def predicted(self, example: TaggedExample, outputs: Sequence[Output]) -> list[str]:
-        """The likeliest tag of every word; `O`, or the first of the tags, of one without any piece."""
+        """The most likely tag of every word; `O`, or else the first tag, for a word without tokens."""
         rest = _OUTSIDE if _OUTSIDE in self._ids else self.labels[0]
         tags = [rest] * len(example.words)
         for output in outputs:
@@ -205,6 +187,31 @@ class TokenClassification(Task):
                 for entity in entities(tags)
             ]
         return identified(example, **found)
+
+
+class _Row:
+    """Words of a sentence that fit into one row."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.first_tokens: list[int] = []
+        self.word_numbers: list[int] = []
+
+    def add(self, number: int, ids: list[int]) -> None:
+        """Append the tokens of the word with this number."""
+        self.first_tokens.append(len(self.ids) + 1)  # after [CLS]
+        self.word_numbers.append(number)
+        self.ids += ids
+
+    def feature(self, edges: tuple[int, int], targets: Sequence[int] | None) -> Feature:
+        """The row between `[CLS]` and `[SEP]`, labelled at the first token of each word."""
+        feature = row_of([edges[0], *self.ids, edges[1]])
+        feature["first_tokens"] = np.array(self.first_tokens, np.int32)
+        feature["word_numbers"] = np.array(self.word_numbers, np.int32)
+        if targets is not None:
+            feature["labels"] = np.full(len(self.ids) + 2, IGNORE_INDEX, np.int32)
+            feature["labels"][feature["first_tokens"]] = [targets[number] for number in self.word_numbers]
+        return feature
 
 
 class _EntityScorer(Scorer):

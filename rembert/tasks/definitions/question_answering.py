@@ -1,4 +1,4 @@
-"""Question answering: the stretch of a context that answers a question, or none."""
+"""Question answering: the span of a context that answers a question, or no answer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rembert.common.arguments import integer
 from rembert.common.collation.answer_spans import AnswerSpan, best_spans, merged, pieces_of
 from rembert.common.collation.padding import pad_inputs
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError, InputError
 from rembert.common.metrics.answers import AnswerScores
-from rembert.tasks.encoding import row_of
+from rembert.common.parameters import HEADS
+from rembert.common.tokenization import RemBertTokenizer
+from rembert.tasks.declarations import Option, Score
+from rembert.tasks.encoding import row_of, token_ids
 from rembert.tasks.examples import Answer, Example, QuestionExample
-from rembert.tasks.task import BadExample, Batch, Feature, Fields, Output, Scorer, Task, checked_text, identified
+from rembert.tasks.fields import BadExample, Fields, checked_text
+from rembert.tasks.scoring import Output, Scorer
+from rembert.tasks.task import Batch, Feature, Task, identified
 
 _N_BEST_SHOWN = 5
 
@@ -22,31 +28,35 @@ _N_BEST_SHOWN = 5
 class QuestionAnswering(Task):
     """Fields: `question`, `context`, `answers` (a list of `text` and `answer_start`), `is_impossible`; SQuAD's JSON.
 
-    A context that is too long is cut into windows that overlap by `stride` pieces; the answer is the best over all of
-    them. Where training data have questions without an answer, the model learns to point at `[CLS]` for them, and
-    the configuration keeps `no_answer_threshold`: no answer is given where the score of none is higher than the best
-    answer's by more than that.
+    A context that is too long is split into windows that overlap by `stride` tokens; the answer is the best of all
+    windows. Where the training data have questions without an answer, the model learns to point at `[CLS]` for them,
+    and the configuration keeps `no_answer_threshold`: no answer is given where the score of "no answer" exceeds the
+    best answer's by more than the threshold.
 
     Args:
         tokenizer, max_length, data: as for `Task`.
-        stride: pieces that neighbouring windows have in common.
-        max_question_length: in pieces; longer questions are cut, and counted.
-        max_answer_length: of an answer that is predicted, in pieces.
-        n_best: starts, ends, and answers that are looked at.
-        no_answer_threshold: in place of the configuration's.
+        stride: the number of tokens that neighbouring windows share.
+        max_question_length: in tokens; longer questions are cut, and counted.
+        max_answer_length: the maximum length of a predicted answer, in tokens.
+        n_best: the number of starts, ends, and answers that are considered.
+        no_answer_threshold: overrides the configuration's.
 
     Raises:
-        InputError: the lengths leave no room for a context.
+        InputError: an option is not allowed, or the lengths leave no space for a context.
     """
 
     name = "question-answering"
-    options: ClassVar[tuple[str, ...]] = (
-        "stride",
-        "max_question_length",
-        "max_answer_length",
-        "n_best",
-        "no_answer_threshold",
+    head = "question-answering"
+    recipe: ClassVar = {"learning_rate": 9e-6}
+    options: ClassVar = (
+        Option("stride", int, "tokens that neighbouring windows share", default=128, constraint=integer(at_least=0)),
+        Option("max_question_length", int, "the maximum, in tokens", default=64, constraint=integer(at_least=1)),
+        Option("max_answer_length", int, "the maximum, in tokens", default=30, constraint=integer(at_least=1)),
+        Option("n_best", int, "the number of answers considered", default=20, constraint=integer(at_least=1)),
+        Option("no_answer_threshold", float, "give no answer where its score exceeds the best answer's by more"),
     )
+    scores: ClassVar = (Score("exact_match"), Score("f1"))
+    metric = "f1"
     format = "squad"
     fields: ClassVar = {
         "question": ("question",),
@@ -54,39 +64,21 @@ class QuestionAnswering(Task):
         "answers": ("answers",),
         "is_impossible": ("is_impossible",),
     }
-    label_keys = ("start_positions", "end_positions")
     per_token = True
-    metric = "f1"
+    stride: int
+    max_question_length: int
+    max_answer_length: int
+    n_best: int
+    no_answer_threshold: float | None
 
-    def __init__(
-        self,
-        *args: Any,
-        stride: int = 128,
-        max_question_length: int = 64,
-        max_answer_length: int = 30,
-        n_best: int = 20,
-        no_answer_threshold: float | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(*args, **options)
-        for name, value, least in (
-            ("stride", stride, 0),
-            ("max_question_length", max_question_length, 1),
-            ("max_answer_length", max_answer_length, 1),
-            ("n_best", n_best, 1),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(f"`{name}` must be an integer of at least {least}. Received: `{name}={value!r}`.")
-        if self.max_length - 3 - max_question_length <= stride:
+    def __init__(self, tokenizer: RemBertTokenizer, **options: Any) -> None:
+        super().__init__(tokenizer, **options)
+        if self.max_length - 3 - self.max_question_length <= self.stride:
             raise InputError(
-                "A window must have room for more than `stride` pieces of context beside the question. Received: "
-                f"`max_length={self.max_length}`, `max_question_length={max_question_length}`, `stride={stride}`."
+                "`max_length` must leave more than `stride` tokens for the context beside the question. Received: "
+                f"`max_length={self.max_length}`, `max_question_length={self.max_question_length}`, "
+                f"`stride={self.stride}`."
             )
-        self.stride = stride
-        self.max_question_length = max_question_length
-        self.max_answer_length = max_answer_length
-        self.n_best = n_best
-        self.no_answer_threshold = no_answer_threshold
 
     def example(self, fields: Fields) -> QuestionExample:
         context = fields.text("context")
@@ -105,7 +97,7 @@ class QuestionAnswering(Task):
         for example in examples:
             assert isinstance(example, QuestionExample)
             if example.answers is None:
-                raise DataError(f"{example.place}: answers were expected. Received: none.")
+                raise DataError(f"{example.location}: answers were expected. Received: none.")
             if not example.answers and self.no_answer_threshold is None:
                 self.no_answer_threshold = 0.0
 
@@ -140,21 +132,15 @@ class QuestionAnswering(Task):
                 if answers:
                     start = answers[0].start
                     found = pieces_of(start, start + len(answers[0].text), spans)
-                # A window without the answer points at [CLS], as one of a question without any does.
+                # A window without the answer points at [CLS], like a question without one.
                 feature["start_positions"], feature["end_positions"] = found or (0, 0)
             rows[sample].append(feature)
         self.report.counts["windows"] += len(encoded["input_ids"])
         return rows
 
     def _questions(self, questions: list[str]) -> list[str]:
-        """The questions, cut where they are too long."""
-        rows = self.tokenizer(
-            questions,
-            add_special_tokens=False,
-            truncation=False,
-            return_token_type_ids=False,
-            return_attention_mask=False,
-        )["input_ids"]
+        """The questions, cut to `max_question_length`."""
+        rows = token_ids(self, questions)
         long = [number for number, row in enumerate(rows) if len(row) > self.max_question_length]
         if not long:
             return questions
@@ -167,7 +153,7 @@ class QuestionAnswering(Task):
         )["offset_mapping"]
         cut = list(questions)
         for number, row in zip(long, spans, strict=True):
-            # Cut inside a word, the last piece may come out in several: one word fewer, until it fits.
+            # The last word, cut, may become several tokens: drop characters until the question fits.
             kept = questions[number][: row[self.max_question_length - 1][1]]
             while len(self.tokenizer.encode(kept, add_special_tokens=False)) > self.max_question_length:
                 kept = kept[:-1]
@@ -176,7 +162,7 @@ class QuestionAnswering(Task):
 
     def collate(self, features: Sequence[Feature], rng: np.random.Generator | None = None) -> Batch:
         batch = pad_inputs(features, self.pad_token_id)
-        for key in self.label_keys:
+        for key in HEADS[self.head].labels:
             if all(key in feature for feature in features):
                 batch[key] = np.array([feature[key] for feature in features], np.int64)
         return batch
@@ -184,13 +170,12 @@ class QuestionAnswering(Task):
     # ------------------------------------------------------------------ from the model
 
     def outputs(self, features: Sequence[Feature], results: Mapping[str, np.ndarray]) -> list[Output]:
-        names = ("start_logits", "end_logits")
-        results = {name: np.asarray(results[name], np.float32) for name in names}
+        results = {name: np.asarray(results[name], np.float32) for name in HEADS[self.head].logits}
         rows = super().outputs(features, results)
         return [{**row, "spans": feature["spans"]} for row, feature in zip(rows, features, strict=True)]
 
     def answers(self, outputs: Sequence[Output]) -> tuple[list[AnswerSpan], float]:
-        """The n best answers over all windows, the best first, and the score of none: the least of the windows'."""
+        """The n best answers of all windows, best first, and the score of "no answer": the lowest of the windows'."""
         windows = [
             best_spans(
                 output["start_logits"],
@@ -205,7 +190,12 @@ class QuestionAnswering(Task):
         return merged(windows, self.n_best), null
 
     def answer(self, found: Sequence[AnswerSpan], null: float) -> AnswerSpan | None:
-        """The answer to give, or None for none."""
+        """The answer to give, or None for no answer.
+
+        Args:
+            found: answers, best first.
+            null: the score of "no answer".
+        """
         if not found:
             return None
         if self.no_answer_threshold is not None and null - found[0].score > self.no_answer_threshold:
@@ -225,7 +215,7 @@ class QuestionAnswering(Task):
         given: dict[str, Any] = {"answer": "", "start": None, "end": None}
         if best is not None:
             given = {"answer": example.context[best.start : best.end], "start": best.start, "end": best.end}
-        # Probabilities among the n best and, where there may be none, no answer.
+        # Probabilities over the n best answers and, where it is allowed, "no answer".
         scores = np.array([span.score for span in found] + [null] * (self.no_answer_threshold is not None))
         likely = np.exp(scores - scores.max()) if scores.size else scores
         likely = likely / likely.sum() if scores.size else likely
@@ -265,30 +255,29 @@ class _Scorer(Scorer):
 
 
 def _answers(value: Any, is_impossible: Any, context: str) -> tuple[Answer, ...] | None:
-    if is_impossible not in (None, True, False):  # as the text "false" of a table, which would be true
+    if is_impossible not in (None, True, False):  # such as the string "false" of a table
         raise BadExample(f"'is_impossible' must be true or false. Received: {is_impossible!r:.60}")
     if is_impossible:
         return ()
     if value is None:
         return None
-    if isinstance(value, dict):  # columns, as in files made by `datasets`
+    if isinstance(value, dict):  # the form of files made by `datasets`
         texts, starts = value.get("text"), value.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
             raise BadExample(f"'answers' must have as many texts as starts. Received: {value!r:.80}")
         value = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
     if not isinstance(value, list):
         raise BadExample(f"'answers' must be a list. Received: {value!r:.60}")
-    answers = []
-    for answer in value:
-        if not isinstance(answer, dict):
-            raise BadExample(f"an answer must have 'text' and 'answer_start'. Received: {answer!r:.60}")
-        text, start = checked_text(answer.get("text"), "an answer's 'text'"), answer.get("answer_start")
-        if not isinstance(start, int) or isinstance(start, bool) or start < 0:
-            raise BadExample(f"'answer_start' must be a character's number from 0. Received: {start!r:.60}")
-        if context[start : start + len(text)] != text:
-            there = context[start : start + len(text)]
-            raise BadExample(
-                f"the answer {text!r:.60} was expected at {start} in its context. Received: {there!r:.60}"
-            )
-        answers.append(Answer(text, start))
-    return tuple(answers)
+    return tuple(_answer(each, context) for each in value)
+
+
+def _answer(value: Any, context: str) -> Answer:
+    if not isinstance(value, dict):
+        raise BadExample(f"an answer must have 'text' and 'answer_start'. Received: {value!r:.60}")
+    text, start = checked_text(value.get("text"), "an answer's 'text'"), value.get("answer_start")
+    if not isinstance(start, int) or isinstance(start, bool) or start < 0:
+        raise BadExample(f"'answer_start' must be the index of a character, from 0. Received: {start!r:.60}")
+    found = context[start : start + len(text)]
+    if found != text:
+        raise BadExample(f"the answer {text!r:.60} was expected at {start} in its context. Received: {found!r:.60}")
+    return Answer(text, start)

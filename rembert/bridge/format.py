@@ -1,0 +1,74 @@
+"""What a checkpoint format declares. Commands, readers and writers ask the declaration and compare no names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rembert.bridge.streaming import Progress
+from rembert.bridge.tensors import Contents, TensorSource
+from rembert.common.parameters import Parameter
+
+
+class Write(Protocol):
+    """Writes one file of values."""
+
+    def __call__(
+        self, path: Path, tensors: Mapping[str, TensorSource], *, shard: bool = False, progress: Progress = ...
+    ) -> None:
+        """Write `tensors`, given under their stored names and in their stored orientation.
+
+        Args:
+            path: the file.
+            tensors: what to write, in the order of the parameter table.
+            shard: whether the file is one of several.
+            progress: called with the number of bytes just written.
+        """
+
+
+@dataclass(frozen=True)
+class Format:
+    """One checkpoint format.
+
+    Attributes:
+        name: its key in `FORMATS`, for commands and messages.
+        files: patterns of the files that hold the values, relative to the checkpoint's directory. The first is the
+            name that a single file gets.
+        pattern: a regular expression for the name of any file of values.
+        read: reads one file of values.
+        dtypes: names of the dtypes that a file can hold.
+        checksums: what reveals a changed value, in words.
+        framework: the framework whose own format it is, "pt" or "tf"; both load every format.
+        locate: finds the file of values in a directory; by default the first of `files`, or the index of its shards.
+        from_index: the name that `read` gives a tensor, from its name in an index of shards.
+        packages: optional packages that reading and writing need.
+        target: what `convert --to` calls the format; None for a format that is only read.
+        write: writes one file of values.
+        stored_name: the name that a file gives to a parameter of a model with this head, and whether it stores the
+            matrix transposed. Needed where `write` is given.
+        can_shard: whether the values may be split into several files.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    pattern: str
+    read: Callable[[Path], Contents]
+    dtypes: tuple[str, ...]
+    checksums: str
+    framework: str = "pt"
+    locate: Callable[[Path], Path | None] | None = None
+    from_index: Callable[[str], str] = str
+    packages: tuple[str, ...] = ()
+    target: str | None = None
+    write: Write | None = None
+    stored_name: Callable[[Parameter, str], tuple[str, bool]] | None = None
+    can_shard: bool = True
+
+    def find_in(self, directory: Path) -> Path | None:
+        """The file of values in a directory, or the index of shards; None where there is neither."""
+        if self.locate is not None:
+            return self.locate(directory)
+        names = (self.files[0], f"{self.files[0]}.index.json")
+        return next((directory / name for name in names if (directory / name).is_file()), None)

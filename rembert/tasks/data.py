@@ -1,0 +1,65 @@
+"""How files of examples are read, and the report of what was found in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from rembert.tasks.reading import Location
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How files of examples are read.
+
+    Args:
+        format: a key of `rembert.tasks.reading.READERS`; by default chosen by the file's name.
+        columns: the names of the file's columns (in JSON, keys) by the task's own field names, for example
+            `{"text": "sentence", "label": "category"}`. A field that is not listed is read from its usual columns.
+        language: the language of examples that name none.
+        skip_bad_lines: skip malformed lines and count them in `Task.report`, instead of raising `DataError`.
+    """
+
+    format: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    language: str | None = None
+    skip_bad_lines: bool = False
+
+
+@dataclass
+class Report:
+    """What was read: counts, and the first reasons why lines were skipped.
+
+    Attributes:
+        examples: the number of examples read.
+        skipped: the number of malformed lines skipped.
+        truncated: the number of texts that were cut to the maximum length.
+        reasons: the first few skipped lines, each with its location and what is wrong.
+        counts: what else a task counts, by name.
+    """
+
+    examples: int = 0
+    skipped: int = 0
+    truncated: int = 0
+    reasons: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    _KEPT: ClassVar[int] = 10
+
+    def skip(self, location: Location, reason: str) -> None:
+        """Count a malformed line."""
+        self.skipped += 1
+        if len(self.reasons) < self._KEPT:
+            self.reasons.append(f"{location}: {reason}.")
+
+    def since(self, skipped: int) -> str:
+        """A phrase for the lines skipped since the count was `skipped`, with the first reason; empty for none."""
+        count = self.skipped - skipped
+        first = "".join(self.reasons[skipped : skipped + 1]).removesuffix(".")
+        return (f", and {count} malformed line(s) skipped" + (f": {first}" if first else "")) if count else ""
+
+    def to_dict(self) -> dict[str, int]:
+        """The counts, for a log."""
+        return {"examples": self.examples, "skipped": self.skipped, "truncated": self.truncated, **self.counts}

@@ -1,0 +1,57 @@
+"""What a task declares of itself: its options and its scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rembert.common.arguments import BOOLEAN, TEXT, Constraint, check_argument, integer, number, one_of, optional
+
+_OF_TYPE = {bool: BOOLEAN, int: integer(), float: number(), str: TEXT}
+
+
+@dataclass(frozen=True)
+class Option:
+    """An argument of a task's own: of its class, and of the commands as a flag of the same name.
+
+    Attributes:
+        name: of the argument and of the task's attribute; the flag has dashes for underscores.
+        type: bool, int, float or str.
+        help: what it does, in a few words, for the commands.
+        default: the value where none is given. None is allowed only where it is the default.
+        choices: the allowed strings, where they are few.
+        constraint: the allowed values, where the type and the choices do not say it.
+    """
+
+    name: str
+    type: type
+    help: str
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    constraint: Constraint | None = None
+
+    def check(self, value: Any) -> None:
+        """Refuse a value that is not allowed.
+
+        Raises:
+            InputError: names the option and quotes the value.
+        """
+        allowed = self.constraint or (one_of(self.choices) if self.choices else _OF_TYPE[self.type])
+        check_argument(self.name, value, optional(allowed) if self.default is None else allowed)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score that a task computes. Variants and languages follow its name: `f1`, `f1_macro`, `f1_macro_sw`.
+
+    Attributes:
+        name: the first part of the score's name.
+        lower_is_better: whether a better model has a lower value, as for errors and losses.
+    """
+
+    name: str
+    lower_is_better: bool = False
+
+    def covers(self, name: str) -> bool:
+        """Whether `name` is this score or a variant of it."""
+        return name == self.name or name.startswith(f"{self.name}_")

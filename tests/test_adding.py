@@ -1,0 +1,219 @@
+"""What docs/architecture.md says about adding something is true: each kind is added at run time, used, and removed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rembert.bridge import FORMATS, TARGETS, open_checkpoint
+from rembert.bridge.format import Format
+from rembert.bridge.streaming import Progress, silent
+from rembert.bridge.tensors import Contents, TensorSource
+from rembert.cli.main import main
+from rembert.common.errors import InputError
+from rembert.common.parameters import Parameter
+from rembert.tasks import TASKS, Recipe, get_task
+from tests.bridge.support import GOLDEN, source
+from tests.frameworks import Framework, needs_pt, needs_tf, on_both
+from tests.tasks.support import TOKENIZER
+from tests.training.runs import lines, write_start
+
+# ---------------------------------------------------------------------- a checkpoint format: one file and one entry
+
+
+def _read(path: Path) -> Contents:
+    with np.load(path) as file:
+        return Contents({name.replace("/", "."): source(file[name].T) for name in file})
+
+
+def _write(
+    path: Path, tensors: Mapping[str, TensorSource], *, shard: bool = False, progress: Progress = silent
+) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **{name: np.asarray(tensor.read(), tensor.dtype) for name, tensor in tensors.items()})
+    progress(sum(tensor.nbytes for tensor in tensors.values()))
+
+
+def _stored_name(parameter: Parameter, head: str) -> tuple[str, bool]:
+    return parameter.name.replace(".", "/"), len(parameter.shape) == 2
+
+
+NPZ = Format(
+    name="npz",
+    files=("model.npz",),
+    pattern=r".*\.npz",
+    read=_read,
+    dtypes=("float32",),
+    checksums="CRC-32 of every member",
+    framework="tf",
+    target="numpy",
+    write=_write,
+    stored_name=_stored_name,
+    can_shard=False,
+)
+
+
+@pytest.fixture
+def npz() -> Iterator[None]:
+    FORMATS[NPZ.name] = NPZ
+    yield
+    del FORMATS[NPZ.name]
+
+
+def report(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> dict[str, Any]:
+    assert main([*map(str, argv), "--json"]) == 0
+    content: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return content
+
+
+@pytest.mark.usefixtures("npz")
+def test_a_format_is_written_and_read_by_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, back = tmp_path / "out", tmp_path / "back"
+    assert report(capsys, "convert", GOLDEN / "masked_lm", out, "--to", "numpy")["files"][0] == "model.npz"
+    found = report(capsys, "inspect", out)
+    assert (found["format"], found["fits"]) == ("npz", True)
+    assert found["checksums"] == NPZ.checksums
+    assert report(capsys, "diff", GOLDEN / "masked_lm", out)["same"]
+    assert report(capsys, "convert", out / "model.npz", back, "--to", "pt")["source_format"] == "npz"
+    assert (back / "model.safetensors").read_bytes() == (GOLDEN / "masked_lm" / "model.safetensors").read_bytes()
+    assert main(["convert", "--help"]) == 0
+    assert "numpy (model.npz)" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("npz")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--dtype", "float16"), "`dtype` must be one of float32 for `to='numpy'`"),
+        (("--max-shard-size", "1KB"), "model.npz has no shards"),
+    ],
+)
+def test_a_format_keeps_its_limits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    assert main(["convert", str(GOLDEN / "model"), str(tmp_path / "out"), "--to", "numpy", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@needs_pt
+@needs_tf
+@pytest.mark.usefixtures("npz")
+@pytest.mark.parametrize("framework", ["pt", "tf"])
+def test_a_format_is_loaded_by_both_frameworks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], framework: str
+) -> None:
+    assert main(["convert", str(GOLDEN / "masked_lm"), str(tmp_path / "out"), "--to", "numpy", "--quiet"]) == 0
+    paths = (str(GOLDEN / "masked_lm"), str(tmp_path / "out"))
+    assert main(["verify", *paths, "--frameworks", "pt", framework]) == 0
+    assert "equal" in capsys.readouterr().out
+
+
+def test_a_format_that_was_removed_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "numpy" not in TARGETS
+    assert main(["convert", str(GOLDEN / "model"), str(tmp_path / "out"), "--to", "numpy"]) == 2
+    assert "invalid choice" in capsys.readouterr().err
+    with open_checkpoint(GOLDEN / "model") as checkpoint:
+        assert checkpoint.format == "safetensors"
+
+
+# ---------------------------------------------------------------------- a command: one file and one entry
+
+
+@pytest.fixture
+def greet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module as a file in `rembert/cli` would be, and its name among the commands."""
+    module = ModuleType("rembert.cli.greet_model")
+
+    def add_parser(subparsers: Any) -> None:
+        parser = subparsers.add_parser("greet-model", help="greet a model")
+        parser.add_argument("name")
+        parser.set_defaults(run=run)
+
+    def run(args: Any) -> int:
+        print(f"hello, {args.name}")
+        return 0
+
+    module.add_parser = add_parser  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("rembert.cli.main.COMMANDS", (*sys.modules["rembert.cli.main"].COMMANDS, "greet-model"))
+
+
+@pytest.mark.usefixtures("greet")
+def test_a_command_runs_and_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["greet-model", "rembert"]) == 0
+    assert capsys.readouterr().out == "hello, rembert\n"
+    assert main(["--help"]) == 0
+    assert "greet a model" in capsys.readouterr().out
+
+
+def test_a_command_that_was_removed_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["greet-model", "rembert"]) == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- a task: one file, its page, and its test
+
+
+@pytest.fixture
+def rating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task of `tests/adding_task.py`, as a file of that name in `rembert/tasks/definitions` would be."""
+    monkeypatch.setitem(TASKS, "rating", "tests.adding_task")
+
+
+@on_both
+@pytest.mark.usefixtures("rating")
+def test_a_task_is_trained_evaluated_and_predicted(
+    framework: Framework, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, run, data = write_start(tmp_path / "start"), tmp_path / "run", tmp_path / "data.jsonl"
+    rows = [{"text": text, "stars": stars} for text, stars in (("bread", 4), ("soup", 1), ("lemon", 2), ("rain", 3))]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--most-stars", "4", "--framework", framework.name]
+    files = ["--train", str(data), "--eval", str(data), "--output", str(run)]
+    call = ["finetune", "rating", "--model", str(start), "--from-scratch", *files, *options]
+    assert main([*call, "--epochs", "4"]) == 0
+    assert "eval_mean_error" in capsys.readouterr().out
+    settings = json.loads((run / "run.json").read_text())
+    assert (settings["options"], settings["recipe"]["batch_size"]) == ({"most_stars": 4.0}, 4)
+    evaluations = {line["step"]: line["eval_mean_error"] for line in lines(run) if "best_step" not in line and
+                   "eval_mean_error" in line}  # fmt: skip
+    assert lines(run)[-1]["best_step"] == min(evaluations, key=lambda step: evaluations[step])  # lower is better
+    model = ["rating", "--model", str(run), "--data", str(data), *options]
+    assert main(["evaluate", *model]) == 0
+    found = float(capsys.readouterr().out.split()[1])
+    assert found == pytest.approx(min(evaluations.values()), abs=1e-4)
+    assert main(["predict", *model]) == 0
+    predicted = [json.loads(line)["stars"] for line in capsys.readouterr().out.splitlines()]
+    errors = [abs(stars - row["stars"]) for stars, row in zip(predicted, rows, strict=True)]
+    assert np.mean(errors) == pytest.approx(found, abs=1e-4)
+    assert "TFRemBertForSequenceClassification" in (run / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("rating")
+def test_a_task_is_listed_and_its_options_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "rating: the best rating there is (default: 5.0)" in said
+    call = ["evaluate", "rating", "--model", "x", "--data", "y"]
+    assert main([*call, "--stride", "3"]) == 2
+    assert "`--stride` must be used with question-answering. Received: rating." in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"`most_stars` must be a number above 0\. Received: `most_stars=0`"):
+        get_task("rating", TOKENIZER(), max_length=16, most_stars=0)
+    with pytest.raises(TypeError, match=r"rating got an unexpected option: stride\. It has most_stars"):
+        get_task("rating", TOKENIZER(), max_length=16, stride=3)
+    assert Recipe.for_task("rating").batch_size == 4
+
+
+def test_a_task_that_was_removed_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "rating", "--model", "x", "--data", "y"]) == 2
+    assert "invalid choice" in capsys.readouterr().err
+    assert main(["evaluate", "--help"]) == 0
+    assert "most-stars" not in capsys.readouterr().out
