@@ -79,11 +79,11 @@ def _read_evaluation(task: Task, paths: Sequence[Path], report: Reporter) -> tup
 
 
 def _labelled(task: Task, examples: Iterable[Example]) -> Iterator[Example]:
-    """The examples; where bad lines are skipped, without the unlabelled ones, which are bad for training."""
+    """The examples; if malformed lines are skipped, without the unlabelled ones, which are malformed for training."""
     for example in examples:
         if task.data.skip_bad_lines and not task.has_label(example):
             task.report.examples -= 1
-            task.report.skip(example.place, "a label was expected. Received: none")
+            task.report.skip(example.location, "a label was expected. Received: none")
         else:
             yield example
 
@@ -129,7 +129,7 @@ class _Counter:
         text += f" in {rows} rows" if rows != counts["examples"] else ""
         text += f", {unlabelled} unlabelled skipped" if unlabelled else ""
         text += f", {counts['truncated']} truncated to {self._task.max_length} tokens" if counts["truncated"] else ""
-        text += f", {counts['skipped']} bad lines skipped" if counts["skipped"] else ""
+        text += f", {counts['skipped']} malformed lines skipped" if counts["skipped"] else ""
         report(text)
         for reason in self._task.report.reasons[self._before["skipped"] :]:
             report(f"    {reason}")

@@ -13,14 +13,12 @@ import numpy as np
 from rembert.common.errors import InputError
 from rembert.tasks.examples import Example
 from rembert.tasks.predicting import predict_outputs
-from rembert.tasks.task import Batch, Output, Task
+from rembert.tasks.scoring import Output
+from rembert.tasks.task import Batch, Task
 from rembert.training.checkpoints import TrainingState
 from rembert.training.disk_list import DiskList
 from rembert.training.recipe import Recipe
 from rembert.training.trainer import Trainer
-
-# Prefixes of metrics where lower is better.
-_LOWER_IS_BETTER = ("loss", "perplexity", "pseudo_perplexity", "mse")
 
 
 class Evaluator:
@@ -103,7 +101,7 @@ class Evaluator:
                 totals[:] += float(results["loss"]) * labels, labels
             return results
 
-        with trainer.runner(task) if task.scores_pieces else nullcontext(run) as running:
+        with trainer.runner(task) if task.takes_label_scores else nullcontext(run) as running:
             found = predict_outputs(task, trainer.model, examples, batch_size=self._recipe.batch_size, run=running)
             if whole:
                 scores = task.score_pairs(found)  # one at a time: outputs are not kept
@@ -121,7 +119,8 @@ class Evaluator:
             return True
         if math.isnan(value):
             return False
-        return value < best if self.metric.startswith(_LOWER_IS_BETTER) else value > best
+        score = self._task.score_of(self.metric)
+        return value < best if score is not None and score.lower_is_better else value > best
 
     def _unknown_metric(self, scores: Iterable[str]) -> InputError:
         return InputError(f"`metric` must be one of {', '.join(scores)}. Received: `metric={self.metric!r}`.")

@@ -13,10 +13,11 @@ from rembert.bridge.registry import locate_checkpoint
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.tokenization import RemBertTokenizer
+from rembert.tasks.data import DataOptions
 from rembert.tasks.frameworks import check_framework
 from rembert.tasks.predicting import row_length
 from rembert.tasks.registry import get_task
-from rembert.tasks.task import DataOptions, Task
+from rembert.tasks.task import Task
 from rembert.training.data import read_training_data
 from rembert.training.loop import train_model
 from rembert.training.recipe import Recipe
@@ -81,7 +82,7 @@ def finetune(
     """
     check_framework(framework)
     source = locate_checkpoint(model)
-    recipe = _recipe(task if isinstance(task, str) else task.name, recipe, changes)
+    recipe = _recipe(task, recipe, changes)
     task = _task(task, source, recipe, data, options)
     is_main = int(os.environ.get("RANK", "0")) == 0  # of the processes that train together
     report = say if say is not None and is_main else _silent
@@ -94,7 +95,7 @@ def finetune(
     if (scores := run.finished_scores()) is not None:
         return scores
     trainer = import_module(f"rembert.training.{framework}_trainer").Trainer(
-        task.name,
+        task.head,
         source,
         recipe,
         task.config_overrides(),
@@ -108,7 +109,7 @@ def finetune(
         trainer.close()
 
 
-def _recipe(task: str, recipe: Recipe | None, changes: Mapping[str, Any]) -> Recipe:
+def _recipe(task: str | Task, recipe: Recipe | None, changes: Mapping[str, Any]) -> Recipe:
     """The recipe, by default the task's, with `changes`."""
     known = asdict(Recipe())
     unknown = sorted(set(changes) - set(known))

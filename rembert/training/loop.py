@@ -42,7 +42,7 @@ def train_model(run: Run, data: TrainingData, trainer: Trainer, *, whole_evaluat
         OSError: the disk is full or not writable; the last checkpoint is unchanged.
     """
     task, recipe = run.plan.task, run.plan.recipe
-    count = partial(label_count, task.name, problem_type=trainer.config.problem_type)
+    count = partial(label_count, task.head, problem_type=trainer.config.problem_type)
     evaluator = None
     if data.evaluation is not None:
         evaluator = Evaluator(task, recipe, trainer, data.evaluation, count, whole=whole_evaluation)

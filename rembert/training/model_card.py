@@ -14,6 +14,7 @@ _LISTED_LABELS = 50
 def model_card(
     *,
     task: str,
+    head: str,
     source: str,
     framework: str,
     data: Mapping[str, Mapping[str, Any]],
@@ -28,6 +29,7 @@ def model_card(
 
     Args:
         task: the task's name.
+        head: the key in `HEADS` of the trained head.
         source: the checkpoint that training started from.
         framework: 'pt' or 'tf'.
         data: for 'training' and 'evaluation', the files and the counts of what was read.
@@ -39,7 +41,7 @@ def model_card(
         has_curves: whether there is a `curves.png`.
     """
     lines = [
-        *_introduction(task, source, framework),
+        *_introduction(task, head, source, framework),
         *_data(data, labels),
         *_scores(scores, updates, best_step, has_curves),
         *("", "## Recipe", "", "| setting | value |", "| --- | --- |"),
@@ -48,8 +50,8 @@ def model_card(
     return "\n".join(lines) + "\n"
 
 
-def _introduction(task: str, source: str, framework: str) -> list[str]:
-    architecture = HEADS[task].architecture
+def _introduction(task: str, head: str, source: str, framework: str) -> list[str]:
+    architecture = HEADS[head].architecture
     return [
         "---",
         "library_name: rembert",
@@ -73,7 +75,7 @@ def _introduction(task: str, source: str, framework: str) -> list[str]:
 def _data(data: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> Iterator[str]:
     yield from ("", "## Data", "")
     yield from (
-        "| use | files | examples | rows | truncated | bad lines skipped |",
+        "| use | files | examples | rows | truncated | malformed lines skipped |",
         "| --- | --- | --- | --- | --- | --- |",
     )
     for use, found in data.items():

@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from rembert.common.errors import InputError
+from rembert.tasks.registry import task_class
+from rembert.tasks.task import Task
 
 SCHEDULES = ("linear", "cosine", "constant")
 PRECISIONS = ("float32", "bfloat16", "float64")
@@ -97,30 +99,18 @@ class Recipe:
             )
 
     @classmethod
-    def for_task(cls, task: str, **changes: Any) -> Recipe:
+    def for_task(cls, task: str | Task, **changes: Any) -> Recipe:
         """The defaults of a task, with `changes`.
 
         Raises:
             InputError: an unknown task or key, or a value outside its range.
         """
-        if task not in TASK_DEFAULTS:
-            raise InputError(f"`task` must be one of {', '.join(TASK_DEFAULTS)}. Received: `task={task!r}`.")
+        declared = (task_class(task) if isinstance(task, str) else task).recipe
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(changes) - set(known))
         if unknown:
             raise InputError(f"A recipe has the keys {', '.join(known)}. Received also: {', '.join(unknown)}.")
-        return replace(cls(**TASK_DEFAULTS[task]), **changes)
-
-
-# What differs from the defaults above, by task.
-TASK_DEFAULTS: dict[str, dict[str, Any]] = {
-    "sequence-classification": {"learning_rate": 1e-5},
-    "token-classification": {"learning_rate": 8e-6},
-    "question-answering": {"learning_rate": 9e-6},
-    "multiple-choice": {"learning_rate": 8e-6, "batch_size": 16},
-    "masked-lm": {"learning_rate": 1e-5},
-    "causal-lm": {"learning_rate": 1e-5},
-}
+        return replace(cls(**declared), **changes)
 
 
 def _number(value: Any) -> bool:

@@ -59,6 +59,7 @@ def _write_card(run: Run, state: TrainingState) -> None:
     plan = run.plan
     text = model_card(
         task=plan.task.name,
+        head=plan.task.head,
         source=Path(plan.source).name if Path(plan.source).is_dir() else plan.source,
         framework=plan.framework,
         data=run.settings["data"],
@@ -66,7 +67,7 @@ def _write_card(run: Run, state: TrainingState) -> None:
         scores=state.best_scores,
         updates=state.step,
         best_step=state.best_step,
-        labels=plan.labels,
+        labels=plan.task.labels,
         has_curves=(run.output / "curves.png").is_file(),
     )
     write_text(run.output / "README.md", text)

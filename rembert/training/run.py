@@ -38,11 +38,6 @@ class Plan:
     framework: str
     from_scratch: bool
 
-    @property
-    def labels(self) -> list[str]:
-        """Names of the classes, once the task is prepared; empty for tasks without."""
-        return list(self.task.config_overrides().get("id2label", {}).values())
-
 
 class OutputDirectory:
     """A directory that a run may write to. The first process checks it, before any other work.
@@ -82,8 +77,8 @@ class OutputDirectory:
             "model": plan.source,
             "data": data,
             "max_length": plan.task.max_length,
-            "options": {name: getattr(plan.task, name) for name in plan.task.options},
-            "labels": plan.labels,
+            "options": {option.name: getattr(plan.task, option.name) for option in plan.task.options},
+            "labels": plan.task.labels,
             "from_scratch": plan.from_scratch,
             "recipe": asdict(plan.recipe),
         }
