@@ -9,10 +9,12 @@ more.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
+
+from rembert.common.arguments import BOOLEAN, TEXT, check_arguments, integer, number, one_of, optional
 from rembert.common.errors import InputError
 from rembert.tasks.registry import task_class
 from rembert.tasks.task import Task
@@ -85,13 +87,10 @@ class Recipe:
     metric: str | None = None
 
     def __post_init__(self) -> None:
-        for name, (accepts, range_) in _RANGES.items():
-            value = getattr(self, name)
-            if value is None and name in _OPTIONAL:
-                continue
-            if not accepts(value):
-                optional = " or None" if name in _OPTIONAL else ""
-                raise InputError(f"`{name}` must be {range_}{optional}. Received: `{name}={value!r}`.")
+        check_arguments(_CONSTRAINTS, vars(self))
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):
+                object.__setattr__(self, name, value.item())  # JSON has no NumPy numbers
         if self.accumulation_steps > self.batch_size:
             raise InputError(
                 "`accumulation_steps` must not exceed `batch_size`: each micro-batch needs an example. Received: "
@@ -113,45 +112,33 @@ class Recipe:
         return replace(cls(**declared), **changes)
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-_POSITIVE = (lambda value: _number(value) and value > 0, "a positive number")
-_NOT_NEGATIVE = (lambda value: _number(value) and value >= 0, "a number of 0 or more")
-_PART = (lambda value: _number(value) and 0 <= value < 1, "a number in [0, 1)")
-_COUNT = (lambda value: _whole(value, 1), "a positive integer")
-_FLAG = (lambda value: isinstance(value, bool), "True or False")
-
-_RANGES: dict[str, tuple[Any, str]] = {
+_COUNT = integer(at_least=1)
+_POSITIVE = number(above=0)
+_FRACTION = number(at_least=0, below=1)
+_CONSTRAINTS = {
     "epochs": _POSITIVE,
-    "max_steps": _COUNT,
+    "max_steps": optional(_COUNT),
     "batch_size": _COUNT,
     "accumulation_steps": _COUNT,
     "learning_rate": _POSITIVE,
-    "schedule": (lambda value: value in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
-    "warmup": _PART,
-    "weight_decay": _NOT_NEGATIVE,
-    "layer_decay": (lambda value: _number(value) and 0 < value <= 1, "a number in (0, 1]"),
-    "beta1": _PART,
-    "beta2": _PART,
+    "schedule": one_of(SCHEDULES),
+    "warmup": _FRACTION,
+    "weight_decay": number(at_least=0),
+    "layer_decay": number(above=0, at_most=1),
+    "beta1": _FRACTION,
+    "beta2": _FRACTION,
     "epsilon": _POSITIVE,
-    "max_grad_norm": _POSITIVE,
-    "label_smoothing": _PART,
-    "dropout": _PART,
-    "freeze_embeddings": _FLAG,
-    "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-    "gradient_checkpointing": _FLAG,
-    "seed": (lambda value: _whole(value, 0), "an integer of 0 or more"),
-    "max_length": _COUNT,
-    "eval_steps": _COUNT,
-    "save_steps": _COUNT,
+    "max_grad_norm": optional(_POSITIVE),
+    "label_smoothing": _FRACTION,
+    "dropout": optional(_FRACTION),
+    "freeze_embeddings": BOOLEAN,
+    "precision": one_of(PRECISIONS),
+    "gradient_checkpointing": BOOLEAN,
+    "seed": integer(at_least=0),
+    "max_length": optional(_COUNT),
+    "eval_steps": optional(_COUNT),
+    "save_steps": optional(_COUNT),
     "log_steps": _COUNT,
-    "patience": _COUNT,
-    "metric": (lambda value: isinstance(value, str) and value != "", "the name of a score"),
+    "patience": optional(_COUNT),
+    "metric": optional(TEXT),
 }
-_OPTIONAL = ("max_steps", "max_grad_norm", "dropout", "max_length", "eval_steps", "save_steps", "patience", "metric")

@@ -36,7 +36,7 @@ def test_what_one_framework_trains_both_score_alike(
     scores = dict(line.split() for line in printed.out.splitlines())
     last = lines(tmp_path / "run")[-1]
     assert float(scores["eval_accuracy"]) == pytest.approx(last["eval_accuracy"], abs=1e-4)
-    assert "cut to 6 pieces" in printed.err
+    assert "truncated to 6 tokens" in printed.err
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (run["recipe"]["seed"], run["recipe"]["epochs"], run["max_length"]) == (3, 3, 6)
     data = ["--data", str(tmp_path / "dev.jsonl"), "--max-length", "6"]

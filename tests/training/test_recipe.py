@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,12 @@ from tests.frameworks import small_config
 def test_a_value_outside_its_range_is_refused(name: str, value: object) -> None:
     with pytest.raises(InputError, match=f"`{name}` must be .* Received: `{name}={value!r}`"):
         Recipe(**{name: value})
+
+
+def test_numpy_numbers_become_numbers_of_python() -> None:
+    recipe = Recipe(batch_size=np.int64(8), learning_rate=np.float32(0.5), seed=np.uint8(3))  # type: ignore[arg-type]
+    assert (recipe.batch_size, recipe.learning_rate, recipe.seed) == (8, 0.5, 3)
+    assert json.dumps(asdict(recipe))  # as `run.json` holds it
 
 
 def test_more_parts_than_examples_are_refused() -> None:
