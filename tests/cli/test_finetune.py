@@ -61,7 +61,7 @@ def test_it_is_quiet_when_asked_and_resumes(call: list[str], capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--learning-rate", "0"], "`learning_rate` must be a positive number"),
+        (["--learning-rate", "0"], "`learning_rate` must be a number above 0"),
         (["--bf16", "--precision", "float64"], "`--bf16` and `--precision` must agree"),
         (["--max-length", "9999"], "positions"),
         (["--stride", "3"], "`--stride` must be used with question-answering"),
