@@ -18,8 +18,8 @@ from rembert.cli.data_options import (
 )
 from rembert.cli.text import table
 from rembert.common.errors import InputError
-from rembert.training.loop import finetune
-from rembert.training.recipe import PRECISIONS, SCHEDULES, Recipe
+from rembert.training import Recipe, finetune
+from rembert.training.recipe import PRECISIONS, SCHEDULES
 
 _INTEGER, _NUMBER, _FLAG = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}, {"action": "store_true"}
 # Each key of a recipe that has a flag of its name, with what is said of it.

@@ -1,10 +1,10 @@
-"""The checkpoints of a run: weights, optimizer and place, complete under their name or not there at all.
+"""The checkpoints of a run: weights, optimizer state and training state.
 
-    OUTPUT/checkpoints/step-00000120/   the newest: what a run is resumed from
-    OUTPUT/checkpoints/step-00000080/   the best, where that is another one
+    OUTPUT/checkpoints/step-00000120/   the newest: the run resumes from it
+    OUTPUT/checkpoints/step-00000080/   the best, unless it is the newest
 
-Each is written under a name that begins with a dot and then renamed. Older ones are removed afterwards, so whatever
-happens, the last complete one stands.
+A checkpoint is written under a name that begins with a dot and then renamed, so it is complete or absent. Older ones
+are removed afterwards: the last complete one always exists.
 """
 
 from __future__ import annotations
@@ -12,25 +12,29 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
-from rembert.bridge import TensorSource
 from rembert.bridge.formats import safetensors
 from rembert.common.errors import CheckpointError
 from rembert.common.files import atomic_path, read_json, sync_directory, write_json
+from rembert.training.trainer import Trainer
 
 FOLDER = "checkpoints"
-_PLACE, _OPTIMIZER = "place.json", "optimizer.safetensors"
+_STATE, _OPTIMIZER = "training_state.json", "optimizer.safetensors"
 
 
-@dataclass
-class Place:
-    """How far a run is.
+@dataclass(frozen=True)
+class TrainingState:
+    """The progress of a run.
 
-    `step` counts updates. `best_step`, `best_value` and `best_scores` are of the best evaluation so far, `evaluations`
-    how many there were, and `without_gain` how many of the last ones in a row did not better it.
+    Attributes:
+        step: updates made.
+        best_step, best_value, best_scores: the best evaluation so far: its step, its metric's value, all its scores.
+        evaluations: evaluations made.
+        evaluations_since_best: those after the best one.
+        stopped: whether the recipe's patience has ended the run.
+        seconds: time spent on updates and evaluations.
     """
 
     step: int = 0
@@ -38,24 +42,9 @@ class Place:
     best_value: float | None = None
     best_scores: dict[str, float] = field(default_factory=dict)
     evaluations: int = 0
-    without_gain: int = 0
+    evaluations_since_best: int = 0
     stopped: bool = False
     seconds: float = 0.0
-
-
-class Saves(Protocol):
-    """What a checkpoint needs of a trainer."""
-
-    rank: int
-
-    def save(self, directory: Path) -> None:
-        """Write the model."""
-
-    def state(self) -> dict[str, TensorSource]:
-        """The optimizer's state by name."""
-
-    def gather(self, values: Any) -> list[Any]:
-        """What every process passed."""
 
 
 class Checkpoints:
@@ -65,11 +54,11 @@ class Checkpoints:
         self.folder = output / FOLDER
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint after `step` updates stands."""
+        """The directory of the checkpoint after `step` updates."""
         return self.folder / f"step-{step:08d}"
 
-    def newest(self) -> Place | None:
-        """The place of the newest complete checkpoint, or None.
+    def newest(self) -> TrainingState | None:
+        """The training state of the newest complete checkpoint, or None.
 
         Raises:
             CheckpointError: its file cannot be read.
@@ -77,14 +66,15 @@ class Checkpoints:
         steps = self._steps()
         if not steps:
             return None
-        content = read_json(self.path(max(steps)) / _PLACE, CheckpointError)
+        path = self.path(max(steps)) / _STATE
+        content = read_json(path, CheckpointError)
         try:
-            return Place(**content)
+            return TrainingState(**content)
         except TypeError as problem:
-            raise CheckpointError(f"{self.path(max(steps)) / _PLACE} is no place of a run: {problem}.") from None
+            raise CheckpointError(f"{path} must hold the state of a run. Received other content: {problem}.") from None
 
     def optimizer(self, step: int) -> dict[str, np.ndarray]:
-        """The optimizer's state of a checkpoint.
+        """The optimizer state of a checkpoint.
 
         Raises:
             CheckpointError: it is damaged.
@@ -92,48 +82,48 @@ class Checkpoints:
         found = safetensors.read(self.path(step) / _OPTIMIZER)
         return {name: source.read() for name, source in found.tensors.items()}
 
-    def write(self, place: Place, trainer: Saves) -> None:
-        """Write the checkpoint of `place`, then remove those that are neither it nor the best.
+    def write(self, state: TrainingState, trainer: Trainer) -> None:
+        """Write a checkpoint, then remove all others but the best.
 
         Every process calls it; the first one writes.
 
         Raises:
-            OSError: the disk is full or refuses; what was there before is as it was.
+            OSError: the disk is full or not writable; existing checkpoints are unchanged.
         """
-        fresh, state = self.folder / f".step-{place.step:08d}.new", trainer.state()
-        first = trainer.rank == 0
-        if first:
+        new, optimizer = self.folder / f".step-{state.step:08d}.new", trainer.state()
+        is_main = trainer.rank == 0
+        if is_main:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(".step-*.new"):
                 shutil.rmtree(leftover)
         try:
-            trainer.save(fresh)
-            if first:
-                with atomic_path(fresh / _OPTIMIZER) as temporary:
-                    safetensors.write(temporary, state, {})
-                write_json(fresh / _PLACE, asdict(place))
-                sync_directory(fresh)
-                fresh.rename(self.path(place.step))
+            trainer.save(new)
+            if is_main:
+                with atomic_path(new / _OPTIMIZER) as temporary:
+                    safetensors.write(temporary, optimizer, {})
+                write_json(new / _STATE, asdict(state))
+                sync_directory(new)
+                new.rename(self.path(state.step))
                 sync_directory(self.folder)
-                self._remove_others(place)
+                self._remove_others(state)
         finally:
-            if first:
-                shutil.rmtree(fresh, ignore_errors=True)
-        trainer.gather(None)  # nobody goes on before it stands
+            if is_main:
+                shutil.rmtree(new, ignore_errors=True)
+        trainer.gather(None)  # no process continues before the checkpoint is complete
 
     def remove(self) -> None:
-        """Remove all of them: the run has ended, and its result stands elsewhere."""
-        aside = self.folder.with_name(f".{self.folder.name}.old")
+        """Remove all checkpoints, once the result of the run is in place."""
+        renamed = self.folder.with_name(f".{self.folder.name}.old")
         if self.folder.exists():
-            self.folder.rename(aside)  # half a checkpoint would be taken for one to resume from
-        shutil.rmtree(aside, ignore_errors=True)
+            self.folder.rename(renamed)  # a half-removed checkpoint must not look like one to resume from
+        shutil.rmtree(renamed, ignore_errors=True)
 
-    def _remove_others(self, place: Place) -> None:
+    def _remove_others(self, state: TrainingState) -> None:
         for step in self._steps():
-            if step not in (place.step, place.best_step):
+            if step not in (state.step, state.best_step):
                 shutil.rmtree(self.path(step))
-            elif step != place.step:
-                (self.path(step) / _OPTIMIZER).unlink(missing_ok=True)  # the best one's weights are all that is wanted
+            elif step != state.step:
+                (self.path(step) / _OPTIMIZER).unlink(missing_ok=True)  # only the best one's weights are needed
 
     def _steps(self) -> list[int]:
         return [int(path.name.removeprefix("step-")) for path in self.folder.glob("step-" + 8 * "[0-9]")]

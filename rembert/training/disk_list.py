@@ -1,4 +1,4 @@
-"""Rows that are too many for the memory: on disk in a temporary file, read when they are asked for."""
+"""A list on disk, for rows that do not fit in memory."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Spool(Generic[Item]):
-    """Objects in the order they came, in a file without a name under `TMPDIR`; in memory eight bytes for each.
+class DiskList(Generic[Item]):
+    """A read-only sequence in an unnamed temporary file under `TMPDIR`; in memory it takes eight bytes per item.
 
-    The file is gone when the spool is, and when the process is, however it ends. Its content is pickled: nobody else
-    can write there.
+    The file disappears with the list, and with the process, however it ends. Items are pickled; no other process can
+    write to the file.
 
     Args:
-        items: read once, here.
+        items: read once, by the constructor.
 
     Raises:
-        OSError: the disk is full or refuses.
+        OSError: the disk is full or not writable.
     """
 
     def __init__(self, items: Iterable[Item]) -> None:
-        self._file = tempfile.TemporaryFile(prefix="rembert-")  # noqa: SIM115 (closed with the spool)
+        self._file = tempfile.TemporaryFile(prefix="rembert-")  # noqa: SIM115 (closed with the list)
         self._ends = array("Q", [0])
         for item in items:
             self._ends.append(self._ends[-1] + self._file.write(pickle.dumps(item, pickle.HIGHEST_PROTOCOL)))
@@ -33,9 +33,9 @@ class Spool(Generic[Item]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, number: int) -> Item:
-        """The item of a number from 0."""
-        start, end = self._ends[number], self._ends[number + 1]
+    def __getitem__(self, index: int) -> Item:
+        """The item at `index`, counted from 0."""
+        start, end = self._ends[index], self._ends[index + 1]
         self._file.seek(start)
         item: Item = pickle.loads(self._file.read(end - start))
         return item
@@ -44,5 +44,5 @@ class Spool(Generic[Item]):
         return map(self.__getitem__, range(len(self)))
 
     def close(self) -> None:
-        """Let go of the file, and of what it held."""
+        """Delete the file."""
         self._file.close()

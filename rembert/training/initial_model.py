@@ -1,6 +1,6 @@
-"""The model that training begins with: a checkpoint's, with a fresh head where it has none of this kind.
+"""The weights that training starts from: a checkpoint's, and fresh ones for the parts that it lacks.
 
-Fresh weights are drawn with numpy from the recipe's seed and the parameter's name, so PyTorch and TensorFlow begin
+Fresh weights are drawn with NumPy from the recipe's seed and the parameter's name, so PyTorch and TensorFlow start
 with the same ones.
 """
 
@@ -19,7 +19,7 @@ from rembert.training.recipe import Recipe
 
 
 def training_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the configuration that a run sets: the task's `overrides`, and the recipe's dropout."""
+    """The configuration keys that a run sets: the task's `overrides`, and the recipe's dropout."""
     if recipe.dropout is None:
         return dict(overrides)
     rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob")
@@ -27,10 +27,10 @@ def training_overrides(recipe: Recipe, overrides: Mapping[str, Any]) -> dict[str
 
 
 def fresh_names(report: Mapping[str, Sequence[Any]], source: str) -> list[str]:
-    """The parameters that a checkpoint does not give, from the report of `from_pretrained`.
+    """The parameters that a checkpoint lacks, from the report of `from_pretrained`.
 
     Raises:
-        CheckpointError: the encoder is not whole, or of other sizes than its configuration says.
+        CheckpointError: the encoder is incomplete, or its shapes differ from the configuration.
     """
     names = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
     encoder = [name for name in names if name.startswith(("rembert.embeddings.", "rembert.encoder."))]
@@ -38,8 +38,8 @@ def fresh_names(report: Mapping[str, Sequence[Any]], source: str) -> list[str]:
     if encoder:
         shown = ", ".join(encoder[:6]) + (f" and {len(encoder) - 6} more" if len(encoder) > 6 else "")
         raise CheckpointError(
-            f"{source} must hold a whole encoder. Missing, or of another shape: {shown}. To train from random weights "
-            "ask for `from_scratch` (--from-scratch)."
+            f"{source} must hold a whole encoder. Missing, or of another shape: {shown}. To train from random "
+            "weights, pass `from_scratch` (--from-scratch)."
         )
     return names
 
@@ -55,5 +55,5 @@ def fresh_values(parameter: Parameter, config: RemBertConfig, seed: int) -> np.n
 
 
 def step_seed(recipe: Recipe, step: int, rank: int = 0) -> int:
-    """The seed of one update's dropout. Each update has its own, so that a resumed run needs no generator's state."""
+    """The seed of one update's dropout. Each update has its own: a resumed run needs no generator state."""
     return int(np.random.SeedSequence([recipe.seed, step, rank]).generate_state(1)[0])

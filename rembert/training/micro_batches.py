@@ -1,7 +1,7 @@
-"""A batch in pieces: what devices and accumulation steps compute apart adds up to the loss of the whole batch.
+"""A batch in micro-batches: computed apart, by devices and accumulation steps, they add up to the whole batch's loss.
 
-Each head's loss is a mean over the labels that count. The whole batch's mean is therefore the pieces' means, each
-weighted by its part of the labels; both frameworks take the weights from here.
+Each head's loss is a mean over the labels that count. The mean over the batch is therefore the sum of the
+micro-batches' means, each weighted by its share of the labels. Both frameworks take the weights from here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from rembert.common.checks import IGNORE_INDEX
 from rembert.common.parameters import HEADS, LabelKind
 
 Batch = Mapping[str, np.ndarray]
-Piece = tuple[dict[str, np.ndarray], float]
+# Some rows of a batch, and the weight of their loss.
+MicroBatch = tuple[dict[str, np.ndarray], float]
 
 
 def label_count(head: str, batch: Batch, problem_type: str | None = None) -> int:
-    """How many labels of a batch the head's loss is a mean over.
+    """The number of labels of a batch that the head's loss is a mean over.
 
     Args:
         head: a key of `HEADS`.
@@ -29,7 +30,7 @@ def label_count(head: str, batch: Batch, problem_type: str | None = None) -> int
     kind = declared.kind_of_labels(problem_type)
     labels = batch[declared.labels[0]]
     if kind is LabelKind.SPAN:
-        # Of starts; an end outside the window comes with a start outside it.
+        # Starts only: an end outside the window comes with a start outside it.
         return int((labels < batch["input_ids"].shape[-1]).sum())
     if kind is LabelKind.NUMBER:
         return int(labels.size)
@@ -42,22 +43,22 @@ def label_count(head: str, batch: Batch, problem_type: str | None = None) -> int
     return int(counted.sum())
 
 
-def cut(batch: Batch, pieces: int, count: Callable[[Batch], int]) -> list[Piece]:
-    """Cut a batch by rows into so many pieces, each with the weight of its loss; the weights add up to 1.
+def split_batch(batch: Batch, parts: int, count: Callable[[Batch], int]) -> list[MicroBatch]:
+    """Split a batch by rows into `parts` micro-batches, each with the weight of its loss; the weights add up to 1.
 
-    Where there are more pieces than rows, the last ones are a row of the batch at weight 0: every device then takes
-    part in a step, as those that wait for one another must. A batch without labels gives weights of 0.
+    With more parts than rows, the last micro-batches are a row of the batch at weight 0, so that every device takes
+    part in the step: the others would wait for it. A batch without labels gives weights of 0.
 
     Args:
         batch: arrays with a row for each example.
-        pieces: how many.
-        count: how many labels of a batch count.
+        parts: the number of micro-batches.
+        count: the number of labels of a batch that its loss is a mean over.
     """
     rows = len(next(iter(batch.values())))
     total = count(batch)
-    size = -(-rows // pieces)
-    result: list[Piece] = []
-    for start in range(0, size * pieces, size):
+    size = -(-rows // parts)
+    result: list[MicroBatch] = []
+    for start in range(0, size * parts, size):
         part = {name: array[start : start + size] for name, array in batch.items()}
         if start < rows:
             result.append((part, count(part) / total if total else 0.0))

@@ -1,6 +1,6 @@
-"""Training steps in PyTorch: on one device, or on several under `torchrun` or `accelerate launch`.
+"""Training steps in PyTorch, on one device or on several under `torchrun` or `accelerate launch`.
 
-`tf_trainer` is the twin: the same methods, the same definitions.
+`tf_trainer` is its twin, `trainer` what both implement.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from rembert.pt.losses import cross_entropy, ignore_padding
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
 from rembert.training.initial_model import fresh_names, fresh_values, step_seed, training_overrides
-from rembert.training.micro_batches import Batch, Piece
-from rembert.training.recipe import Recipe, parameter_groups
+from rembert.training.micro_batches import Batch, MicroBatch
+from rembert.training.parameter_groups import parameter_groups
+from rembert.training.recipe import Recipe
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # of the weights
 
@@ -39,20 +40,20 @@ class Trainer:
 
     Args:
         head: a key of `HEADS`.
-        source: the checkpoint directory to begin with; of a run from scratch, one with a `config.json`.
+        source: the checkpoint directory to start from; from scratch, one with a `config.json`.
         recipe: how to train.
         overrides: keys of the configuration that the task sets.
-        from_scratch: take the configuration only, and fresh weights.
-        devices: not for PyTorch; `torchrun` says where its processes run.
-        sharded: under `torchrun`, keep a part of the parameters on each device (FSDP2) instead of all (DDP).
+        from_scratch: use the configuration only, with fresh weights.
+        devices: not for PyTorch, where `torchrun` places the processes.
+        sharded: under `torchrun`, keep a shard of the parameters on each device (FSDP2) instead of all (DDP).
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged, or holds no whole encoder.
+        CheckpointError: the checkpoint is missing or damaged, or its encoder is incomplete.
         InputError: `devices`, or `sharded` without several processes.
     """
 
     framework = "pt"
-    parallel = 1  # pieces that one process computes at once
+    parallel = 1  # micro-batches that one process computes at once
 
     def __init__(
         self,
@@ -92,27 +93,27 @@ class Trainer:
 
     # ------------------------------------------------------------------ steps
 
-    def train_step(self, pieces: Sequence[Piece], learning_rate: float, step: int) -> tuple[Any, Any]:
+    def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float, step: int) -> tuple[Any, Any]:
         """Update the weights once.
 
         Args:
-            pieces: this process's pieces of the batch, each with the weight of its loss.
-            learning_rate: of this update.
+            micro_batches: this process's share of the batch, each with the weight of its loss.
+            learning_rate: the learning rate of this update.
             step: the number of this update, from 0.
 
         Returns:
-            the loss of the whole batch and the gradients' norm before clipping, each what `float` takes.
+            The loss of the whole batch and the gradients' norm before clipping, each convertible by `float`.
         """
         self._wrapped.train()
         torch.manual_seed(step_seed(self.recipe, step, self.rank))
         for group, settings in zip(self._groups, self.optimizer.param_groups, strict=True):
             settings["lr"] = learning_rate * group.rate_factor
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for number, (batch, weight) in enumerate(pieces):
-            with self._collecting(last=number == len(pieces) - 1):
+        for number, (batch, weight) in enumerate(micro_batches):
+            with self._collecting(last=number == len(micro_batches) - 1):
                 with self._autocast():
                     loss = self._loss(self._tensors(batch)) * weight
-                # Gradients are averaged over the processes, and the pieces' losses are to be added up.
+                # Gradients are averaged over the processes; the micro-batches' losses must add up.
                 (loss * self.world).backward()
             total += loss.detach()
         if self.world > 1:
@@ -135,7 +136,7 @@ class Trainer:
 
     @contextmanager
     def runner(self, task: Task) -> Iterator[Run]:
-        """What gives a task's outputs for a batch, where they are other than the model's own."""
+        """A function from a batch to the task's outputs, for tasks that need other outputs than the model's."""
         with self._autocast(), task_runner(task, self.model) as run:
             yield run
 
@@ -143,7 +144,7 @@ class Trainer:
 
     def save(self, directory: Path) -> None:
         """Write the model's weights and configuration. Every process calls it; the first one writes."""
-        state = {name: _whole(tensor) for name, tensor in self.model.state_dict().items()} if self._sharded else None
+        state = {name: _full(tensor) for name, tensor in self.model.state_dict().items()} if self._sharded else None
         if self.rank == 0:
             self.model.save_pretrained(directory, state_dict=state)
 
@@ -154,11 +155,11 @@ class Trainer:
             moments = self.optimizer.state.get(parameter)
             if moments:
                 for ours, theirs in _MOMENTS.items():
-                    tensors[f"{ours}.{name}"] = _source(_whole(moments[theirs]))
+                    tensors[f"{ours}.{name}"] = _source(_full(moments[theirs]))
         return tensors
 
     def load(self, directory: Path, state: Mapping[str, np.ndarray], step: int) -> None:
-        """Take up weights that `save` wrote and moments that `state` gave, after `step` updates."""
+        """Load weights that `save` wrote and moments that `state` gave, after `step` updates."""
         model = type(self.model).from_pretrained(directory, dtype=_DTYPES[self.recipe.precision])
         loaded = model.state_dict()
         with torch.no_grad():
@@ -185,7 +186,7 @@ class Trainer:
         return gathered
 
     def close(self) -> None:
-        """Leave the group of processes, where this trainer joined it."""
+        """Leave the group of processes, if this trainer joined it."""
         if self._joined:
             dist.destroy_process_group()
 
@@ -197,7 +198,7 @@ class Trainer:
         model_class = getattr(rembert.pt, HEADS[self.head].architecture)
         dtype = _DTYPES[self.recipe.precision]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is fresh is told by whoever trains
+            warnings.simplefilter("ignore")  # the training loop reports fresh weights
             if from_scratch:
                 model = model_class(RemBertConfig.from_pretrained(source, **overrides)).to(dtype)
                 self.fresh = list(model.parameter_table())
@@ -237,7 +238,7 @@ class Trainer:
         return torch.optim.AdamW(groups, betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, fused=self._fused)
 
     def _collecting(self, last: bool) -> AbstractContextManager[Any]:
-        """Gradients of all but the last piece stay in their process."""
+        """Processes exchange gradients after the last micro-batch only."""
         if self._sharded:
             self.model.set_requires_gradient_sync(last)
         elif self.world > 1 and not last:
@@ -324,7 +325,7 @@ def _smoothed_positions(logits: Tensor, mask: Tensor | None, positions: Tensor, 
 
 
 def _join_processes() -> bool:
-    """Join the group that torchrun or accelerate has started, if there is one and nobody has joined yet."""
+    """Join the process group that torchrun or accelerate started, if there is one that nobody has joined."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         return False
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
@@ -339,13 +340,13 @@ def _device() -> torch.device:
     return device
 
 
-def _whole(tensor: Any) -> Tensor:
-    """All of a tensor that is spread over processes."""
+def _full(tensor: Any) -> Tensor:
+    """The full tensor of a shard."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def _like(tensor: Tensor, parameter: Any) -> Any:
-    """A whole tensor spread over processes as `parameter` is."""
+    """A full tensor, sharded as `parameter` is."""
     if not hasattr(parameter, "device_mesh"):
         return tensor
     from torch.distributed.tensor import distribute_tensor

@@ -1,4 +1,4 @@
-"""What a run leaves to be read: `metrics.jsonl`, TensorBoard events, `curves.png`, a model card; and its progress."""
+"""What a run reports: `metrics.jsonl`, TensorBoard events, `curves.png`, and a progress bar."""
 
 from __future__ import annotations
 
@@ -6,41 +6,43 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rembert.common.dependencies import is_installed
 from rembert.common.files import atomic_path, write_text
-from rembert.common.parameters import HEADS
 
 METRICS = "metrics.jsonl"
-Say = Callable[[str], None]
+Reporter = Callable[[str], None]  # takes a line of text for the user
 
 
-class Log:
-    """The numbers of a run as they come: lines of `metrics.jsonl`, and TensorBoard's events beside them.
+class MetricsLog:
+    """The metrics of a run: lines of `metrics.jsonl`, and TensorBoard events.
 
     Args:
         output: the run's directory.
-        step: updates that a checkpoint has kept; lines of later ones, and a broken last line, are left out.
-        say: takes a line of text for people.
+        step: the updates that the newest checkpoint holds; lines of later ones, and a broken last line, are dropped.
+        epoch_steps: updates of an epoch.
+        report: takes a line of text for the user.
     """
 
-    def __init__(self, output: Path, step: int, say: Say) -> None:
-        self.path = output / METRICS
-        self.lines = [line for line in read_metrics(self.path) if line.get("step", 0) <= step]
-        write_text(self.path, "".join(map(_line, self.lines)))
-        self._file = self.path.open("a", encoding="utf-8")
-        self._events = _events(output / "events", step, say)
+    def __init__(self, output: Path, step: int, epoch_steps: int, report: Reporter) -> None:
+        path = output / METRICS
+        self.lines = [line for line in read_metrics(path) if line.get("step", 0) <= step]
+        write_text(path, "".join(map(_line, self.lines)))
+        self._epoch_steps = epoch_steps
+        self._file = path.open("a", encoding="utf-8")
+        self._events = _events(output / "events", step, report)
 
-    def add(self, values: Mapping[str, Any]) -> None:
-        """Write one line; its numbers go to TensorBoard under its `step`."""
-        self.lines.append(dict(values))
-        self._file.write(_line(values))
+    def add(self, step: int, **values: Any) -> None:
+        """Write one line: the metrics after `step` updates."""
+        line = {"step": step, "epoch": round(step / self._epoch_steps, 6), **values}
+        self.lines.append(line)
+        self._file.write(_line(line))
         self._file.flush()
         if self._events is not None:
-            self._events(values)
+            self._events(line)
 
     def close(self) -> None:
         """Close the files."""
@@ -49,8 +51,21 @@ class Log:
             self._events(None)
 
 
+class NoLog(MetricsLog):
+    """The log of a process that does not write."""
+
+    def __init__(self) -> None:
+        self.lines = []
+
+    def add(self, step: int, **values: Any) -> None:
+        """Ignore the line."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; none where there is no file. Ends before a line that was not written whole."""
+    """The lines of a `metrics.jsonl`, up to one that is incomplete; none if there is no file."""
     if not path.is_file():
         return []
     found = []
@@ -66,12 +81,12 @@ def _line(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False) + "\n"
 
 
-def _events(folder: Path, step: int, say: Say) -> Callable[[Mapping[str, Any] | None], None] | None:
-    """A writer of TensorBoard's events, or None where TensorBoard is not installed."""
-    if find_spec("tensorboard") is None:
-        say("no TensorBoard events: `tensorboard` is not installed (pip install 'rembert[tasks]')")
+def _events(folder: Path, step: int, report: Reporter) -> Callable[[Mapping[str, Any] | None], None] | None:
+    """A writer of TensorBoard events, which closes its file when it is given None; or None without TensorBoard."""
+    if not is_installed("tensorboard"):
+        report("no TensorBoard events: `tensorboard` is not installed (pip install 'rembert[tasks]')")
         return None
-    # These parts of TensorBoard load no framework, which its own writers of events do.
+    # These parts of TensorBoard load no framework; its own event writers do.
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
@@ -93,7 +108,7 @@ def _events(folder: Path, step: int, say: Say) -> Callable[[Mapping[str, Any] | 
         write(step=values.get("step", 0), summary=Summary(value=found))
 
     write(file_version="brain.Event:2")
-    # Whatever an earlier process wrote of later steps is void.
+    # TensorBoard drops what an earlier process wrote for later steps.
     write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
     return add
 
@@ -102,13 +117,10 @@ def _tag(name: str) -> str:
     return f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"
 
 
-# ---------------------------------------------------------------------- for people
-
-
-def write_curves(output: Path, lines: Sequence[Mapping[str, Any]], metric: str | None, say: Say) -> None:
-    """Draw `curves.png`: the training loss and, where there is one, the score `metric` of each evaluation."""
-    if find_spec("matplotlib") is None:
-        say("no curves.png: `matplotlib` is not installed (pip install 'rembert[tasks]')")
+def write_curves(output: Path, lines: Sequence[Mapping[str, Any]], metric: str | None, report: Reporter) -> None:
+    """Draw `curves.png`: the training loss, and the score `metric` of each evaluation unless it is None."""
+    if not is_installed("matplotlib"):
+        report("no curves.png: `matplotlib` is not installed (pip install 'rembert[tasks]')")
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -129,27 +141,27 @@ def write_curves(output: Path, lines: Sequence[Mapping[str, Any]], metric: str |
         figure.savefig(temporary, format="png", dpi=110)
 
 
-class Bar:
-    """A progress bar with loss, rate and time left, on a terminal and where tqdm is installed; nothing elsewhere."""
+class ProgressBar:
+    """A progress bar with loss, learning rate and remaining time, on a terminal with tqdm installed; else nothing."""
 
     def __init__(self, total: int, done: int) -> None:
         self._bar: Any = None
-        if sys.stderr.isatty() and find_spec("tqdm") is not None:
+        if sys.stderr.isatty() and is_installed("tqdm"):
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, leave=False)
 
     def step(self) -> None:
-        """One update more."""
+        """Count one update."""
         if self._bar is not None:
             self._bar.update()
 
     def show(self, **values: float) -> None:
-        """Numbers beside the bar."""
+        """Show numbers beside the bar."""
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(
@@ -157,81 +169,3 @@ class Bar:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def model_card(
-    *,
-    task: str,
-    head: str,
-    source: str,
-    framework: str,
-    data: Mapping[str, Mapping[str, Any]],
-    recipe: Mapping[str, Any],
-    scores: Mapping[str, float],
-    updates: int,
-    best_step: int | None,
-    labels: Sequence[str],
-    has_curves: bool,
-) -> str:
-    """The text of a fine-tuned model's README.md: what it was trained for, on what, how, and what it scores.
-
-    Args:
-        task: the task's name.
-        head: the key in `HEADS` of the head that was trained.
-        source: the checkpoint that training began with.
-        framework: 'pt' or 'tf'.
-        data: for 'training' and 'evaluation', the files and the numbers of what was read.
-        recipe: every key and value.
-        scores: of the evaluation data, by name; empty where there were none.
-        updates: how many were made.
-        best_step: the update after which the model was best, or None without evaluations.
-        labels: names of the classes.
-        has_curves: whether there is a `curves.png`.
-    """
-    names = {"pt": "PyTorch", "tf": "TensorFlow"}
-    architecture = HEADS[head].architecture
-    lines = [
-        "---",
-        "library_name: rembert",
-        f"tags: [rembert, {task}]",
-        "---",
-        "",
-        f"# RemBERT for {task}",
-        "",
-        f"Fine-tuned from `{source}` with rembert in {names[framework]}. It loads in PyTorch and in TensorFlow:",
-        "",
-        "```python",
-        f"from rembert.pt import {architecture}",
-        f"from rembert.tf import TF{architecture}",
-        "",
-        f'model = {architecture}.from_pretrained("path/to/this/directory")',
-        f'model = TF{architecture}.from_pretrained("path/to/this/directory")',
-        "```",
-        "",
-        "## Data",
-        "",
-        "| use | files | examples | rows | cut to the longest length | left out as bad |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for use, found in data.items():
-        cells = [use, ", ".join(found["files"]), *(found[key] for key in ("examples", "rows", "truncated", "skipped"))]
-        lines.append(_row(cells))
-    if labels:
-        shown = ", ".join(f"`{label}`" for label in labels[:50])
-        lines += ["", f"Labels: {shown}" + (f" and {len(labels) - 50} more." if len(labels) > 50 else ".")]
-    lines += ["", "## Scores", ""]
-    if scores:
-        lines += ["On the evaluation data" + (f", after update {best_step} of {updates}:" if best_step else ":"), ""]
-        lines += ["| score | value |", "| --- | --- |"]
-        lines += [_row([name, f"{value:.4f}"]) for name, value in scores.items()]
-    else:
-        lines.append(f"There were no evaluation data. {updates} updates were made.")
-    if has_curves:
-        lines += ["", "![curves](curves.png)"]
-    lines += ["", "## Recipe", "", "| setting | value |", "| --- | --- |"]
-    lines += [_row([f"`{name}`", value]) for name, value in recipe.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _row(cells: Sequence[Any]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

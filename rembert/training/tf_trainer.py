@@ -1,6 +1,6 @@
-"""Training steps in TensorFlow: on one device, or on several of one machine through `tf.distribute`.
+"""Training steps in TensorFlow, on one device or on several of one machine through `tf.distribute`.
 
-`pt_trainer` is the twin: the same methods, the same definitions.
+`pt_trainer` is its twin, `trainer` what both implement.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from rembert.tasks.task import Task
 from rembert.tf.losses import cross_entropy, ignore_padding
 from rembert.tf.optimizer import AdamW
 from rembert.training.initial_model import fresh_names, fresh_values, step_seed, training_overrides
-from rembert.training.micro_batches import Batch, Piece
-from rembert.training.recipe import Recipe, parameter_groups
+from rembert.training.micro_batches import Batch, MicroBatch
+from rembert.training.parameter_groups import parameter_groups
+from rembert.training.recipe import Recipe
 
 Tensor = Any
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
@@ -38,15 +39,15 @@ class Trainer:
 
     Args:
         head: a key of `HEADS`.
-        source: the checkpoint directory to begin with; of a run from scratch, one with a `config.json`.
+        source: the checkpoint directory to start from; from scratch, one with a `config.json`.
         recipe: how to train.
         overrides: keys of the configuration that the task sets.
-        from_scratch: take the configuration only, and fresh weights.
+        from_scratch: use the configuration only, with fresh weights.
         devices: names of TensorFlow's devices to train on; by default all GPUs, or the CPU.
         sharded: not for TensorFlow.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged, or holds no whole encoder.
+        CheckpointError: the checkpoint is missing or damaged, or its encoder is incomplete.
         InputError: `sharded`.
     """
 
@@ -68,7 +69,7 @@ class Trainer:
             raise InputError("`sharded` is for PyTorch (FSDP2). Received: `sharded=True` for TensorFlow.")
         self.head, self.recipe = head, recipe
         self._strategy = _strategy(devices)
-        self.parallel: int = self._strategy.num_replicas_in_sync  # pieces that one process computes at once
+        self.parallel: int = self._strategy.num_replicas_in_sync  # micro-batches computed at once
         self.fresh: list[str]
         with self._strategy.scope():
             self.model = self._load(os.fspath(source), training_overrides(recipe, overrides), from_scratch)
@@ -84,23 +85,23 @@ class Trainer:
         ]
         self._running: Run | None = None
         self._held = ExitStack()
-        self._used: list[int] = []  # numbers of the variables that the loss depends on
-        self._gradients: Any = None  # a graph, made with the first batch
+        self._used: list[int] = []  # indices of the variables that the loss depends on
+        self._gradients: Any = None  # a graph, traced with the first batch
         self._update = tf.function(self._updated)
-        self._outputs: dict[tuple[str, ...], Any] = {}  # a graph for each set of a batch's keys
+        self._outputs: dict[tuple[str, ...], Any] = {}  # a graph for each set of keys in a batch
 
     # ------------------------------------------------------------------ steps
 
-    def train_step(self, pieces: Sequence[Piece], learning_rate: float, step: int) -> tuple[Any, Any]:
+    def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float, step: int) -> tuple[Any, Any]:
         """Update the weights once.
 
         Args:
-            pieces: the pieces of the batch, each with the weight of its loss; `parallel` of them run at once.
-            learning_rate: of this update.
+            micro_batches: the batch, each with the weight of its loss; `parallel` of them run at once.
+            learning_rate: the learning rate of this update.
             step: the number of this update, from 0.
 
         Returns:
-            the loss of the whole batch and the gradients' norm before clipping, each what `float` takes.
+            The loss of the whole batch and the gradients' norm before clipping, each convertible by `float`.
         """
         seed = step_seed(self.recipe, step)
         for number, variable in enumerate(self._dropouts):
@@ -108,14 +109,14 @@ class Trainer:
         self._rate.assign(learning_rate)
         if self._gradients is None:
             signature = [
-                [_specification(pieces[0][0]) for _ in range(self.parallel)],
+                [_specification(micro_batches[0][0]) for _ in range(self.parallel)],
                 tf.TensorSpec([self.parallel], "float64"),
             ]
             self._gradients = tf.function(self._gradients_of, input_signature=signature)
         total: Any = 0.0
         gradients: list[Tensor] = []
-        for start in range(0, len(pieces), self.parallel):
-            together = pieces[start : start + self.parallel]
+        for start in range(0, len(micro_batches), self.parallel):
+            together = micro_batches[start : start + self.parallel]
             batches = [{name: tf.constant(array) for name, array in batch.items()} for batch, _ in together]
             loss, found = self._gradients(batches, tf.constant([weight for _, weight in together], "float64"))
             total += loss
@@ -132,9 +133,9 @@ class Trainer:
 
     @contextmanager
     def runner(self, task: Task) -> Iterator[Run]:
-        """What gives a task's outputs for a batch, where they are other than the model's own."""
+        """A function from a batch to the task's outputs, for tasks that need other outputs than the model's."""
         if self._running is None:
-            self._running = self._held.enter_context(task_runner(task, self.model))  # its graph is made once
+            self._running = self._held.enter_context(task_runner(task, self.model))  # one graph serves all evaluations
         yield self._running
 
     # ------------------------------------------------------------------ state
@@ -152,23 +153,23 @@ class Trainer:
         return tensors
 
     def load(self, directory: Path, state: Mapping[str, np.ndarray], step: int) -> None:
-        """Take up weights that `save` wrote and moments that `state` gave, after `step` updates."""
+        """Load weights that `save` wrote and moments that `state` gave, after `step` updates."""
         with open_checkpoint(directory) as checkpoint:
             for name, parameter in self._table.items():
                 array = checkpoint.read(name if name in checkpoint.tensors else name.removeprefix("rembert."))
-                self.model.variable(parameter).assign(_turned(array, parameter))
+                self.model.variable(parameter).assign(_transposed(array, parameter))
         for name, variable in self._by_name():
             for ours, moment in zip(_MOMENTS, self.optimizer.moments(variable), strict=True):
                 if f"{ours}.{name}" in state:
-                    moment.assign(_turned(state[f"{ours}.{name}"], self._table[name]))
+                    moment.assign(_transposed(state[f"{ours}.{name}"], self._table[name]))
         self.optimizer.iterations.assign(step)
 
     def gather(self, values: Any) -> list[Any]:
-        """What each process passed: there is one."""
+        """What each process passed; there is one process."""
         return [values]
 
     def close(self) -> None:
-        """Let go of what `runner` holds."""
+        """Release what `runner` holds."""
         self._held.close()
 
     # ------------------------------------------------------------------ parts
@@ -177,7 +178,7 @@ class Trainer:
         model_class = getattr(rembert.tf, f"TF{HEADS[self.head].architecture}")
         dtype = _POLICIES[self.recipe.precision]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is fresh is told by whoever trains
+            warnings.simplefilter("ignore")  # the training loop reports fresh weights
             if from_scratch:
                 model = model_class(RemBertConfig.from_pretrained(source, **overrides), dtype=dtype)
                 self.fresh = list(model.parameter_table())
@@ -189,7 +190,7 @@ class Trainer:
         table = model.parameter_table()
         for name in self.fresh:
             values = fresh_values(table[name], model.config, self.recipe.seed)
-            model.variable(table[name]).assign(_turned(values, table[name]))
+            model.variable(table[name]).assign(_transposed(values, table[name]))
         return model
 
     def _make_optimizer(self) -> AdamW:
@@ -211,7 +212,7 @@ class Trainer:
         return optimizer
 
     def _gradients_of(self, batches: list[dict[str, Tensor]], weights: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The sum of the pieces' weighted losses and its gradients, each piece on a device of its own."""
+        """The sum of the micro-batches' weighted losses and its gradients, each micro-batch on its own device."""
 
         def on_one_device() -> tuple[Tensor, list[Tensor]]:
             number = int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))
@@ -220,7 +221,7 @@ class Trainer:
                 loss = loss * tf.cast(weights[number], loss.dtype)
             found = tape.gradient(loss, [variable.value for variable in self._variables])
             self._used = [index for index, gradient in enumerate(found) if gradient is not None]
-            # The gradient of a table comes as the rows that were used: all of it is wanted, as in PyTorch.
+            # A table's gradient comes as sparse rows; as in PyTorch, all of it is needed.
             return tf.cast(loss, "float64"), [tf.convert_to_tensor(found[index]) for index in self._used]
 
         loss, gradients = self._strategy.run(on_one_device)
@@ -233,7 +234,7 @@ class Trainer:
         )
 
     def _updated(self, gradients: list[Tensor]) -> Tensor:
-        """Clip, update, and give the norm; PyTorch's clipping, which adds 1e-6 to the norm."""
+        """Clip and update; the norm before clipping. As in PyTorch, clipping adds 1e-6 to the norm."""
         norm = tf.linalg.global_norm(gradients)
         if self.recipe.max_grad_norm is not None:
             factor = tf.minimum(tf.cast(self.recipe.max_grad_norm, norm.dtype) / (norm + 1e-6), 1.0)
@@ -324,23 +325,23 @@ def _precise(logits: Tensor) -> Tensor:
 
 
 def _strategy(devices: Sequence[str] | None) -> Any:
-    """All of `devices` together, or what tf.distribute takes one device for."""
+    """The strategy that trains on all of `devices` together; for one device, the default strategy."""
     if devices is None:
         devices = [device.name for device in tf.config.list_logical_devices("GPU")]
     return tf.distribute.MirroredStrategy(list(devices)) if len(devices) > 1 else tf.distribute.get_strategy()
 
 
 def _specification(batch: Batch) -> dict[str, tf.TensorSpec]:
-    """Arrays of these names and dtypes in any shape: one graph serves all batches, and a resumed run has the same."""
+    """The batch's names and dtypes in any shape: one graph serves all batches, and a resumed run traces the same."""
     return {name: tf.TensorSpec([None] * array.ndim, array.dtype) for name, array in batch.items()}
 
 
-def _turned(array: np.ndarray, parameter: Parameter) -> np.ndarray:
+def _transposed(array: np.ndarray, parameter: Parameter) -> np.ndarray:
     return array.T if parameter.kind is Kind.KERNEL else array
 
 
 def _source(variable: Any, parameter: Parameter) -> TensorSource:
     def read() -> np.ndarray:
-        return np.ascontiguousarray(_turned(variable.numpy(), parameter))
+        return np.ascontiguousarray(_transposed(variable.numpy(), parameter))
 
     return TensorSource(parameter.shape, DTYPES[variable.dtype], read)

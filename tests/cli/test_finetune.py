@@ -36,7 +36,7 @@ def test_what_one_framework_trains_both_score_alike(
     scores = dict(line.split() for line in printed.out.splitlines())
     last = lines(tmp_path / "run")[-1]
     assert float(scores["eval_accuracy"]) == pytest.approx(last["eval_accuracy"], abs=1e-4)
-    assert "cut to 6 pieces" in printed.err
+    assert "truncated to 6 tokens" in printed.err
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (run["recipe"]["seed"], run["recipe"]["epochs"], run["max_length"]) == (3, 3, 6)
     data = ["--data", str(tmp_path / "dev.jsonl"), "--max-length", "6"]
@@ -61,7 +61,7 @@ def test_it_is_quiet_when_asked_and_resumes(call: list[str], capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--learning-rate", "0"], "`learning_rate` must be a positive number"),
+        (["--learning-rate", "0"], "`learning_rate` must be a number above 0"),
         (["--bf16", "--precision", "float64"], "`--bf16` and `--precision` must agree"),
         (["--max-length", "9999"], "positions"),
         (["--stride", "3"], "`--stride` must be used with question-answering"),

@@ -1,4 +1,4 @@
-"""The loop: which model is kept, when it stops, what it writes, and what it refuses."""
+"""The loop: the model that is kept, early stopping, written files, and refused arguments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICK: dict[str, Any] = {"from_scratch": True, "batch_size": 8, "learning_rate":
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """A start, examples to train on, and examples to evaluate on."""
+    """A checkpoint to start from, examples to train on, and examples to evaluate on."""
     folder = tmp_path_factory.mktemp("training")
     return (
         write_start(folder / "start"),
@@ -33,17 +33,17 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 
 @needs_pt
-def test_a_run_learns_and_leaves_what_it_says(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_a_run_learns_and_writes_its_result(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
     start, train, dev = begun
-    told: list[str] = []
+    reported: list[str] = []
     output = tmp_path / "run"
-    scores = finetune(TASK, start, train, evaluation=dev, output=output, epochs=8, say=told.append, **QUICK)
+    scores = finetune(TASK, start, train, evaluation=dev, output=output, epochs=8, say=reported.append, **QUICK)
     found = lines(output)
     assert scores["eval_accuracy"] > 0.6  # of three classes, each told by its words
     assert found[-1]["eval_accuracy"] == scores["eval_accuracy"]
     assert {"eval_f1_macro", "eval_loss", "best_step", "train_seconds"} <= found[-1].keys()
     assert losses(output)[-5:].mean() < losses(output)[:5].mean()
-    # The scores are those of the model that is there, and the loss that of its own mean.
+    # The scores are those of the written model.
     task, model = load_task(TASK, output)
     again = evaluate(task, model, task.read(dev))
     assert {f"eval_{name}": value for name, value in again.items()}.items() <= scores.items()
@@ -55,7 +55,7 @@ def test_a_run_learns_and_leaves_what_it_says(begun: tuple[Path, Path, Path], tm
     assert f"| eval_accuracy | {scores['eval_accuracy']:.4f} |" in card
     assert "| training | train.jsonl | 45 | 45 | 0 | 0 |" in card
     assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert any("45 examples" in line for line in told)
+    assert any("45 examples" in line for line in reported)
     assert not (output / "checkpoints").exists()
 
 
@@ -74,25 +74,24 @@ def test_tensorboard_reads_the_events(begun: tuple[Path, Path, Path], tmp_path: 
 
 @needs_pt
 @pytest.mark.parametrize("package", ["tensorboard", "matplotlib", "tqdm"])
-def test_it_trains_without_what_is_optional(
+def test_training_runs_without_optional_packages(
     package: str, begun: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rembert.training import reporting
 
     start, train, _ = begun
-    find = reporting.find_spec
-    monkeypatch.setattr(reporting, "find_spec", lambda name: None if name == package else find(name))
+    monkeypatch.setattr(reporting, "is_installed", lambda name: name != package)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    told: list[str] = []
-    finetune(TASK, start, train, output=tmp_path / "run", max_steps=1, say=told.append, **QUICK)
+    reported: list[str] = []
+    finetune(TASK, start, train, output=tmp_path / "run", max_steps=1, say=reported.append, **QUICK)
     assert (tmp_path / "run" / "model.safetensors").is_file()
     assert (tmp_path / "run" / "curves.png").is_file() == (package != "matplotlib")
     assert (tmp_path / "run" / "events").is_dir() == (package != "tensorboard")
-    assert any(package in line for line in told) == (package != "tqdm")
+    assert any(package in line for line in reported) == (package != "tqdm")
 
 
 @needs_pt
-def test_it_stops_when_nothing_gets_better(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_training_stops_without_improvement(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
     start, train, dev = begun
     quick = {**QUICK, "learning_rate": 1e-12}  # too little to change a prediction
     output = tmp_path / "run"
@@ -118,16 +117,16 @@ def test_the_best_model_is_kept_by_any_score(begun: tuple[Path, Path, Path], tmp
 
 
 @needs_pt
-def test_what_is_evaluated_is_counted_as_it_is(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_evaluation_examples_are_counted(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
     start, train, dev = begun
     mixed = tmp_path / "mixed.jsonl"
     added = [{"text": "The soup and the bread"}, {"text": "rain " * 90, "label": "sky"}]
     mixed.write_text(dev.read_text(encoding="utf-8") + "".join(json.dumps(row) + "\n" for row in added))
-    told: list[str] = []
+    reported: list[str] = []
     output = tmp_path / "run"
-    finetune(TASK, start, train, evaluation=mixed, output=output, max_steps=1, say=told.append, **QUICK)
+    finetune(TASK, start, train, evaluation=mixed, output=output, max_steps=1, say=reported.append, **QUICK)
     assert "| evaluation | mixed.jsonl | 13 | 13 | 1 | 0 |" in (output / "README.md").read_text(encoding="utf-8")
-    assert "evaluation: 13 examples, 1 without a label left out, 1 cut to 32 pieces" in told
+    assert "evaluation: 13 examples, 1 unlabelled skipped, 1 truncated to 32 tokens" in reported
 
 
 @needs_pt
@@ -140,11 +139,11 @@ def test_the_same_seed_gives_the_same_bytes(begun: tuple[Path, Path, Path], tmp_
 
 @needs_pt
 @needs_tf
-def test_both_frameworks_train_the_head_they_lack_alike(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_fresh_heads_train_alike_in_both_frameworks(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
     start, train, dev = begun
     common = {**QUICK, "precision": "float64", "epochs": 2, "evaluation": dev}
     finetune(TASK, start, train, output=tmp_path / "base", max_steps=1, **QUICK)
-    # A checkpoint with a head for three classes becomes one for two: a head of another shape is made afresh.
+    # A checkpoint with a head for three classes becomes one for two: a head of another shape gets fresh weights.
     two = tmp_path / "two.jsonl"
     two.write_text("".join(line for line in train.read_text().splitlines(True) if '"sky"' not in line))
     common |= {"from_scratch": False, "evaluation": two}
@@ -168,7 +167,7 @@ def test_a_checkpoint_without_its_encoder_is_refused(begun: tuple[Path, Path, Pa
 
 
 @needs_pt
-def test_a_loss_that_is_no_number_ends_the_run(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_an_infinite_loss_ends_the_run(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
     start, train, _ = begun
     quick = {**QUICK, "learning_rate": 1e30, "warmup": 0.0, "max_grad_norm": None}
     with pytest.raises(TrainingError, match="Lower the learning rate"):
@@ -180,14 +179,14 @@ def test_a_loss_that_is_no_number_ends_the_run(begun: tuple[Path, Path, Path], t
     [
         ({"framework": "jax"}, "`framework` must be one of"),
         ({"max_length": 33}, r"`max_length` must not exceed the model's 32 positions"),
-        ({"batch_size": 0}, "`batch_size` must be a positive integer"),
+        ({"batch_size": 0}, "`batch_size` must be an integer of 1 or more"),
         ({"sharded": True}, "torchrun"),
         ({"devices": ["CPU:0"]}, "`devices` is for TensorFlow"),
         ({"options": {"problem_type": "regression"}, "label_smoothing": 0.1}, "."),
     ],
 )
 @needs_pt
-def test_what_cannot_be_is_refused(
+def test_invalid_arguments_are_refused(
     change: dict[str, Any], message: str, begun: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
     start, train, _ = begun
@@ -222,7 +221,7 @@ def test_every_other_task_runs(task: str, begun: tuple[Path, Path, Path], tmp_pa
 
 
 @needs_pt
-def test_bad_lines_are_left_out_and_counted(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_bad_lines_are_skipped_and_counted(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
     start, train, _ = begun
     path = tmp_path / "bad.jsonl"
     path.write_text(train.read_text() + '{"text": ""}\n{"text": "Bread"}\n{"text": "The bread", "label": "food"}\n')

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from rembert.common.parameters import HEADS
-from rembert.training.micro_batches import cut, label_count
-from rembert.training.recipe import Recipe, learning_rate
+from rembert.training.micro_batches import label_count, split_batch
+from rembert.training.recipe import Recipe
+from rembert.training.schedule import learning_rate
 from tests.frameworks import Arrays, needs_pt, needs_tf, small_config
 
 TASKS = [head for head in HEADS if head != "model"]
@@ -57,8 +58,8 @@ def curve(trained: Any, data: list[Arrays], recipe: Recipe) -> np.ndarray:
     count = partial(label_count, trained.head, problem_type=trained.config.problem_type)
     found = []
     for step, batch in enumerate(data):
-        pieces = cut(batch, recipe.accumulation_steps, count)
-        found.append(trained.train_step(pieces, learning_rate(recipe, step, len(data)), step))
+        micro_batches = split_batch(batch, recipe.accumulation_steps, count)
+        found.append(trained.train_step(micro_batches, learning_rate(recipe, step, len(data)), step))
     return np.array([[float(loss), float(norm)] for loss, norm in found])
 
 

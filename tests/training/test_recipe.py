@@ -1,9 +1,10 @@
-"""Recipes: what is refused, how the rate goes, and which parameters are updated alike."""
+"""Recipes: refused values, schedules of the learning rate, parameter groups, and micro-batches."""
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from rembert.common.errors import InputError
 from rembert.common.parameters import HEADS, Kind, parameters
 from rembert.tasks import TASKS, Recipe
-from rembert.training.micro_batches import cut, label_count
-from rembert.training.recipe import learning_rate, parameter_groups
+from rembert.training.micro_batches import label_count, split_batch
+from rembert.training.parameter_groups import parameter_groups
+from rembert.training.schedule import learning_rate
 from tests.frameworks import small_config
 
 
@@ -44,6 +46,12 @@ from tests.frameworks import small_config
 def test_a_value_outside_its_range_is_refused(name: str, value: object) -> None:
     with pytest.raises(InputError, match=f"`{name}` must be .* Received: `{name}={value!r}`"):
         Recipe(**{name: value})
+
+
+def test_numpy_numbers_become_numbers_of_python() -> None:
+    recipe = Recipe(batch_size=np.int64(8), learning_rate=np.float32(0.5), seed=np.uint8(3))  # type: ignore[arg-type]
+    assert (recipe.batch_size, recipe.learning_rate, recipe.seed) == (8, 0.5, 3)
+    assert json.dumps(asdict(recipe))  # as `run.json` holds it
 
 
 def test_more_parts_than_examples_are_refused() -> None:
@@ -114,8 +122,8 @@ def test_rates_fall_layer_by_layer_and_embeddings_can_be_frozen() -> None:
     assert table.keys() - trained == {name for name in table if name.startswith("rembert.embeddings.")}
 
 
-@pytest.mark.parametrize("pieces", [1, 2, 3, 7, 8])
-def test_weighted_means_of_pieces_add_up_to_the_mean_of_the_batch(pieces: int) -> None:
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 8])
+def test_weighted_means_of_micro_batches_add_up_to_the_mean_of_the_batch(parts: int) -> None:
     numbers = np.random.default_rng(0)
     labels = np.where(numbers.random((7, 5)) < 0.5, numbers.integers(0, 9, (7, 5)), -100)
     mask = np.ones_like(labels)
@@ -126,8 +134,8 @@ def test_weighted_means_of_pieces_add_up_to_the_mean_of_the_batch(pieces: int) -
         counted = (part["labels"] != -100) & (part["attention_mask"] != 0)
         return float(part["values"][counted].mean()) if counted.any() else 0.0
 
-    found = cut(batch, pieces, lambda part: label_count("masked-lm", part))
-    assert len(found) == pieces
+    found = split_batch(batch, parts, lambda part: label_count("masked-lm", part))
+    assert len(found) == parts
     assert all(len(part["labels"]) for part, _ in found)
     assert sum(weight for _, weight in found) == pytest.approx(1.0)
     assert sum(weight * mean(part) for part, weight in found) == pytest.approx(mean(batch))
@@ -135,4 +143,5 @@ def test_weighted_means_of_pieces_add_up_to_the_mean_of_the_batch(pieces: int) -
 
 def test_a_batch_without_labels_weighs_nothing() -> None:
     batch = {"input_ids": np.ones((3, 4), int), "labels": np.full((3, 4), -100)}
-    assert [weight for _, weight in cut(batch, 2, lambda part: label_count("token-classification", part))] == [0, 0]
+    found = split_batch(batch, 2, lambda part: label_count("token-classification", part))
+    assert [weight for _, weight in found] == [0, 0]

@@ -1,0 +1,150 @@
+"""`finetune`: from files of examples to a directory with the best model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rembert.bridge.registry import locate_checkpoint
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import InputError
+from rembert.common.tokenization import RemBertTokenizer
+from rembert.tasks.data import DataOptions
+from rembert.tasks.frameworks import check_framework
+from rembert.tasks.predicting import row_length
+from rembert.tasks.registry import get_task
+from rembert.tasks.task import Task
+from rembert.training.data import read_training_data
+from rembert.training.loop import train_model
+from rembert.training.recipe import Recipe
+from rembert.training.reporting import Reporter
+from rembert.training.run import OutputDirectory, Plan
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def finetune(
+    task: str | Task,
+    model: str | os.PathLike[str],
+    train: Paths,
+    *,
+    output: str | os.PathLike[str],
+    evaluation: Paths | None = None,
+    framework: str = "pt",
+    recipe: Recipe | None = None,
+    data: DataOptions | None = None,
+    options: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    from_scratch: bool = False,
+    devices: Sequence[str] | None = None,
+    sharded: bool = False,
+    say: Reporter | None = None,
+    **changes: Any,
+) -> dict[str, float]:
+    """Train a model on files of examples and write the best one, loadable in both frameworks, to `output`.
+
+    Beside the model are written its tokenizer, `metrics.jsonl`, TensorBoard events (`events/`), `curves.png`, and a
+    model card. Under `torchrun` or `accelerate launch` every process calls this function; the first one writes.
+
+    Args:
+        task: a key of `rembert.tasks.TASKS`, or a task made by `get_task`.
+        model: the checkpoint to start from, a directory or a name on the Hugging Face Hub. A head that it lacks gets
+            fresh weights, the same in both frameworks.
+        train: a file of examples, or several.
+        output: a new or empty directory.
+        evaluation: files of examples to score the model on; without them the last model is kept.
+        framework: 'pt' or 'tf'.
+        recipe: how to train; by default the task's.
+        data: how files are read, where `task` is a name.
+        options: the task's own, where `task` is a name.
+        resume: continue the run in `output` from its newest checkpoint; without a checkpoint, start it.
+        from_scratch: use only the configuration and the tokenizer of `model`, with fresh weights.
+        devices: names of TensorFlow devices to train on; by default all GPUs, or the CPU.
+        sharded: in PyTorch under `torchrun`, shard the parameters over the processes (FSDP2).
+        say: takes lines of text on the progress; by default there are none.
+        **changes: keys of `Recipe` that differ, such as `learning_rate=2e-5`.
+
+    Returns:
+        The scores of the model that is kept, under names that begin with `eval_`, and `train_loss`, the last training
+        loss in `metrics.jsonl`.
+
+    Raises:
+        InputError: an argument cannot be used; nothing has been written.
+        DataError: an example cannot be used; names file and line.
+        CheckpointError, TokenizerError: `model` is missing, damaged or incomplete.
+        TrainingError: the loss became NaN or infinite.
+        MissingDependencyError: the framework is not installed.
+        OSError: the disk is full or not writable; the last checkpoint is unchanged.
+    """
+    check_framework(framework)
+    source = locate_checkpoint(model)
+    recipe = _recipe(task, recipe, changes)
+    task = _task(task, source, recipe, data, options)
+    is_main = int(os.environ.get("RANK", "0")) == 0  # of the processes that train together
+    report = say if say is not None and is_main else _silent
+    plan = Plan(task, recipe, os.fspath(model), framework, from_scratch)
+    directory = OutputDirectory(Path(output), resume=resume, is_main=is_main)
+    examples = read_training_data(
+        task, recipe, _listed(train), None if evaluation is None else _listed(evaluation), report
+    )
+    run = directory.open_run(plan, examples.summary, report)
+    if (scores := run.finished_scores()) is not None:
+        return scores
+    trainer = import_module(f"rembert.training.{framework}_trainer").Trainer(
+        task.head,
+        source,
+        recipe,
+        task.config_overrides(),
+        from_scratch=from_scratch,
+        devices=devices,
+        sharded=sharded,
+    )
+    try:
+        return train_model(run, examples, trainer, whole_evaluation=sharded)
+    finally:
+        trainer.close()
+
+
+def _recipe(task: str | Task, recipe: Recipe | None, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe, by default the task's, with `changes`."""
+    known = asdict(Recipe())
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise TypeError(
+            f"finetune() got an unexpected keyword: {', '.join(unknown)}. A recipe has the keys {', '.join(known)}."
+        )
+    return replace(Recipe.for_task(task) if recipe is None else recipe, **changes)
+
+
+def _task(
+    task: str | Task,
+    source: str | os.PathLike[str],
+    recipe: Recipe,
+    data: DataOptions | None,
+    options: Mapping[str, Any] | None,
+) -> Task:
+    """The task, by default with the checkpoint's tokenizer; it must suit the checkpoint's configuration."""
+    config = RemBertConfig.from_pretrained(source)
+    tokenizer = RemBertTokenizer.from_pretrained(source) if isinstance(task, str) else task.tokenizer
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(
+            f"The tokenizer must have at most as many tokens as the model's vocabulary ({config.vocab_size}). "
+            f"Received: {len(tokenizer)} tokens."
+        )
+    if isinstance(task, str):
+        length = row_length(config, recipe.max_length)
+        return get_task(task, tokenizer, max_length=length, data=data, **(options or {}))
+    row_length(config, task.max_length)
+    return task
+
+
+def _listed(paths: Paths) -> list[Path]:
+    return [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+
+
+def _silent(text: str) -> None:
+    """Ignore the line."""

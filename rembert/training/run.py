@@ -1,0 +1,150 @@
+"""The output directory of a run, and the settings by which a resumed run is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rembert.common.errors import InputError
+from rembert.common.files import leftovers, read_json, write_json
+from rembert.tasks.task import Task
+from rembert.training.checkpoints import Checkpoints
+from rembert.training.recipe import Recipe
+from rembert.training.reporting import METRICS, Reporter, read_metrics
+
+RUN = "run.json"
+END = "train_seconds"  # a key of the last line of `metrics.jsonl`, which only a finished run has
+# Settings that may change when a run is resumed: they do not change the result.
+_FREE = ("accumulation_steps", "gradient_checkpointing", "log_steps", "save_steps")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run trains.
+
+    Attributes:
+        task: the task.
+        recipe: how to train.
+        source: the checkpoint to start from, as the user named it.
+        framework: 'pt' or 'tf'.
+        from_scratch: whether only the configuration and the tokenizer of `source` are used.
+    """
+
+    task: Task
+    recipe: Recipe
+    source: str
+    framework: str
+    from_scratch: bool
+
+
+class OutputDirectory:
+    """A directory that a run may write to. The first process checks it, before any other work.
+
+    Args:
+        path: the directory; it need not exist.
+        resume: whether to resume the run in it.
+        is_main: whether this is the first of the processes that train together.
+
+    Raises:
+        InputError: the directory is not empty and holds no run to resume.
+    """
+
+    def __init__(self, path: Path, *, resume: bool, is_main: bool) -> None:
+        self.path, self.is_main, self._resume = path, is_main, resume
+        if not is_main:
+            return
+        if path.exists() and not path.is_dir():
+            raise InputError(f"`output` must be a directory. Received: {path}, which is a file.")
+        # A run killed at its very start may have left half of its first file.
+        others = set(path.iterdir()) - set(leftovers(path / RUN)) if path.is_dir() else set()
+        has_run = (path / RUN).is_file()
+        if not resume and others:
+            hint = "Resume its run (--resume), or choose another." if has_run else "Choose another."
+            raise InputError(f"`output` must be a new or empty directory. Received: {path}. {hint}")
+        if resume and not has_run and others:
+            raise InputError(f"`output` must hold a run to resume. Received: {path}, which has no {RUN}.")
+
+    def open_run(self, plan: Plan, data: dict[str, dict[str, Any]], report: Reporter) -> Run:
+        """The run of a plan, whose task is prepared, and of the summary of its data.
+
+        Raises:
+            InputError: the directory holds a run with other settings.
+        """
+        settings = {
+            "task": plan.task.name,
+            "model": plan.source,
+            "data": data,
+            "max_length": plan.task.max_length,
+            "options": {option.name: getattr(plan.task, option.name) for option in plan.task.options},
+            "labels": plan.task.labels,
+            "from_scratch": plan.from_scratch,
+            "recipe": asdict(plan.recipe),
+        }
+        path = self.path / RUN
+        if self.is_main and self._resume and path.is_file():
+            before = read_json(path, InputError)
+            if not isinstance(before, dict) or not isinstance(before.get("recipe"), dict):
+                raise InputError(f"{path} must be the settings of a run. Received another file.")
+            _check_same(before, settings)
+        return Run(self.path, self.is_main, plan, settings, report)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in its directory; `OutputDirectory.open_run` makes it.
+
+    Attributes:
+        output: the directory.
+        is_main: whether this is the first of the processes that train together, which writes.
+        plan: what is trained.
+        settings: the content of `run.json`.
+        report: takes a line of text for the user.
+    """
+
+    output: Path
+    is_main: bool
+    plan: Plan
+    settings: Mapping[str, Any]
+    report: Reporter
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints of the run."""
+        return Checkpoints(self.output)
+
+    def finished_scores(self) -> dict[str, float] | None:
+        """The scores of a run that has already finished, or None."""
+        lines = read_metrics(self.output / METRICS)
+        if not lines or END not in lines[-1] or self.checkpoints.newest() is not None:
+            return None
+        if self.is_main:
+            self.checkpoints.remove()  # what a kill during their removal left
+        self.report(f"{self.output}: this run has already finished")
+        return {name: value for name, value in lines[-1].items() if name.startswith("eval_") or name == "train_loss"}
+
+    def write_settings(self) -> None:
+        """Write `run.json`; from then on the directory holds this run."""
+        if not self.is_main:
+            return
+        self.output.mkdir(parents=True, exist_ok=True)
+        for path in leftovers(self.output / RUN):
+            path.unlink()
+        write_json(self.output / RUN, self.settings)
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to resume a run with other settings: the result would belong to neither.
+
+    Raises:
+        InputError: names the settings that differ.
+    """
+    old, new = ({**each, **each.get("recipe", {})} for each in (before, now))
+    for name in ("recipe", *_FREE):
+        old.pop(name, None)
+        new.pop(name, None)
+    changed = [name for name in new if old.get(name) != new[name]]
+    if changed:
+        listed = "; ".join(f"{name} was {old.get(name)!r}, now {new[name]!r}" for name in changed)
+        raise InputError(f"A run must be resumed with its own settings. Received: {listed:.600}.")
