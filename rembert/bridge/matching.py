@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +13,9 @@ from rembert.bridge.heads import has_pooler_in, recognise_head
 from rembert.bridge.tensors import TensorSource
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
+from rembert.common.initialization import initial_values
 from rembert.common.name_matching import Match, match
-from rembert.common.parameters import BASE_MODEL, BASE_PREFIX, HEADS, Kind, Parameter, parameters
+from rembert.common.parameters import BASE_MODEL, BASE_PREFIX, HEADS, Parameter, parameters
 
 MAX_LAYERS = 1000  # a config that claims more than this must have a tensor for each
 
@@ -108,7 +108,7 @@ def select(checkpoint: Checkpoint, found: Fit, config: RemBertConfig, head: str 
     shared = HEADS[head].means_the_same(HEADS[found.head])
     keep = {name for name in found.table if name in table and (shared or name.startswith(BASE_PREFIX))}
     tensors = {
-        name: checkpoint.source(found.match.found[name]) if name in keep else _fresh(parameter, config)
+        name: checkpoint.source(found.match.found[name]) if name in keep else _initialized(parameter, config)
         for name, parameter in table.items()
     }
     return Selection(
@@ -119,23 +119,10 @@ def select(checkpoint: Checkpoint, found: Fit, config: RemBertConfig, head: str 
     )
 
 
-def _fresh(parameter: Parameter, config: RemBertConfig) -> TensorSource:
-    """A parameter as a new model starts with it: the same values on every run, different for every name."""
-    read = partial(_initial_values, parameter, config.initializer_range)
+def _initialized(parameter: Parameter, config: RemBertConfig) -> TensorSource:
+    """A parameter as a new model has it, the same on every run."""
+    read = partial(initial_values, parameter, config.initializer_range)
     return TensorSource(parameter.shape, np.dtype(np.float32), read)
-
-
-def _initial_values(parameter: Parameter, deviation: float) -> np.ndarray:
-    if parameter.kind in (Kind.BIAS, Kind.SHIFT):
-        return np.zeros(parameter.shape, np.float32)
-    if parameter.kind is Kind.SCALE:
-        return np.ones(parameter.shape, np.float32)
-    random = np.random.default_rng(zlib.crc32(parameter.name.encode()))
-    values = random.standard_normal(parameter.shape, np.float32)
-    while (outside := np.abs(values) > 2).any():  # the paper's code draws from a normal cut off at two deviations
-        values[outside] = random.standard_normal(int(outside.sum()), np.float32)
-    values *= deviation
-    return values
 
 
 def _some(names: list[str]) -> str:

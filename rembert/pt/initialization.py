@@ -1,9 +1,4 @@
-"""Fresh weights: normal kernels and tables, zero biases, unit norms.
-
-As Devlin et al. (2019) with standard deviation `initializer_range`, and not cut at two deviations as Google's code
-cuts it: drawing the cut normal takes ten times as long, 47 s for the released size. `torch.manual_seed` makes it
-repeatable.
-"""
+"""The weights of a new model, drawn as `rembert.common.initialization` describes; `torch.manual_seed` repeats them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Fresh weights: normal kernels and tables, zero biases, unit norms.
+"""The weights of a new model, drawn as `rembert.common.initialization` describes, or taken from a checkpoint.
 
-As Devlin et al. (2019) with standard deviation `initializer_range`, and not cut at two deviations as Google's code
-cuts it: the same choice as in PyTorch. `keras.utils.set_random_seed` makes it repeatable.
+`keras.utils.set_random_seed` repeats those that are drawn.
 """
 
 from __future__ import annotations

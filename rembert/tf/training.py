@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -17,13 +17,12 @@ from keras.utils import unpack_x_y_sample_weight
 
 from rembert.common.errors import InputError
 from rembert.common.outputs import ModelOutput
+from rembert.common.parameters import HEADS
 from rembert.tf.inputs import argument_names, by_name
 from rembert.tf.keras_internals import DistributedModel, is_structure, warn_unbuilt
 
 Tensor = Any
 
-LABELS = ("labels", "start_positions", "end_positions")
-LOGITS = ("logits", "start_logits", "end_logits")
 _TAKES_NO_WEIGHTS = (
     "The own loss of {model} takes no `sample_weight` and no `class_weight`. Give `compile` a Keras `loss`, and the "
     "labels as `y`. Received: {received}, and `loss=None`."
@@ -42,10 +41,12 @@ class TrainableModel(DistributedModel):
     loss, that one compares `y`, or the labels among the inputs, with the logits. Metrics do so in both cases.
     """
 
+    head: ClassVar[str]  # a key of `HEADS`
+
     @property
     def label_names(self) -> list[str]:
         """The arguments that the head's own loss needs; none where the model has no loss."""
-        return [name for name in argument_names(self.call) if name in LABELS]
+        return list(HEADS[self.head].labels)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -131,12 +132,12 @@ class TrainableModel(DistributedModel):
             # Keras adds up what the devices give: each gives its part of their mean.
             return total / tf.distribute.get_strategy().num_replicas_in_sync
         y = self._targets(x, y)
-        return super().compute_loss(x, y, _predictions(y_pred, y), sample_weight, training)
+        return super().compute_loss(x, y, _predictions(self.head, y_pred, y), sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """The metrics given to `compile`, of the logits."""
         y = self._targets(x, y)
-        return super().compute_metrics(x, y, _predictions(y_pred, y), sample_weight)
+        return super().compute_metrics(x, y, _predictions(self.head, y_pred, y), sample_weight)
 
     def _arranged(self, data: Any) -> tuple[Any, Any, Any]:
         """A batch as the loss wants it: labels among the inputs for the head's own, beside them for another."""
@@ -177,7 +178,7 @@ class TrainableModel(DistributedModel):
         """The inputs by name, and the labels that were among them."""
         together = x if isinstance(x, Mapping | tuple | list) else [x]
         given = by_name(type(self).__name__, together, argument_names(self.call))
-        labels = {name: value for name, value in given.items() if name in LABELS}
+        labels = {name: value for name, value in given.items() if name in self.label_names}
         return {name: value for name, value in given.items() if name not in labels}, labels
 
     def _targets(self, x: Any, y: Any) -> Any:
@@ -188,11 +189,11 @@ class TrainableModel(DistributedModel):
         return labels[0] if len(labels) == 1 else tuple(labels) or None
 
 
-def _predictions(outputs: Any, targets: Any) -> Any:
+def _predictions(head: str, outputs: Any, targets: Any) -> Any:
     """What a loss or metric given to `compile` compares with its targets: the logits, in the targets' structure."""
     if not isinstance(outputs, ModelOutput):
         return outputs
-    logits = {name: outputs[name] for name in LOGITS if name in outputs}
+    logits = {name: outputs[name] for name in HEADS[head].logits if name in outputs}
     if not logits or isinstance(targets, Mapping):
         return logits or dict(outputs)
     return next(iter(logits.values())) if len(logits) == 1 else tuple(logits.values())

@@ -1,20 +1,17 @@
 """The weights that training starts from: a checkpoint's, and fresh ones for the parts that it lacks.
 
-Fresh weights are drawn with NumPy from the recipe's seed and the parameter's name, so PyTorch and TensorFlow start
-with the same ones.
+Fresh weights come from `rembert.common.initialization` and the recipe's seed, so PyTorch and TensorFlow start with the
+same ones.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError
-from rembert.common.parameters import Kind, Parameter
 from rembert.training.recipe import Recipe
 
 
@@ -42,16 +39,6 @@ def fresh_names(report: Mapping[str, Sequence[Any]], source: str) -> list[str]:
             "weights, pass `from_scratch` (--from-scratch)."
         )
     return names
-
-
-def fresh_values(parameter: Parameter, config: RemBertConfig, seed: int) -> np.ndarray:
-    """Fresh values for a parameter, float32 in the table's shape: normal kernels and tables, zeros, unit scales."""
-    if parameter.kind is Kind.SCALE:
-        return np.ones(parameter.shape, np.float32)
-    if parameter.kind in (Kind.BIAS, Kind.SHIFT):
-        return np.zeros(parameter.shape, np.float32)
-    numbers = np.random.default_rng([seed, zlib.crc32(parameter.name.encode())])
-    return numbers.standard_normal(parameter.shape, dtype=np.float32) * np.float32(config.initializer_range)
 
 
 def step_seed(recipe: Recipe, step: int, rank: int = 0) -> int:

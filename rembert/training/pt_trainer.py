@@ -23,11 +23,12 @@ from rembert.bridge import TensorSource
 from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
+from rembert.common.initialization import initial_values
 from rembert.common.parameters import HEADS, LabelKind
 from rembert.pt.losses import cross_entropy, ignore_padding
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
-from rembert.training.initial_model import fresh_names, fresh_values, step_seed, training_overrides
+from rembert.training.initial_model import fresh_names, step_seed, training_overrides
 from rembert.training.micro_batches import Batch, MicroBatch
 from rembert.training.parameter_groups import parameter_groups
 from rembert.training.recipe import Recipe
@@ -210,7 +211,7 @@ class Trainer:
         table, own = model.parameter_table(), dict(model.named_parameters())
         with torch.no_grad():
             for name in self.fresh:
-                values = fresh_values(table[name], model.config, self.recipe.seed)
+                values = initial_values(table[name], model.config.initializer_range, self.recipe.seed)
                 own[model._own_name(name)].copy_(torch.from_numpy(values))
         return model
 

@@ -20,12 +20,13 @@ from rembert.bridge import TensorSource, open_checkpoint
 from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
+from rembert.common.initialization import initial_values
 from rembert.common.parameters import HEADS, Kind, LabelKind, Parameter
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
 from rembert.tf.losses import cross_entropy, ignore_padding
 from rembert.tf.optimizer import AdamW
-from rembert.training.initial_model import fresh_names, fresh_values, step_seed, training_overrides
+from rembert.training.initial_model import fresh_names, step_seed, training_overrides
 from rembert.training.micro_batches import Batch, MicroBatch
 from rembert.training.parameter_groups import parameter_groups
 from rembert.training.recipe import Recipe
@@ -189,7 +190,7 @@ class Trainer:
                 self.fresh = fresh_names(report, source)
         table = model.parameter_table()
         for name in self.fresh:
-            values = fresh_values(table[name], model.config, self.recipe.seed)
+            values = initial_values(table[name], model.config.initializer_range, self.recipe.seed)
             model.variable(table[name]).assign(_transposed(values, table[name]))
         return model
 
