@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,14 +15,19 @@ import pytest
 
 from rembert.bridge import FORMATS, TARGETS, open_checkpoint
 from rembert.bridge.format import Format
+from rembert.bridge.heads import recognise_head
 from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import Contents, TensorSource
 from rembert.cli.main import main
 from rembert.common.errors import InputError
-from rembert.common.parameters import Parameter
+from rembert.common.parameters import HEADS, Parameter
 from rembert.tasks import TASKS, Recipe, get_task
+from rembert.training.micro_batches import label_count, split_batch
+from tests.adding_head import HEAD, pt_class, tf_class
 from tests.bridge.support import GOLDEN, source
-from tests.frameworks import Framework, needs_pt, needs_tf, on_both
+from tests.frameworks import Framework, is_installed, needs, needs_pt, needs_tf, on_both
+from tests.parity.cases import build_both, declared_cases
+from tests.parity.test_frameworks_agree import check_gradients, check_outputs
 from tests.tasks.support import TOKENIZER
 from tests.training.runs import lines, write_start
 
@@ -122,6 +128,103 @@ def test_a_format_that_was_removed_leaves_nothing(tmp_path: Path, capsys: pytest
     assert "invalid choice" in capsys.readouterr().err
     with open_checkpoint(GOLDEN / "model") as checkpoint:
         assert checkpoint.format == "safetensors"
+
+
+# ---------------------------------------------------------------------- a head: a declaration, its output, two classes
+
+
+@pytest.fixture
+def acceptability(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head of `tests/adding_head.py`, as a declaration in `common/parameters.py` and two classes would be."""
+    monkeypatch.setitem(HEADS, HEAD.name, HEAD)
+    for package, framework, make in (("torch", "pt", pt_class), ("tensorflow", "tf", tf_class)):
+        if is_installed(package):
+            made = make()
+            monkeypatch.setattr(import_module(f"rembert.{framework}"), made.__name__, made, raising=False)
+
+
+def with_head(directory: Path, to: str = "pt") -> Path:
+    """A golden encoder converted to a model with the new head."""
+    call = ["convert", str(GOLDEN / "masked_lm"), str(directory), "--to", to, "--head", HEAD.name, "--quiet"]
+    assert main(call) == 0
+    return directory
+
+
+@pytest.mark.usefixtures("acceptability")
+@pytest.mark.parametrize("to", ["pt", "tf", "keras"])
+def test_a_head_is_converted_and_recognised(to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = with_head(tmp_path / "out", to)
+    found = report(capsys, "inspect", out)
+    assert (found["head"], found["fits"]) == (HEAD.name, True)
+    back = report(capsys, "convert", out, tmp_path / "back", "--to", "pt")
+    assert back["fresh"] == back["dropped"] == []
+    with open_checkpoint(tmp_path / "back") as checkpoint:
+        assert checkpoint.tensors["acceptability.weight"].shape == (3, 32)
+        assert checkpoint.config is not None
+        checkpoint.config.architectures = None
+        assert recognise_head(checkpoint.config, checkpoint.tensors) == HEAD.name
+
+
+@needs_pt
+@needs_tf
+@pytest.mark.usefixtures("acceptability")
+def test_a_head_is_the_same_in_both_frameworks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(with_head(tmp_path / to, to)) for to in ("pt", "tf")]
+    assert main(["verify", *paths, "--tolerance", "1e-5"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [(line[0], line[-1]) for line in lines[3:]] == [("loss", "equal"), ("acceptability_logits", "equal")]
+    (case,) = (case for case in declared_cases() if case.head == HEAD.name)
+    models, inputs = build_both(case, case.config()), case.inputs(case.config())
+    check_outputs(models, inputs, 1e-10)
+    check_gradients(models, inputs, 1e-10)
+
+
+@needs_tf
+@pytest.mark.usefixtures("acceptability")
+def test_a_head_is_in_files_of_keras(tmp_path: Path) -> None:
+    one = tf_class().from_pretrained(with_head(tmp_path / "pt"))  # type: ignore[attr-defined]
+    other = tf_class()(one.config)
+    other.load_weights(with_head(tmp_path / "keras", "keras") / "model.weights.h5")
+    for mine, wanted in zip(other.weights, one.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(mine), np.asarray(wanted), err_msg=mine.path)
+
+
+@pytest.mark.usefixtures("acceptability")
+@pytest.mark.parametrize("target", [pytest.param("onnx", marks=(needs_pt, needs("onnx", "onnxruntime"))),
+                                    pytest.param("savedmodel", marks=needs_tf)])  # fmt: skip
+def test_a_head_is_exported(target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = report(capsys, "export", with_head(tmp_path / "in"), tmp_path / "out", "--to", target)
+    assert done["outputs"] == ["acceptability_logits"]
+
+
+@on_both
+@pytest.mark.usefixtures("acceptability")
+def test_a_head_is_trained(framework: Framework, tmp_path: Path) -> None:
+    """The trainer's micro-batches are weighted by the labels that count: two of them make the loss of the whole."""
+    trainer = import_module(f"rembert.training.{framework.name}_trainer").Trainer
+    batch = {
+        "input_ids": np.arange(1, 13).reshape(3, 4),
+        "attention_mask": np.ones((3, 4), int),
+        "token_type_ids": np.zeros((3, 4), int),
+        "judgements": np.array([2, -100, 0]),
+    }
+    losses = []
+    for count in (1, 2):
+        running = trainer(HEAD.name, with_head(tmp_path / str(count)), Recipe(dropout=0.0), {})
+        parts = split_batch(batch, count, lambda rows: label_count(HEAD.name, rows))
+        losses.append(float(running.train_step(parts, 0.0, 0)[0]))
+        running.close()
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_head_that_was_removed_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(HEADS, HEAD.name, HEAD)
+        out = with_head(tmp_path / "out")
+    assert main(["convert", str(out), str(tmp_path / "no"), "--to", "pt", "--head", HEAD.name]) == 2
+    assert "invalid choice" in capsys.readouterr().err
+    assert main(["inspect", str(out)]) == 1
+    assert "unknown     acceptability.weight" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------- a command: one file and one entry

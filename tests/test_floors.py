@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rembert.common.parameters import BASE_MODEL, HEADS
 from tests.frameworks import needs_pt, needs_tf
 
 PACKAGE = Path(__file__).parent.parent / "rembert"
@@ -127,6 +128,27 @@ def test_one_import_line_serves() -> None:
 
     for name in ("RemBertConfig", "RemBertTokenizer", "RemBertTokenizerFast"):
         assert getattr(rembert, name) is getattr(rembert.pt, name) is getattr(rembert.tf, name)
+
+
+def _names_of_heads(path: Path) -> list[str]:
+    """Where a file names a head, other than in a declaration: `head` or `name` of a class, `HEAD` of a package."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    declared = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id in ("head", "name", "HEAD") for target in node.targets)
+    }
+    found = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value in {*HEADS} - {BASE_MODEL}
+    ]
+    return [f"{path}:{node.lineno} {node.value}" for node in found if id(node) not in declared]
+
+
+def test_heads_are_declared_and_not_compared() -> None:
+    # A comparison with a head's name is a property that its declaration lacks.
+    files = [path for path in FILES if path != PACKAGE / "common" / "parameters.py"]
+    assert not [each for path in files for each in _names_of_heads(path)]
 
 
 def test_each_framework_reads_in_about_a_thousand_lines() -> None:

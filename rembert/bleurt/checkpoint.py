@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from rembert.bleurt.regressors import HEAD
 from rembert.bridge import Checkpoint, TensorSource, open_checkpoint
 from rembert.bridge.matching import fit, require
 from rembert.bridge.registry import locate_checkpoint
@@ -151,7 +152,7 @@ def _require_regressor(checkpoint: Checkpoint) -> RemBertConfig:
         )
     found = fit(checkpoint, config)
     shape = next((info.shape for name, info in _canonical(checkpoint).items() if name == "classifier.weight"), None)
-    if found.head != "sequence-classification" or shape is None:
+    if found.head != HEAD or shape is None:
         raise CheckpointError(
             f"{checkpoint.path} is not a regressor: a metric has one output after the pooler (`classifier.weight`). "
             f"Received: a {found.head} model{'' if shape is not None else ' without that layer'}. Fine-tune it on "

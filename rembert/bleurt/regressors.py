@@ -14,7 +14,7 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.tasks.frameworks import model_class
 
-_HEAD = "sequence-classification"
+HEAD = "sequence-classification"  # with one number as its label
 _PADDED = ("input_ids", "attention_mask", "token_type_ids")
 # Positions of a batch. More brings a CPU nothing, while a GPU's cores want to be filled.
 _CPU_TOKENS, _GPU_TOKENS = 4096, 32768
@@ -56,7 +56,7 @@ def load_regressor(
         raise InputError(
             f"`device` is for PyTorch; TensorFlow takes the GPUs of CUDA_VISIBLE_DEVICES. Received: {device!r}."
         )
-    loaded = model_class(framework, _HEAD)
+    loaded = model_class(framework, HEAD)
     place = _device(device) if framework == "pt" else None
     model = loaded.from_pretrained(path, config=config, dtype=dtype or "float32")
     return TensorFlowRegressor(model) if place is None else PyTorchRegressor(model.to(place))

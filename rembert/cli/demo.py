@@ -27,6 +27,7 @@ from rembert.common.files import atomic_path, write_text
 from rembert.common.parameters import HEADS, Kind, file_name
 from rembert.common.trials import Arrays, output_differences, trial_inputs
 from rembert.tasks import get_task
+from rembert.tasks.definitions.sequence_classification import SequenceClassification
 from rembert.tasks.frameworks import FRAMEWORKS, framework_module
 from rembert.tasks.predicting import evaluate
 from rembert.tasks.verification import load, run
@@ -100,7 +101,7 @@ def learn(work: Path) -> bool:
     for use, lines in task_lines().items():
         write_text(work / f"{use}.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     trained = work / "fine-tuned"
-    name, held_out = "sequence-classification", work / "test.jsonl"
+    name, held_out = SequenceClassification.name, work / "test.jsonl"
     result = _step(
         f"fine-tuning in PyTorch: what {len(SUBJECTS)} languages speak of",
         lambda: finetune(name, work / "pytorch", work / "train.jsonl", output=trained, **LEARNING),

@@ -10,6 +10,7 @@ from rembert.cli.data_options import add_framework_argument
 from rembert.cli.text import table
 from rembert.common.errors import InputError
 from rembert.common.tokenization import RemBertTokenizerFast
+from rembert.tasks.definitions.masked_lm import MaskedLM
 from rembert.tasks.filling import fill_mask
 from rembert.tasks.frameworks import load_trained, move_to_device
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.top_k < 1:
         raise InputError(f"`--top-k` must be at least 1. Received: {args.top_k}.")
     tokenizer = RemBertTokenizerFast.from_pretrained(args.checkpoint)
-    model = move_to_device(load_trained(args.framework, "masked-lm", args.checkpoint), args.device)
+    model = move_to_device(load_trained(args.framework, MaskedLM.head, args.checkpoint), args.device)
     for number, fillings in enumerate(fill_mask(model, tokenizer, args.text, top_k=args.top_k)):
         for place, pieces in enumerate(fillings):
             if args.json:

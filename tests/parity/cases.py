@@ -56,7 +56,7 @@ _PROBLEMS: dict[str, dict[str, Any]] = {
 }
 
 
-def _cases() -> Iterator[Case]:
+def declared_cases() -> Iterator[Case]:
     """Every declared head, in every way in which it can be used."""
     for head in HEADS.values():
         name = head.name.replace("-", "_")
@@ -71,7 +71,7 @@ def _cases() -> Iterator[Case]:
             yield Case(f"{name}_cross", head.name, {"is_decoder": True, "add_cross_attention": True})
 
 
-CASES = list(_cases())
+CASES = list(declared_cases())
 # One for each way of computing outputs. The others of sequence classification differ in their losses alone.
 FORWARDS = [case for case in CASES if case.name not in ("several_labels", "one_number", "several_numbers")]
 # One for each way of using the encoder; for what a head's loss and output do not touch.
