@@ -11,8 +11,9 @@ import numpy as np
 from rembert.bridge.checkpoint import Checkpoint
 from rembert.bridge.heads import has_pooler_in, recognise_head
 from rembert.bridge.tensors import TensorSource
+from rembert.common.arguments import check_argument, one_of, optional
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import CheckpointError, InputError
+from rembert.common.errors import CheckpointError
 from rembert.common.initialization import initial_values
 from rembert.common.name_matching import Match, match
 from rembert.common.parameters import BASE_MODEL, BASE_PREFIX, HEADS, Parameter, parameters
@@ -98,8 +99,7 @@ def select(checkpoint: Checkpoint, found: Fit, config: RemBertConfig, head: str 
     Raises:
         InputError: `head` is unknown.
     """
-    if head is not None and head not in HEADS:
-        raise InputError(f"`head` must be one of {', '.join(HEADS)}. Received: `head={head!r}`.")
+    check_argument("head", head, optional(one_of(HEADS)))
     if head is None or head == found.head:
         kept = {name: checkpoint.source(found.match.found[name]) for name in found.table}
         return Selection(found.head, kept, [], [])

@@ -9,7 +9,8 @@ from typing import Any
 
 from rembert.bridge import strict_json
 from rembert.bridge.tensors import TensorInfo
-from rembert.common.errors import CheckpointError, InputError
+from rembert.common.arguments import Constraint, check_argument, integer
+from rembert.common.errors import CheckpointError
 
 MAX_NAME = 255  # bytes; file systems allow no more
 MAX_INDEX = 16 * 2**20  # bytes; the released model's would have 100 KB
@@ -70,18 +71,22 @@ def parse_size(size: int | str | None) -> int | None:
     """A number of bytes from `2_000_000_000`, "2GB", "500MB" or "1.5GiB"; None means no limit.
 
     Raises:
-        InputError: it is no positive size.
+        InputError: an invalid size.
     """
     if size is None:
         return None
-    count = 0.0
-    if isinstance(size, int) and not isinstance(size, bool):
-        count = size
-    elif isinstance(size, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?B)?\s*", size.upper())):
-        count = float(match[1]) * _UNITS[match[2] or ""]
-    if count < 1:
-        raise InputError(f"`max_shard_size` must be bytes or text like '2GB'. Received: {size!r}.")
-    return int(count)
+    check_argument("max_shard_size", size, _SIZE)
+    return int(_bytes(size))
+
+
+def _bytes(size: Any) -> float:
+    """A size in bytes; 0 for what is no size."""
+    if isinstance(size, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?B)?\s*", size.upper())):
+        return float(match[1]) * _UNITS[match[2] or ""]
+    return size if integer().accepts(size) else 0
+
+
+_SIZE = Constraint("a number of bytes, or text such as 2GB or 500MB", lambda size: _bytes(size) >= 1)
 
 
 def plan_shards(file: str, tensors: Mapping[str, TensorInfo], limit: int | None) -> dict[str, list[str]]:

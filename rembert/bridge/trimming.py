@@ -26,6 +26,7 @@ from rembert.bridge.conversion import is_checkpoint, source_config
 from rembert.bridge.matching import fit, require
 from rembert.bridge.saving import save_checkpoint, target_format
 from rembert.bridge.tensors import TensorSource
+from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.files import read_json, write_json
@@ -282,10 +283,8 @@ def _check_arguments(corpus: Sequence[Any], keep_pieces: Any, min_count: int, ma
         raise InputError(f"`corpus` must be a list of files. Received: {corpus!r}.")
     if not corpus and keep_pieces is None:
         raise InputError("Either a corpus or a list of pieces must say what to keep. Received: neither.")
-    if min_count < 1:
-        raise InputError(f"`min_count` must be 1 or more. Received: `min_count={min_count}`.")
-    if max_pieces is not None and max_pieces < 1:
-        raise InputError(f"`max_pieces` must be 1 or more. Received: `max_pieces={max_pieces}`.")
+    check_argument("min_count", min_count, integer(at_least=1))
+    check_argument("max_pieces", max_pieces, optional(integer(at_least=1)))
     target_format(to)
 
 

@@ -56,7 +56,7 @@ def check_arguments(
 
 
 def check_argument(name: str, value: Any, constraint: Constraint, error: type[RemBertError] = InputError) -> None:
-    """Refuse one value that its constraint does not allow; arguments and errors are those of `check_arguments`."""
+    """Refuse one value that its constraint does not allow; the arguments and errors of `check_arguments`."""
     if not constraint.accepts(value):
         raise error(f"`{name}` must be {constraint.wording}. Received: `{name}={value!r:.200}`.")
 
@@ -89,6 +89,15 @@ def one_of(options: Iterable[str]) -> Constraint:
     """One of several strings."""
     allowed = tuple(options)
     return Constraint(f"one of {', '.join(allowed)}", lambda v: isinstance(v, str) and v in allowed)
+
+
+def boolean_or(options: Iterable[str]) -> Constraint:
+    """True, False, or one of several strings."""
+    strings = one_of(options)
+    return Constraint(
+        strings.wording.replace("one of ", "one of True, False, ", 1),
+        lambda v: isinstance(v, bool) or strings.accepts(v),
+    )
 
 
 def instance_of(kind: type, wording: str | None = None) -> Constraint:

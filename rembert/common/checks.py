@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 
@@ -351,8 +352,7 @@ def resized_vocabulary(config: RemBertConfig, new_num_tokens: int | None, pad_to
         InputError: a number that is none, or one that would cut off a special piece.
     """
     for name, number in (("new_num_tokens", new_num_tokens), ("pad_to_multiple_of", pad_to_multiple_of)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-            raise InputError(f"`{name}` must be an integer from 1 on, or None. Received: `{name}={number!r}`.")
+        check_argument(name, number, optional(integer(at_least=1)))
     size = config.vocab_size if new_num_tokens is None else new_num_tokens
     multiple = pad_to_multiple_of or 1
     size = -(-size // multiple) * multiple

@@ -12,6 +12,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rembert.common.arguments import (
+    BOOLEAN,
+    Constraint,
+    check_argument,
+    check_arguments,
+    integer,
+    number,
+    one_of,
+    optional,
+)
 from rembert.common.errors import ConfigError
 from rembert.common.files import read_json, write_json
 from rembert.common.hub import locate
@@ -47,7 +57,7 @@ _SIZES = (
     "max_position_embeddings",
     "type_vocab_size",
 )
-_PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob")
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob")
 _FLAGS = (
     "use_cache",
     "is_decoder",
@@ -57,8 +67,24 @@ _FLAGS = (
     "output_hidden_states",
     "return_dict",
 )
-_NUMBERS = ("initializer_range", "layer_norm_eps")
-_SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
+
+_ID = integer(at_least=0)
+_CONSTRAINTS: dict[str, Constraint] = {
+    **dict.fromkeys(_SIZES, integer(at_least=1)),
+    **dict.fromkeys(_DROPOUTS, number(at_least=0, below=1)),
+    **dict.fromkeys(("initializer_range", "layer_norm_eps"), number(above=0)),
+    **dict.fromkeys(_FLAGS, BOOLEAN),
+    **dict.fromkeys(("pad_token_id", "bos_token_id"), optional(_ID)),
+    "eos_token_id": Constraint(
+        "an integer of 0 or more, a list of them or None",
+        lambda value: value is None or all(map(_ID.accepts, value if isinstance(value, list) else [value])),
+    ),
+    "hidden_act": one_of(ACTIVATIONS),
+    "problem_type": optional(one_of(PROBLEM_TYPES)),
+    "no_answer_threshold": optional(number()),
+    "attn_implementation": one_of(ATTENTION_IMPLEMENTATIONS),
+    "dtype": optional(one_of(DTYPES)),
+}
 # Written to config.json only where they differ from this: every model class has them, few checkpoints set them.
 _QUIET_DEFAULTS: dict[str, Any] = {
     "architectures": None,
@@ -237,24 +263,7 @@ class RemBertConfig:
         Raises:
             ConfigError: names the key and quotes the value.
         """
-        for key in _SIZES:
-            value = getattr(self, key)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"`{key}` must be a positive integer. Received: `{key}={value!r}`.")
-        for key in _PROBABILITIES:
-            value = getattr(self, key)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
-                raise ConfigError(f"`{key}` must be a number in [0, 1). Received: `{key}={value!r}`.")
-        for key in _NUMBERS:
-            value = getattr(self, key)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-                raise ConfigError(f"`{key}` must be a positive number. Received: `{key}={value!r}`.")
-        for key in _FLAGS:
-            value = getattr(self, key)
-            if not isinstance(value, bool):
-                raise ConfigError(f"`{key}` must be True or False. Received: `{key}={value!r}`.")
-        for key in _SPECIAL_IDS:
-            self._validate_special_id(key)
+        check_arguments(_CONSTRAINTS, vars(self), ConfigError)
         if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
             raise ConfigError(
                 "`pad_token_id` must be a row of the embedding table. Received: "
@@ -264,20 +273,6 @@ class RemBertConfig:
             raise ConfigError(
                 "`hidden_size` must be a multiple of `num_attention_heads`. Received: "
                 f"`hidden_size={self.hidden_size}` and `num_attention_heads={self.num_attention_heads}`."
-            )
-        if self.hidden_act not in ACTIVATIONS:
-            raise ConfigError(
-                f"`hidden_act` must be one of {', '.join(ACTIVATIONS)}. Received: `hidden_act={self.hidden_act!r}`."
-            )
-        if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
-            raise ConfigError(
-                f"`problem_type` must be None or one of {', '.join(PROBLEM_TYPES)}. Received: "
-                f"`problem_type={self.problem_type!r}`."
-            )
-        threshold = self.no_answer_threshold
-        if threshold is not None and (not isinstance(threshold, int | float) or isinstance(threshold, bool)):
-            raise ConfigError(
-                f"`no_answer_threshold` must be None or a number. Received: `no_answer_threshold={threshold!r}`."
             )
         if self.problem_type == "single_label_classification" and self.num_labels == 1:
             raise ConfigError(
@@ -294,22 +289,6 @@ class RemBertConfig:
                 "RemBERT's input and output embeddings are decoupled and differ in width: `tie_word_embeddings` must "
                 "be False. Received: `tie_word_embeddings=True`."
             )
-        if self.attn_implementation not in ATTENTION_IMPLEMENTATIONS:
-            raise ConfigError(
-                f"`attn_implementation` must be one of {', '.join(ATTENTION_IMPLEMENTATIONS)}. Received: "
-                f"`attn_implementation={self.attn_implementation!r}`."
-            )
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise ConfigError(f"`dtype` must be None or one of {', '.join(DTYPES)}. Received: `dtype={self.dtype!r}`.")
-
-    def _validate_special_id(self, key: str) -> None:
-        value = getattr(self, key)
-        listed = value if key == "eos_token_id" and isinstance(value, list) else [value]
-        for item in listed:
-            if item is None and not isinstance(value, list):
-                continue
-            if not isinstance(item, int) or isinstance(item, bool) or item < 0:
-                raise ConfigError(f"`{key}` must be an id of 0 or more, or None. Received: `{key}={value!r}`.")
 
     # ------------------------------------------------------------------ dictionaries and files
 
@@ -425,8 +404,7 @@ def _labels(
     count: int | None, id2label: dict[Any, str] | None, label2id: dict[str, int] | None
 ) -> tuple[dict[int, str], dict[str, int]]:
     """Both label maps from what is given. A `count` that disagrees with `id2label` is refused."""
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        raise ConfigError(f"`num_labels` must be a positive integer. Received: `num_labels={count!r}`.")
+    check_argument("num_labels", count, optional(integer(at_least=1)), ConfigError)
     if id2label is None and label2id is not None:
         id2label = {index: label for label, index in label2id.items()}
     if id2label is None:

@@ -9,8 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from rembert.common.arguments import BOOLEAN, boolean_or, check_argument, check_arguments, integer, number
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
+
+_POSITIVE = number(above=0)
+_CONSTRAINTS = {
+    "max_new_tokens": integer(at_least=1),
+    "num_beams": integer(at_least=1),
+    "do_sample": BOOLEAN,
+    "temperature": _POSITIVE,
+    "top_k": integer(at_least=0),
+    "top_p": number(above=0, at_most=1),
+    "repetition_penalty": _POSITIVE,
+    "length_penalty": number(),
+    "early_stopping": boolean_or(("never",)),
+}
 
 
 class Default(Enum):
@@ -64,25 +78,22 @@ def generation_settings(
     """
     if not config.is_decoder:
         raise InputError("Generation needs a model with `is_decoder=True`. Received: `is_decoder=False`.")
-    _check(
-        "max_new_tokens", max_new_tokens, _is_integer(max_new_tokens) and max_new_tokens >= 1, "an integer from 1 on"
-    )
-    _check("num_beams", num_beams, _is_integer(num_beams) and num_beams >= 1, "an integer from 1 on")
-    _check("do_sample", do_sample, isinstance(do_sample, bool), "True or False")
-    _check("temperature", temperature, _is_number(temperature) and temperature > 0, "a number above 0")
     top_k = 0 if top_k is None else top_k
-    _check("top_k", top_k, _is_integer(top_k) and top_k >= 0, "an integer from 1 on, or 0 for no limit")
     top_p = 1.0 if top_p is None else top_p
-    _check("top_p", top_p, _is_number(top_p) and 0 < top_p <= 1, "a number above 0 and up to 1")
-    _check(
-        "repetition_penalty",
-        repetition_penalty,
-        _is_number(repetition_penalty) and repetition_penalty > 0,
-        "a number above 0",
+    check_arguments(
+        _CONSTRAINTS,
+        {
+            "max_new_tokens": max_new_tokens,
+            "num_beams": num_beams,
+            "do_sample": do_sample,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "repetition_penalty": repetition_penalty,
+            "length_penalty": length_penalty,
+            "early_stopping": early_stopping,
+        },
     )
-    _check("length_penalty", length_penalty, _is_number(length_penalty), "a number")
-    is_known = isinstance(early_stopping, bool) or early_stopping == "never"
-    _check("early_stopping", early_stopping, is_known, "True, False or 'never'")
     if has_streamer and num_beams > 1:
         raise InputError(
             "`streamer` needs tokens that stay as they are, and beam search may take them back. Received: "
@@ -98,11 +109,12 @@ def generation_settings(
     eos_token_ids = tuple(ends) if isinstance(ends, Sequence) and not isinstance(ends, str) else (ends,)
     if eos_token_id is Default.CONFIG:  # a vocabulary may be smaller than a configuration left as it was
         eos_token_ids = tuple(token for token in eos_token_ids if token < config.vocab_size)
+    token_id = integer(at_least=0, at_most=config.vocab_size - 1)
     for token in eos_token_ids:
-        _check_token("eos_token_id", token, config.vocab_size)
+        check_argument("eos_token_id", token, token_id)
     if pad_token_id is None:
         pad_token_id = next((each for each in (config.pad_token_id, *eos_token_ids) if each is not None), 0)
-    _check_token("pad_token_id", pad_token_id, config.vocab_size)
+    check_argument("pad_token_id", pad_token_id, token_id)
     return GenerationSettings(
         max_new_tokens=int(max_new_tokens),
         do_sample=do_sample,
@@ -156,23 +168,3 @@ def check_prompt(last_tokens_are_real: bool) -> None:
             "Prompts must be padded on the left: new tokens follow the last one. Received: an `attention_mask` with a "
             "0 in its last column. Use a tokenizer with `padding_side='left'`."
         )
-
-
-def _check(name: str, value: Any, fits: bool, wanted: str) -> None:
-    if not fits:
-        raise InputError(f"`{name}` must be {wanted}. Received: `{name}={value!r}`.")
-
-
-def _check_token(name: str, token: Any, size: int) -> None:
-    fits = _is_integer(token) and 0 <= token < size
-    _check(
-        name, token, fits, f"a piece id in [0, {size - 1}]" + (", a list of them, or None" if "eos" in name else "")
-    )
-
-
-def _is_integer(value: Any) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and value == value

@@ -188,7 +188,7 @@ def test_counts_may_be_numpys(tokenizer: RemBertTokenizer) -> None:
 
 @pytest.mark.parametrize("length", [0, -1, True, "512", 12.5, [3]])
 def test_a_bad_model_max_length(tokenizer_class: type[RemBertTokenizer], length: Any) -> None:
-    with pytest.raises(InputError, match="`model_max_length` must be an integer of at least 1"):
+    with pytest.raises(InputError, match="`model_max_length` must be an integer of 1 or more"):
         tokenizer_class(MODEL, model_max_length=length)
 
 
@@ -228,16 +228,16 @@ def test_parts_of_a_call(tokenizer: RemBertTokenizer) -> None:
         ((["ok", "a\ud800b"],), {}, r"lone surrogates.* U\+D800 at position 1 of text 1"),
         (("a" * 6000 + "\udfff",), {}, r"U\+DFFF at position 6000"),
         (("a [MASK] \ud83d",), {}, "lone surrogates"),
-        (("a",), {"padding": "all"}, "`padding` must be a bool or one of"),
-        (("a",), {"truncation": "middle"}, "`truncation` must be a bool or one of"),
-        (("a",), {"padding_side": "top"}, "'left' or 'right'"),
-        (("a",), {"return_tensors": "jax"}, "'np', 'pt' or 'tf'. Received: 'jax'"),
+        (("a",), {"padding": "all"}, "`padding` must be one of True, False"),
+        (("a",), {"truncation": "middle"}, "`truncation` must be one of True, False"),
+        (("a",), {"padding_side": "top"}, "`padding_side` must be one of left, right"),
+        (("a",), {"return_tensors": "jax"}, "one of np, pt, tf or None. Received: `return_tensors='jax'`"),
         (("a",), {"padding": "max_length"}, "`padding='max_length'` needs a length"),
-        (("a",), {"padding": True, "pad_to_multiple_of": 0}, "`pad_to_multiple_of` must be an integer of at least 1"),
-        (("a",), {"padding_side": ""}, "'left' or 'right'. Received: ''"),
-        (("a",), {"max_length": True}, "`max_length` must be an integer of at least 1. Received: True"),
-        (("a",), {"max_length": 0}, "`max_length` must be an integer of at least 1"),
-        (("a",), {"stride": -1}, "`stride` must be an integer of at least 0"),
+        (("a",), {"padding": True, "pad_to_multiple_of": 0}, "`pad_to_multiple_of` must be an integer of 1 or more"),
+        (("a",), {"padding_side": ""}, "one of left, right. Received: `padding_side=''`"),
+        (("a",), {"max_length": True}, "`max_length` must be an integer of 1 or more. Received: `max_length=True`"),
+        (("a",), {"max_length": 0}, "`max_length` must be an integer of 1 or more"),
+        (("a",), {"stride": -1}, "`stride` must be an integer of 0 or more"),
         (("a", "b"), {"max_length": 2}, "must hold the special tokens"),
         ((["a", "a b"],), {"return_tensors": "np"}, "must have one length to be a tensor. Received: 3 to 4 items"),
         (
@@ -279,8 +279,8 @@ def test_padding_without_a_pad_token(tokenizer_class: type[RemBertTokenizer]) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"padding": "max_length", "max_length": -3}, "`max_length` must be an integer of at least 1"),
-        ({"padding": "max_length", "max_length": "3"}, "`max_length` must be an integer of at least 1"),
+        ({"padding": "max_length", "max_length": -3}, "`max_length` must be an integer of 1 or more"),
+        ({"padding": "max_length", "max_length": "3"}, "`max_length` must be an integer of 1 or more"),
     ],
 )
 def test_bad_options_of_pad(tokenizer: RemBertTokenizer, options: dict[str, Any], message: str) -> None:

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rembert.common.arguments import check_arguments, number, one_of
 from rembert.common.checks import IGNORE_INDEX
 from rembert.common.errors import InputError
 
 STRATEGIES = ("token", "word", "span")
 _MASKED, _RANDOM = 0.8, 0.1  # and the rest stays
+_CONSTRAINTS = {"probability": number(above=0, at_most=1), "strategy": one_of(STRATEGIES)}
 _SPAN_P, _SPAN_MOST = 0.2, 10
 
 
@@ -46,12 +48,7 @@ class Masking:
     starts_word: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.probability <= 1:
-            raise InputError(f"`probability` must lie in (0, 1]. Received: `probability={self.probability!r}`.")
-        if self.strategy not in STRATEGIES:
-            raise InputError(
-                f"`strategy` must be one of {', '.join(STRATEGIES)}. Received: `strategy={self.strategy!r}`."
-            )
+        check_arguments(_CONSTRAINTS, vars(self))
         if self.strategy != "token" and self.starts_word is None:
             raise InputError(f"`strategy={self.strategy!r}` needs `starts_word`. Received: none.")
 

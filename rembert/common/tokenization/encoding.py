@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rembert.common.arguments import boolean_or, check_argument, integer
 from rembert.common.errors import InputError
 from rembert.common.tokenization.batch_encoding import Alignment, BatchEncoding
 from rembert.common.tokenization.inputs import describe, sort_inputs
 from rembert.common.tokenization.padding import (
+    COUNT,
+    SIDE,
     as_columns,
-    check_count,
-    check_side,
     check_tensors,
     pad_columns,
     padded_length,
@@ -27,6 +28,8 @@ from rembert.common.tokenization.vocabulary import Vocabulary
 
 UNLIMITED = int(1e30)  # the `model_max_length` of a tokenizer that has none, as transformers writes it
 Rows = list[list[Any]]
+_STRIDE = integer(at_least=0)
+_TRUNCATION = boolean_or(Truncation)
 
 
 class CallableTokenizer(Vocabulary):
@@ -91,9 +94,10 @@ class CallableTokenizer(Vocabulary):
         cut = self._truncation(truncation, max_length, padding)
         pad = parse_padding(padding)
         limit = self._limit(max_length)
-        side = check_side("padding_side", self.padding_side if padding_side is None else padding_side)
-        check_side("truncation_side", self.truncation_side)
-        stride = check_count("stride", stride, 0)
+        side = self.padding_side if padding_side is None else padding_side
+        check_argument("padding_side", side, SIDE)
+        check_argument("truncation_side", self.truncation_side, SIDE)
+        check_argument("stride", stride, _STRIDE)
         tensors = check_tensors(return_tensors)
         firsts, seconds, batched = sort_inputs(text, text_pair, is_split_into_words)
         if pad is not Padding.NONE and self.pad_token_id is None:
@@ -137,20 +141,20 @@ class CallableTokenizer(Vocabulary):
             return Truncation.LONGEST_FIRST if max_length is not None and padding is False else Truncation.NONE
         if isinstance(truncation, bool):
             return Truncation.LONGEST_FIRST if truncation else Truncation.NONE
-        try:
-            return Truncation(getattr(truncation, "value", truncation))
-        except ValueError:
-            options = ", ".join(repr(option.value) for option in Truncation)
-            raise InputError(f"`truncation` must be a bool or one of {options}. Received: {truncation!r}.") from None
+        name = getattr(truncation, "value", truncation)
+        check_argument("truncation", name, _TRUNCATION)
+        return Truncation(name)
 
     def _limit(self, max_length: int | None) -> int | None:
         """The longest row, or None: `max_length`, else `model_max_length`."""
         if max_length is not None:
-            return check_count("max_length", max_length, 1)
+            check_argument("max_length", max_length, COUNT)
+            return int(max_length)
         limit = self.model_max_length
         if isinstance(limit, int | float) and limit >= UNLIMITED:  # some files have it as a float
             return None
-        return check_count("model_max_length", limit, 1)
+        check_argument("model_max_length", limit, COUNT)
+        return int(limit)
 
     def _cut(
         self, first: EncodedSamples, second: EncodedSamples | None, strategy: Truncation, limit: int | None,
@@ -320,7 +324,8 @@ class CallableTokenizer(Vocabulary):
             InputError: no `input_ids`, rows with different keys, or no pad token.
             MissingDependencyError: the framework that `return_tensors` asks for is not installed.
         """
-        side = check_side("padding_side", self.padding_side if padding_side is None else padding_side)
+        side = self.padding_side if padding_side is None else padding_side
+        check_argument("padding_side", side, SIDE)
         strategy = parse_padding(padding)
         tensors = check_tensors(return_tensors)
         columns, single = as_columns(encoded_inputs)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from rembert.common.arguments import boolean_or, check_argument, integer, one_of, optional
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import InputError
 from rembert.common.tokenization.truncation import Padding
 
+_PADDING = boolean_or(Padding)
 # A row's value for padded positions. `input_ids` get the pad token's id.
 _FILL: dict[str, Any] = {
     "attention_mask": 0,
@@ -19,6 +20,8 @@ _FILL: dict[str, Any] = {
     "special_tokens_mask": 1,
     "offset_mapping": (0, 0),
 }
+COUNT = integer(at_least=1)
+SIDE = one_of(("left", "right"))
 # What makes tensors of these kinds; arrays ("np") need nothing more.
 _PACKAGES = {"pt": "torch", "tf": "tensorflow"}
 
@@ -27,31 +30,14 @@ def parse_padding(padding: bool | str | None) -> Padding:
     """The strategy that the argument `padding` names."""
     if padding is None or isinstance(padding, bool):
         return Padding.LONGEST if padding else Padding.NONE
-    try:
-        return Padding(getattr(padding, "value", padding))
-    except ValueError:
-        options = ", ".join(repr(option.value) for option in Padding)
-        raise InputError(f"`padding` must be a bool or one of {options}. Received: {padding!r}.") from None
-
-
-def check_count(name: str, value: Any, least: int) -> int:
-    """`value` as an int, when it is an integer (of Python or NumPy) of at least `least`."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise InputError(f"`{name}` must be an integer of at least {least}. Received: {value!r}.")
-    return int(value)
-
-
-def check_side(name: str, side: str) -> str:
-    """`side`, when it is "left" or "right"."""
-    if side not in ("left", "right"):
-        raise InputError(f"`{name}` must be 'left' or 'right'. Received: {side!r}.")
-    return side
+    name = getattr(padding, "value", padding)
+    check_argument("padding", name, _PADDING)
+    return Padding(name)
 
 
 def padded_length(longest: int, strategy: Padding, max_length: int | None, multiple_of: int | None) -> int | None:
     """The common length of all rows, or None where they are not padded. A longer row keeps its length."""
-    if multiple_of is not None:
-        multiple_of = check_count("pad_to_multiple_of", multiple_of, 1)
+    check_argument("pad_to_multiple_of", multiple_of, optional(COUNT))
     if strategy is Padding.NONE:
         return None
     length = longest
@@ -154,8 +140,7 @@ def check_tensors(kind: Any) -> str | None:
         MissingDependencyError: the framework is not installed.
     """
     name = None if kind is None else str(getattr(kind, "value", kind))
-    if name not in (None, "np", "pt", "tf"):
-        raise InputError(f"`return_tensors` must be 'np', 'pt' or 'tf'. Received: {kind!r}.")
+    check_argument("return_tensors", name, optional(one_of(("np", "pt", "tf"))))
     if name in _PACKAGES:
         require_packages(_PACKAGES[name], needed_for=f"`return_tensors={name!r}`")
     return name

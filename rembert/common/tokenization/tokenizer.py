@@ -8,13 +8,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rembert.common.arguments import check_argument
 from rembert.common.errors import InputError, TokenizerError
 from rembert.common.files import atomic_path, write_json
 from rembert.common.hub import locate
 from rembert.common.tokenization.added_tokens import AddedToken
 from rembert.common.tokenization.encoding import UNLIMITED, CallableTokenizer
 from rembert.common.tokenization.normalization import Folding
-from rembert.common.tokenization.padding import check_side
+from rembert.common.tokenization.padding import SIDE
 from rembert.common.tokenization.saved_files import (
     ADDED_NAME,
     CONFIG_NAME,
@@ -110,8 +111,10 @@ class RemBertTokenizer(CallableTokenizer):
         super().__init__(model, Folding(lower_case=self.do_lower_case, strip_accents=not self.keep_accents))
         self.model_max_length = UNLIMITED if model_max_length is None else model_max_length
         self._limit(None)  # refuses a `model_max_length` that is none
-        self.padding_side = check_side("padding_side", padding_side)
-        self.truncation_side = check_side("truncation_side", truncation_side)
+        check_argument("padding_side", padding_side, SIDE)
+        check_argument("truncation_side", truncation_side, SIDE)
+        self.padding_side = padding_side
+        self.truncation_side = truncation_side
         self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
         for index, token in sorted((added_tokens or {}).items()):
             self._register(token, index)
