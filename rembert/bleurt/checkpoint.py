@@ -24,8 +24,9 @@ from rembert.bleurt.regressors import HEAD
 from rembert.bridge import Checkpoint, TensorSource, open_checkpoint
 from rembert.bridge.matching import fit, require
 from rembert.bridge.registry import locate_checkpoint
+from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import CheckpointError, InputError, TokenizerError
+from rembert.common.errors import CheckpointError, TokenizerError
 from rembert.common.files import read_json
 from rembert.common.name_matching import canonical_name
 from rembert.common.tokenization import RemBertTokenizer
@@ -96,16 +97,12 @@ def _read(path: Path, name: str, max_length: int | None) -> MetricCheckpoint:
         directory = checkpoint.directory
     tokenizer = _tokenizer(directory, settings, config)
     positions = config.max_position_embeddings
-    if max_length is not None and not (_is_length(max_length) and max_length <= positions):
-        raise InputError(
-            f"`max_length` must lie between {SHORTEST} and {positions}, the model's positions. Received: "
-            f"`max_length={max_length!r}`."
-        )
+    length = integer(at_least=SHORTEST)
+    check_argument("max_length", max_length, optional(integer(at_least=SHORTEST, at_most=positions)))
     longest = settings.get("max_seq_length", positions)
-    if not _is_length(longest):
+    if not length.accepts(longest):
         raise CheckpointError(
-            f"{directory / BLEURT_CONFIG}: `max_seq_length` must be an integer of at least {SHORTEST}. Received: "
-            f"{longest!r:.60}."
+            f"{directory / BLEURT_CONFIG}: `max_seq_length` must be {length.wording}. Received: {longest!r:.60}."
         )
     stated = settings.get("name")
     return MetricCheckpoint(
@@ -116,10 +113,6 @@ def _read(path: Path, name: str, max_length: int | None) -> MetricCheckpoint:
         max_length=min(longest, positions) if max_length is None else max_length,
         fingerprint=weights.digest() + hashlib.blake2b(tokenizer.sentencepiece_model.content).digest(),
     )
-
-
-def _is_length(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= SHORTEST
 
 
 def _settings(directory: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rembert.common.arguments import check_argument, one_of, optional
 from rembert.common.errors import DataError, InputError
 from rembert.tasks.reading import BadLine, Location, read_records
 from rembert.tasks.reading.lines import lines
@@ -76,8 +77,7 @@ class SegmentFiles:
         Raises:
             InputError: there is no such format, or lines of candidates without a file of references.
         """
-        if format is not None and format not in SEGMENT_FORMATS:
-            raise InputError(f"`format` must be one of {', '.join(SEGMENT_FORMATS)}. Received: `format={format!r}`.")
+        check_argument("format", format, optional(one_of(SEGMENT_FORMATS)))
         self.candidates = Path(candidates)
         self.references = [Path(path) for path in references]
         self.format = format

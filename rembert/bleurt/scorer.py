@@ -14,6 +14,7 @@ import numpy as np
 from rembert.bleurt.checkpoint import open_metric
 from rembert.bleurt.pairs import Pair, PairEncoder
 from rembert.bleurt.regressors import Regressor, load_regressor, padded
+from rembert.common.arguments import check_argument, integer, one_of
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.loading import loading_config
 from rembert.common.tokenization import RemBertTokenizer
@@ -58,8 +59,7 @@ class RemBertScorer:
         self._regressor = regressor
         self._encoder = PairEncoder(tokenizer, max_length)
         self._batch_tokens = regressor.batch_tokens if batch_tokens is None else batch_tokens
-        if not isinstance(self._batch_tokens, int) or self._batch_tokens < 1:
-            raise InputError(f"`batch_tokens` must be a positive integer. Received: {batch_tokens!r}.")
+        check_argument("batch_tokens", self._batch_tokens, integer(at_least=1))
         self._known: OrderedDict[bytes, Score] = OrderedDict()  # the latest; texts may be long, their keys are not
 
     @classmethod
@@ -118,8 +118,7 @@ class RemBertScorer:
         Raises:
             InputError: not as many references as candidates, a candidate without a reference, or what is no text.
         """
-        if aggregate not in AGGREGATES:
-            raise InputError(f"`aggregate` must be one of {', '.join(AGGREGATES)}. Received: {aggregate!r}.")
+        check_argument("aggregate", aggregate, one_of(AGGREGATES))
         per_reference = self.score_references(candidates, references)
         combine = np.max if aggregate == "best" else np.mean
         return np.array([combine(scores) for scores in per_reference], np.float64)

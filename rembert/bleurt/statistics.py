@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rembert.common.arguments import check_argument, integer, number
 from rembert.common.errors import InputError
 
 RESAMPLES = 1000
@@ -104,8 +105,8 @@ def _resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarra
     # So many that values next to each other may be taken for their mean: then how often each of them is drawn is
     # one draw from a multinomial distribution, whatever n.
     centres, sizes = _binned(values)
-    for number in range(resamples):
-        means[number] = rng.multinomial(count, sizes / count) @ centres / count
+    for index in range(resamples):
+        means[index] = rng.multinomial(count, sizes / count) @ centres / count
     return means
 
 
@@ -125,7 +126,5 @@ def _binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _check(values: np.ndarray, resamples: int, confidence: float) -> None:
     if not len(values):
         raise InputError("A mean needs at least one score. Received: none.")
-    if not isinstance(resamples, int) or isinstance(resamples, bool) or resamples < 1:
-        raise InputError(f"`resamples` must be a positive integer. Received: `resamples={resamples!r}`.")
-    if not 0 < confidence < 1:
-        raise InputError(f"`confidence` must lie between 0 and 1. Received: `confidence={confidence!r}`.")
+    check_argument("resamples", resamples, integer(at_least=1))
+    check_argument("confidence", confidence, number(above=0, below=1))

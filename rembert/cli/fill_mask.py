@@ -8,7 +8,7 @@ from typing import Any
 
 from rembert.cli.data_options import add_framework_argument
 from rembert.cli.text import table
-from rembert.common.errors import InputError
+from rembert.common.arguments import check_argument, integer
 from rembert.common.tokenization import RemBertTokenizerFast
 from rembert.tasks.definitions.masked_lm import MaskedLM
 from rembert.tasks.filling import fill_mask
@@ -33,8 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the pieces; 0 when all is done. Wrong data raises `RemBertError`."""
-    if args.top_k < 1:
-        raise InputError(f"`--top-k` must be at least 1. Received: {args.top_k}.")
+    check_argument("--top-k", args.top_k, integer(at_least=1))
     tokenizer = RemBertTokenizerFast.from_pretrained(args.checkpoint)
     model = move_to_device(load_trained(args.framework, MaskedLM.head, args.checkpoint), args.device)
     for number, fillings in enumerate(fill_mask(model, tokenizer, args.text, top_k=args.top_k)):

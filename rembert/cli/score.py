@@ -23,6 +23,7 @@ from rembert.bleurt.statistics import CONFIDENCE, RESAMPLES, compare, mean_inter
 from rembert.bleurt.writing import check_fields, write_scores
 from rembert.cli.data_options import add_framework_argument, check_output, opened_output
 from rembert.cli.progress import Progress
+from rembert.common.arguments import check_arguments, integer, number, optional
 from rembert.common.errors import InputError
 from rembert.tasks.frameworks import check_framework
 
@@ -138,8 +139,8 @@ class _System:
             )
 
     def _taken(self, segments: Iterator[ScoredSegment], aggregate: str) -> Iterator[ScoredSegment]:
-        for number, segment in enumerate(segments):
-            self.values[number] = getattr(segment, aggregate)
+        for index, segment in enumerate(segments):
+            self.values[index] = getattr(segment, aggregate)
             self.cut += segment.cut
             yield segment
 
@@ -155,15 +156,16 @@ def _work_path(args: argparse.Namespace, number: int, stack: ExitStack) -> Path:
 # ---------------------------------------------------------------------- checks
 
 
+_CONSTRAINTS = {
+    "--resamples": integer(at_least=1),
+    "--confidence": number(above=0, below=1),
+    "--seed": integer(at_least=0),
+    "--batch-tokens": optional(integer(at_least=1)),
+}
+
+
 def _check(args: argparse.Namespace) -> None:
-    if args.resamples < 1:
-        raise InputError(f"--resamples must be at least 1. Received: {args.resamples}.")
-    if not 0 < args.confidence < 1:
-        raise InputError(f"--confidence must lie between 0 and 1. Received: {args.confidence}.")
-    if args.seed < 0:
-        raise InputError(f"--seed must be 0 or more. Received: {args.seed}.")
-    if args.batch_tokens is not None and args.batch_tokens < 1:
-        raise InputError(f"--batch-tokens must be at least 1. Received: {args.batch_tokens}.")
+    check_arguments(_CONSTRAINTS, {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()})
     check_output(args.output)
     for path in (args.candidates, args.compare, *args.references):
         if path is not None and (str(path) == "-" or (path.exists() and not path.is_file())):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import IO, Any
 
+from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.errors import InputError
 from rembert.common.tokenization import RemBertTokenizer
 
@@ -41,8 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the result; 0 when all is done. Wrong data raises `RemBertError`."""
     if args.text and args.file is not None:
         args.parser.error("give texts or --file, not both")
-    if args.max_length is not None and args.max_length < 1:
-        args.parser.error(f"--max-length must be at least 1, not {args.max_length}")
+    check_argument("--max-length", args.max_length, optional(integer(at_least=1)))
     tokenizer = RemBertTokenizer.from_pretrained(args.tokenizer)
     for batch in [args.text] if args.text else _batches(args.file):
         for line in _encoded(tokenizer, batch, args):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 from rembert.common.errors import InputError, RemBertError
@@ -61,8 +60,13 @@ def check_argument(name: str, value: Any, constraint: Constraint, error: type[Re
         raise error(f"`{name}` must be {constraint.wording}. Received: `{name}={value!r:.200}`.")
 
 
+def plain(value: Any) -> Any:
+    """A scalar of NumPy or of a framework as Python's number; anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+
+
 def integer(*, at_least: int | None = None, at_most: int | None = None) -> Constraint:
-    """An integer of Python or NumPy within a closed range; True and False are none."""
+    """A Python integer within a closed range; True and False are refused. See `plain` for NumPy's."""
     low, high = _bound(at_least, -math.inf), _bound(at_most, math.inf)
     return Constraint(
         f"an integer{_range(at_least, None, at_most, None)}", lambda v: _is_integer(v) and low <= v <= high
@@ -76,7 +80,7 @@ def number(
     at_most: float | None = None,
     below: float | None = None,
 ) -> Constraint:
-    """A finite real number of Python or NumPy within a range; True and False are none."""
+    """A finite Python integer or float within a range; True and False are refused. See `plain` for NumPy's."""
     low, high = _bound(at_least, -math.inf), _bound(at_most, math.inf)
     open_low, open_high = _bound(above, -math.inf), _bound(below, math.inf)
     return Constraint(
@@ -107,7 +111,7 @@ def instance_of(kind: type, wording: str | None = None) -> Constraint:
 
 def optional(constraint: Constraint) -> Constraint:
     """What `constraint` allows, or None."""
-    return Constraint(f"{constraint.wording} or None", lambda v: v is None or constraint.accepts(v))
+    return Constraint(f"{constraint.wording}, or None", lambda v: v is None or constraint.accepts(v))
 
 
 BOOLEAN = Constraint("True or False", lambda v: isinstance(v, bool))
@@ -115,11 +119,11 @@ TEXT = Constraint("a string that is not empty", lambda v: isinstance(v, str) and
 
 
 def _is_integer(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _bound(value: float | None, default: float) -> float:

@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from rembert.common.arguments import BOOLEAN, boolean_or, check_argument, check_arguments, integer, number
+from rembert.common.arguments import (
+    BOOLEAN,
+    Constraint,
+    boolean_or,
+    check_argument,
+    check_arguments,
+    integer,
+    number,
+    plain,
+)
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 
@@ -78,56 +87,54 @@ def generation_settings(
     """
     if not config.is_decoder:
         raise InputError("Generation needs a model with `is_decoder=True`. Received: `is_decoder=False`.")
-    top_k = 0 if top_k is None else top_k
-    top_p = 1.0 if top_p is None else top_p
-    check_arguments(
-        _CONSTRAINTS,
-        {
-            "max_new_tokens": max_new_tokens,
-            "num_beams": num_beams,
-            "do_sample": do_sample,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "repetition_penalty": repetition_penalty,
-            "length_penalty": length_penalty,
-            "early_stopping": early_stopping,
-        },
-    )
-    if has_streamer and num_beams > 1:
+    given = {
+        "max_new_tokens": max_new_tokens,
+        "num_beams": num_beams,
+        "do_sample": do_sample,
+        "temperature": temperature,
+        "top_k": 0 if top_k is None else top_k,
+        "top_p": 1.0 if top_p is None else top_p,
+        "repetition_penalty": repetition_penalty,
+        "length_penalty": length_penalty,
+        "early_stopping": early_stopping,
+    }
+    given = {name: plain(value) for name, value in given.items()}
+    check_arguments(_CONSTRAINTS, given)
+    if has_streamer and given["num_beams"] > 1:
         raise InputError(
             "`streamer` needs tokens that stay as they are, and beam search may take them back. Received: "
             f"`num_beams={num_beams}`. Leave one of the two out."
         )
     if config.vocab_size < 2:
-        raise InputError(f"Generation needs two pieces to choose from. Received: `vocab_size={config.vocab_size}`.")
-    ends = config.eos_token_id if eos_token_id is Default.CONFIG else eos_token_id
+        raise InputError(f"Generation needs two tokens to choose from. Received: `vocab_size={config.vocab_size}`.")
+    ends = _eos_token_ids(config, eos_token_id)
+    if pad_token_id is None:
+        pad_token_id = next((each for each in (config.pad_token_id, *ends) if each is not None), 0)
+    pad_token_id = plain(pad_token_id)
+    check_argument("pad_token_id", pad_token_id, _token_id(config))
+    given["top_k"] = min(given["top_k"], config.vocab_size)
+    numbers = ("temperature", "top_p", "repetition_penalty", "length_penalty")
+    given.update({name: float(given[name]) for name in numbers})
+    return GenerationSettings(**given, eos_token_ids=ends, pad_token_id=pad_token_id)
+
+
+def _eos_token_ids(config: RemBertConfig, given: Any) -> tuple[int, ...]:
+    """The ids that end a text, from an id, a sequence, an array or a tensor of them, or None."""
+    ends = config.eos_token_id if given is Default.CONFIG else given
     if ends is None:
         ends = ()
     elif hasattr(ends, "__array__"):  # a framework's tensor, or NumPy's
         ends = np.asarray(ends).tolist()
-    eos_token_ids = tuple(ends) if isinstance(ends, Sequence) and not isinstance(ends, str) else (ends,)
-    if eos_token_id is Default.CONFIG:  # a vocabulary may be smaller than a configuration left as it was
-        eos_token_ids = tuple(token for token in eos_token_ids if token < config.vocab_size)
-    token_id = integer(at_least=0, at_most=config.vocab_size - 1)
-    for token in eos_token_ids:
-        check_argument("eos_token_id", token, token_id)
-    if pad_token_id is None:
-        pad_token_id = next((each for each in (config.pad_token_id, *eos_token_ids) if each is not None), 0)
-    check_argument("pad_token_id", pad_token_id, token_id)
-    return GenerationSettings(
-        max_new_tokens=int(max_new_tokens),
-        do_sample=do_sample,
-        num_beams=int(num_beams),
-        temperature=float(temperature),
-        top_k=min(int(top_k), config.vocab_size),
-        top_p=float(top_p),
-        repetition_penalty=float(repetition_penalty),
-        length_penalty=float(length_penalty),
-        early_stopping=early_stopping,
-        eos_token_ids=tuple(map(int, eos_token_ids)),
-        pad_token_id=int(pad_token_id),
-    )
+    ids = tuple(map(plain, ends)) if isinstance(ends, Sequence) and not isinstance(ends, str) else (ends,)
+    if given is Default.CONFIG:  # a vocabulary may be smaller than a configuration left as it was
+        ids = tuple(token for token in ids if token < config.vocab_size)
+    for token in ids:
+        check_argument("eos_token_id", token, _token_id(config))
+    return ids
+
+
+def _token_id(config: RemBertConfig) -> Constraint:
+    return integer(at_least=0, at_most=config.vocab_size - 1)
 
 
 def check_source_mask(dimensions: int) -> None:

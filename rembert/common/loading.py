@@ -6,6 +6,7 @@ import inspect
 import warnings
 from typing import Any
 
+from rembert.common.arguments import check_argument, instance_of
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError
 from rembert.common.name_matching import Match
@@ -31,8 +32,7 @@ def loading_config(
     base = given if given is not None else found
     if base is None:
         raise ConfigError(f"{source} has no configuration beside it. Pass `config=RemBertConfig(...)`.")
-    if not isinstance(base, RemBertConfig):
-        raise ConfigError(f"`config` must be a RemBertConfig. Received: {type(base).__name__}.")
+    check_argument("config", base, instance_of(RemBertConfig), ConfigError)
     return RemBertConfig.from_dict(base.to_dict(), **overrides)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.conversion import carry
+from rembert.common.arguments import check_argument, integer
 from rembert.common.config import RemBertConfig
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import InputError
@@ -106,10 +107,7 @@ def _check(model: RemBertPreTrainedModel, opset_version: int, external_data: boo
     """Refuse what cannot be exported; say whether the weights need a file of their own."""
     if not isinstance(model, RemBertPreTrainedModel):
         raise InputError(f"`model` must be one of rembert.pt's models. Received: {type(model).__name__}.")
-    if opset_version not in OPSETS:
-        raise InputError(
-            f"`opset_version` must be from {OPSETS[0]} to {OPSETS[-1]}. Received: `opset_version={opset_version!r}`."
-        )
+    check_argument("opset_version", opset_version, integer(at_least=OPSETS[0], at_most=OPSETS[-1]))
     state, table = model.state_dict(), model.parameter_table()
     foreign = [
         *(f"no plain parameter `{each}`" for each in map(model._own_name, table) if not _is_plain(state.get(each))),

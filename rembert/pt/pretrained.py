@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
 from rembert.bridge.tensors import DTYPES
+from rembert.common.arguments import check_argument, instance_of, one_of
 from rembert.common.checks import resized_vocabulary
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import ConfigError, InputError
@@ -37,8 +38,7 @@ class RemBertPreTrainedModel(ConversionWatcher):
     def __init__(self, config: RemBertConfig) -> None:
         """Raises: ConfigError where no model can be built from `config`."""
         super().__init__()
-        if not isinstance(config, RemBertConfig):
-            raise ConfigError(f"`config` must be a RemBertConfig. Received: {type(config).__name__}.")
+        check_argument("config", config, instance_of(RemBertConfig), ConfigError)
         config.validate()
         self.config = head_config(config, self.head)
 
@@ -410,8 +410,7 @@ class RemBertPreTrainedModel(ConversionWatcher):
 def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if dtype is None or dtype == "auto" or isinstance(dtype, torch.dtype):
         return None if dtype == "auto" else dtype  # type: ignore[return-value]
-    if dtype not in _DTYPES:
-        raise InputError(f"`dtype` must be 'auto' or one of {', '.join(_DTYPES)}. Received: `dtype={dtype!r}`.")
+    check_argument("dtype", dtype, one_of(("auto", *_DTYPES)))
     return _DTYPES[dtype]
 
 

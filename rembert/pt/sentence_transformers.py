@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.dependencies import is_installed
 from rembert.common.errors import InputError, MissingDependencyError
 from rembert.common.tokenization import RemBertTokenizer
@@ -48,11 +49,7 @@ class RemBertTransformer(InputModule):
                 f"`vocab_size={config.vocab_size}`."
             )
         longest = config.max_position_embeddings
-        if max_seq_length is not None and not 2 < max_seq_length <= longest:
-            raise InputError(
-                f"`max_seq_length` must be from 3 to `max_position_embeddings={longest}`. Received: "
-                f"`max_seq_length={max_seq_length}`."
-            )
+        check_argument("max_seq_length", max_seq_length, optional(integer(at_least=3, at_most=longest)))
         self.model = model
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length or longest

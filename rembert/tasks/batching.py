@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from rembert.common.errors import InputError
+from rembert.common.arguments import check_argument, integer, optional
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -106,9 +106,8 @@ def in_sorted_batches(
     """
     check_batch_size(batch_size)
     window = batch_size * _WINDOW if window is None else window
-    for name, value in (("max_tokens", max_tokens), ("window", window)):
-        if value is not None and value < 1:
-            raise InputError(f"`{name}` must be at least 1. Received: `{name}={value}`.")
+    check_argument("max_tokens", max_tokens, optional(integer(at_least=1)))
+    check_argument("window", window, integer(at_least=1))
     source = iter(items)
     while held := list(islice(source, window)):
         lengths = np.array([length(item) for item in held], np.int64)
@@ -125,8 +124,7 @@ def check_batch_size(batch_size: int) -> None:
     Raises:
         InputError: quotes it.
     """
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise InputError(f"`batch_size` must be a positive integer. Received: `batch_size={batch_size!r}`.")
+    check_argument("batch_size", batch_size, integer(at_least=1))
 
 
 def _by_length(order: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rembert.common.arguments import check_argument, integer
 from rembert.common.collation.padding import pad_inputs
 from rembert.common.errors import InputError
 from rembert.common.tokenization import RemBertTokenizer
@@ -38,8 +39,7 @@ def fill_mask(
     mask = tokenizer.mask_token_id
     if mask is None:
         raise InputError("A tokenizer with a mask token is needed. Received: one without `mask_token`.")
-    if not 1 <= top_k <= model.config.vocab_size:
-        raise InputError(f"`top_k` must lie in [1, {model.config.vocab_size}]. Received: `top_k={top_k}`.")
+    check_argument("top_k", top_k, integer(at_least=1, at_most=model.config.vocab_size))
     result = []
     with runner(model, "logits") as run:
         for text in texts:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rembert.common.arguments import check_argument, one_of
 from rembert.common.dependencies import is_installed, require_packages
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.parameters import HEADS
@@ -36,8 +37,7 @@ def check_framework(framework: str) -> None:
         InputError: it is neither 'pt' nor 'tf'.
         MissingDependencyError: the framework is not installed; names the extra that brings it.
     """
-    if framework not in FRAMEWORKS:
-        raise InputError(f"`framework` must be one of {', '.join(FRAMEWORKS)}. Received: `framework={framework!r}`.")
+    check_argument("framework", framework, one_of(FRAMEWORKS))
     require_packages(*_PACKAGES[framework], needed_for=f"rembert.{framework}")
 
 

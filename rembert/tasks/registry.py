@@ -6,7 +6,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from rembert.common.errors import InputError
+from rembert.common.arguments import check_argument, one_of
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks import definitions
 from rembert.tasks.data import DataOptions
@@ -50,8 +50,7 @@ def task_class(name: str) -> type[Task]:
     Raises:
         InputError: there is no such task.
     """
-    if name not in TASKS:
-        raise InputError(f"`task` must be one of {', '.join(TASKS)}. Received: `task={name!r}`.")
+    check_argument("task", name, one_of(TASKS))
     return next(
         found
         for found in vars(import_module(TASKS[name])).values()

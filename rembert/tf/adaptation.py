@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from rembert.common.arguments import check_argument, integer
 from rembert.common.errors import InputError
 from rembert.common.parameters import BASE_PREFIX, Kind, Parameter
 
@@ -37,8 +38,7 @@ def enable_lora(
     Raises:
         InputError: a rank below 1, a name that no layer has, or a model that has LoRA already.
     """
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise InputError(f"`rank` must be a whole number of 1 or more. Received: `rank={rank!r}`.")
+    check_argument("rank", rank, integer(at_least=1))
     if isinstance(targets, str):
         targets = (targets,)
     chosen, names = [], set()

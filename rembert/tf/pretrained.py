@@ -15,6 +15,7 @@ import numpy as np
 
 from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
 from rembert.bridge.tensors import DTYPES, is_float
+from rembert.common.arguments import check_argument, instance_of
 from rembert.common.checks import resized_vocabulary
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError, InputError
@@ -49,8 +50,7 @@ class TFRemBertPreTrainedModel(TrainableModel):
 
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         """Raises: ConfigError where no model can be built from `config`."""
-        if not isinstance(config, RemBertConfig):
-            raise ConfigError(f"`config` must be a RemBertConfig. Received: {type(config).__name__}.")
+        check_argument("config", config, instance_of(RemBertConfig), ConfigError)
         config.validate()
         # Keras would cast every float argument to the compute dtype, labels included; the layers cast what they use.
         super().__init__(**{"autocast": False, **kwargs})

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from rembert.bridge.atomic_directory import new_directory
+from rembert.common.arguments import check_argument, integer
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import ExportError, InputError
 from rembert.common.exporting import is_export
@@ -69,8 +70,7 @@ def export_text_savedmodel(
         )
     longest = model.config.max_position_embeddings
     length = longest if max_length is None else max_length
-    if not 4 <= length <= longest:
-        raise InputError(f"`max_length` must be from 4 to {longest}. Received: `max_length={max_length!r}`.")
+    check_argument("max_length", length, integer(at_least=4, at_most=longest))
     served = _TextModel(model, text.SentencepieceTokenizer(tokenizer._model.content), text, tokenizer, length)
     with new_directory(Path(directory), force=force, replaceable=is_export) as fresh:
         signatures = {SIGNATURE: served.single.get_concrete_function(), PAIRS: served.pairs.get_concrete_function()}

@@ -12,9 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import numpy as np
-
-from rembert.common.arguments import BOOLEAN, TEXT, check_arguments, integer, number, one_of, optional
+from rembert.common.arguments import BOOLEAN, TEXT, check_arguments, integer, number, one_of, optional, plain
 from rembert.common.errors import InputError
 from rembert.tasks.registry import task_class
 from rembert.tasks.task import Task
@@ -87,10 +85,9 @@ class Recipe:
     metric: str | None = None
 
     def __post_init__(self) -> None:
-        check_arguments(_CONSTRAINTS, vars(self))
         for name, value in vars(self).items():
-            if isinstance(value, np.generic):
-                object.__setattr__(self, name, value.item())  # JSON has no NumPy numbers
+            object.__setattr__(self, name, plain(value))  # JSON has no NumPy numbers
+        check_arguments(_CONSTRAINTS, vars(self))
         if self.accumulation_steps > self.batch_size:
             raise InputError(
                 "`accumulation_steps` must not exceed `batch_size`: each micro-batch needs an example. Received: "

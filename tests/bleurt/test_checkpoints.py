@@ -43,7 +43,7 @@ def test_no_more_than_the_models_positions(tmp_path: Path) -> None:
     long = {**BLEURT_CONFIG, "max_seq_length": 512}
     assert _open(write_saved_model(tmp_path / "m", VARIABLES, bleurt_config=long)).max_length == 64
     for length in (65, 3, True, "20"):
-        with pytest.raises(InputError, match="`max_length` must lie between 4 and 64"):
+        with pytest.raises(InputError, match="`max_length` must be an integer from 4 to 64"):
             _open(tmp_path / "m", max_length=length)
 
 

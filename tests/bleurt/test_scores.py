@@ -293,7 +293,7 @@ def test_what_is_no_pair_is_refused(pair: Any) -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(InputError, match="`aggregate` must be one of best, mean"):
         _scorer(Lengths()).score(["a"], ["b"], aggregate="median")
-    with pytest.raises(InputError, match="`batch_tokens` must be a positive integer"):
+    with pytest.raises(InputError, match="`batch_tokens` must be an integer of 1 or more"):
         _scorer(Lengths(), batch_tokens=0)
 
 

@@ -94,9 +94,9 @@ def test_p_values_of_equal_systems_are_uniform() -> None:
     ("values", "options", "message"),
     [
         ([], {}, "at least one score"),
-        ([1.0], {"resamples": 0}, "`resamples` must be a positive integer"),
-        ([1.0], {"resamples": 1.5}, "`resamples` must be a positive integer"),
-        ([1.0], {"confidence": 1.0}, "`confidence` must lie between 0 and 1"),
+        ([1.0], {"resamples": 0}, "`resamples` must be an integer of 1 or more"),
+        ([1.0], {"resamples": 1.5}, "`resamples` must be an integer of 1 or more"),
+        ([1.0], {"confidence": 1.0}, r"`confidence` must be a number in \(0, 1\)"),
     ],
 )
 def test_what_cannot_be_resampled(values: list[float], options: dict[str, float], message: str) -> None:

@@ -20,15 +20,21 @@ from rembert.common.arguments import (
     number,
     one_of,
     optional,
+    plain,
 )
 from rembert.common.errors import ConfigError, InputError
 
 CASES: list[tuple[Constraint, tuple[Any, ...], tuple[Any, ...], str]] = [
-    (integer(), (0, -5, np.int64(3)), (1.0, True, "1", None, np.True_), "an integer"),
+    (integer(), (0, -5, plain(np.int64(3))), (1.0, True, "1", None, np.int64(3)), "an integer"),
     (integer(at_least=1), (1, 10**9), (0, -1, 1.5, math.nan), "an integer of 1 or more"),
     (integer(at_least=2, at_most=5), (2, 5), (1, 6), "an integer from 2 to 5"),
     (integer(at_most=5), (-9, 5), (6,), "an integer of at most 5"),
-    (number(), (-1, 2.5, np.float32(1)), (math.nan, math.inf, -math.inf, False, "1", 1j), "a number"),
+    (
+        number(),
+        (-1, 2.5, plain(np.float32(1)), np.float64(1)),
+        (np.float32(1), math.nan, math.inf, -math.inf, False, "1", 1j),
+        "a number",
+    ),
     (number(above=0), (1e-9, 3), (0, 0.0, -1), "a number above 0"),
     (number(at_least=0), (0, 0.5), (-1e-9,), "a number of 0 or more"),
     (number(at_least=0, below=1), (0, 0.999), (1, -0.1), "a number in [0, 1)"),
@@ -45,7 +51,7 @@ CASES: list[tuple[Constraint, tuple[Any, ...], tuple[Any, ...], str]] = [
     (BOOLEAN, (True, False), (0, 1, None, "True"), "True or False"),
     (TEXT, ("a",), ("", None, b"a"), "a string that is not empty"),
     (instance_of(dict), ({},), ([],), "a dict"),
-    (optional(integer(at_least=1)), (None, 1), (0, False), "an integer of 1 or more or None"),
+    (optional(integer(at_least=1)), (None, 1), (0, False), "an integer of 1 or more, or None"),
 ]
 
 
@@ -65,6 +71,14 @@ def test_the_first_wrong_argument_is_named_in_the_given_error() -> None:
     check_arguments(constraints, {"a": 1, "b": True, "c": "x", "other": object()})
     with pytest.raises(ConfigError, match=r"`b` must be True or False\. Received: `b=1`\."):
         check_arguments(constraints, {"a": 1, "b": 1, "c": "z"}, ConfigError)
+
+
+def test_plain_leaves_what_is_no_scalar_as_it_is() -> None:
+    for value in ("a", None, [1], 2.5):
+        assert plain(value) is value
+    array = np.ones(1)
+    assert plain(array) is array
+    assert type(plain(np.array(3))) is int
 
 
 def test_a_long_value_is_cut() -> None:

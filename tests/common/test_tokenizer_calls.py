@@ -231,7 +231,7 @@ def test_parts_of_a_call(tokenizer: RemBertTokenizer) -> None:
         (("a",), {"padding": "all"}, "`padding` must be one of True, False"),
         (("a",), {"truncation": "middle"}, "`truncation` must be one of True, False"),
         (("a",), {"padding_side": "top"}, "`padding_side` must be one of left, right"),
-        (("a",), {"return_tensors": "jax"}, "one of np, pt, tf or None. Received: `return_tensors='jax'`"),
+        (("a",), {"return_tensors": "jax"}, "one of np, pt, tf, or None. Received: `return_tensors='jax'`"),
         (("a",), {"padding": "max_length"}, "`padding='max_length'` needs a length"),
         (("a",), {"padding": True, "pad_to_multiple_of": 0}, "`pad_to_multiple_of` must be an integer of 1 or more"),
         (("a",), {"padding_side": ""}, "one of left, right. Received: `padding_side=''`"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rembert.common.arguments import boolean_or, check_argument, integer
+from rembert.common.arguments import boolean_or, check_argument, integer, plain
 from rembert.common.errors import InputError
 from rembert.common.tokenization.batch_encoding import Alignment, BatchEncoding
 from rembert.common.tokenization.inputs import describe, sort_inputs
@@ -97,6 +97,7 @@ class CallableTokenizer(Vocabulary):
         side = self.padding_side if padding_side is None else padding_side
         check_argument("padding_side", side, SIDE)
         check_argument("truncation_side", self.truncation_side, SIDE)
+        stride = plain(stride)
         check_argument("stride", stride, _STRIDE)
         tensors = check_tensors(return_tensors)
         firsts, seconds, batched = sort_inputs(text, text_pair, is_split_into_words)
@@ -148,13 +149,14 @@ class CallableTokenizer(Vocabulary):
     def _limit(self, max_length: int | None) -> int | None:
         """The longest row, or None: `max_length`, else `model_max_length`."""
         if max_length is not None:
-            check_argument("max_length", max_length, COUNT)
-            return int(max_length)
-        limit = self.model_max_length
+            length: int = plain(max_length)
+            check_argument("max_length", length, COUNT)
+            return length
+        limit = plain(self.model_max_length)
         if isinstance(limit, int | float) and limit >= UNLIMITED:  # some files have it as a float
             return None
         check_argument("model_max_length", limit, COUNT)
-        return int(limit)
+        return limit
 
     def _cut(
         self, first: EncodedSamples, second: EncodedSamples | None, strategy: Truncation, limit: int | None,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rembert.common.arguments import boolean_or, check_argument, integer, one_of, optional
+from rembert.common.arguments import boolean_or, check_argument, integer, one_of, optional, plain
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import InputError
 from rembert.common.tokenization.truncation import Padding
@@ -37,6 +37,7 @@ def parse_padding(padding: bool | str | None) -> Padding:
 
 def padded_length(longest: int, strategy: Padding, max_length: int | None, multiple_of: int | None) -> int | None:
     """The common length of all rows, or None where they are not padded. A longer row keeps its length."""
+    multiple_of = plain(multiple_of)
     check_argument("pad_to_multiple_of", multiple_of, optional(COUNT))
     if strategy is Padding.NONE:
         return None

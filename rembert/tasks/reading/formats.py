@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
-from rembert.common.errors import InputError
+from rembert.common.arguments import check_argument, one_of
 from rembert.tasks.reading.conll import read_conll, read_conllu
 from rembert.tasks.reading.json_lines import read_json_lines
 from rembert.tasks.reading.lines import opened
@@ -51,8 +51,7 @@ def read_records(
         DataError: the file cannot be read.
     """
     found = _format_of(path, unknown) if format is None else format
-    if found not in READERS:
-        raise InputError(f"`format` must be one of {', '.join(READERS)}. Received: `format={format!r}`.")
+    check_argument("format", found, one_of(READERS))
     yield from READERS[found](path)
 
 
