@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from rembert.common.arguments import check_argument, integer
 from rembert.common.collation.padding import pad_inputs
-from rembert.common.errors import InputError
 from rembert.common.files import atomic_path
 from rembert.tasks.batching import in_sorted_batches
 from rembert.tasks.definitions.sequence_classification import SequenceClassification
@@ -51,8 +51,7 @@ def embed(
         InputError: there is no such layer.
     """
     count = model.config.num_hidden_layers + 1
-    if not -count <= layer < count:
-        raise InputError(f"`layer` must lie in [{-count}, {count - 1}]. Received: `layer={layer}`.")
+    check_argument("layer", layer, integer(at_least=-count, at_most=count - 1))
     with runner(model, "states", layer=-1 if layer == count - 1 else layer) as run:
 
         def vectors(features: list[Feature]) -> list[np.ndarray]:

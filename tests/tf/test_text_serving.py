@@ -62,6 +62,6 @@ def test_refused(tmp_path: Path) -> None:
     model = TF.build(config, HEAD)
     with pytest.raises(InputError, match="do_lower_case=True"):
         export_text_savedmodel(model, RemBertTokenizer(MODEL, do_lower_case=True), tmp_path / "out")
-    with pytest.raises(InputError, match=r"`max_length` must be from 4 to 18\. Received: `max_length=19`"):
+    with pytest.raises(InputError, match=r"`max_length` must be an integer from 4 to 18\. Received: `max_length=19`"):
         export_text_savedmodel(model, tokenizer, tmp_path / "out", max_length=19)
     assert list(tmp_path.iterdir()) == []
