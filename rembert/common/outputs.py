@@ -97,7 +97,7 @@ class ModelOutput(dict[str, Any]):
 class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
     """What the base model returns.
 
-    Fields:
+    Attributes:
         last_hidden_state: [b, s, e].
         pooler_output: [b, e], tanh of a linear layer of the first token's state.
         past_key_values: for each layer (key, value) or (key, value, cross key, cross value), each [b, h, t, d].

@@ -12,7 +12,7 @@ from rembert.bridge.formats.tf1 import canonical_name
 from rembert.bridge.names import from_h5_path, from_keras_path, h5_path, keras_path
 from rembert.common.parameters import HEADS, parameters
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "formats.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "checkpoints.md"
 CONFIG = RemBertConfig(num_hidden_layers=12, is_decoder=True, add_cross_attention=True)
 # name -> what the page says of it: kind, H5, Keras 3, TF1
 ROWS = {
