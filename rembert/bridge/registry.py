@@ -12,11 +12,11 @@ from rembert.bridge.formats import h5, keras3, pickle, safetensors, tf1
 from rembert.common.errors import CheckpointError
 from rembert.common.hub import locate
 
-# By name, in the order in which a directory that holds several is read.
 FORMATS: dict[str, Format] = {
     format.name: format
     for format in (safetensors.FORMAT, pickle.FORMAT, h5.FORMAT, keras3.FORMAT, tf1.TF1, tf1.SAVED_MODEL)
 }
+"""The formats by name, in the order in which they are looked for in a directory."""
 
 
 class _Targets(Mapping[str, Format]):
@@ -36,6 +36,7 @@ class _Targets(Mapping[str, Format]):
 
 
 TARGETS: Mapping[str, Format] = _Targets()
+"""The formats that can be written, by the name that `to` and `--to` take."""
 
 
 def locate_checkpoint(name_or_path: str | os.PathLike[str], revision: str | None = None) -> Path:

@@ -12,11 +12,11 @@ from rembert.tasks import definitions
 from rembert.tasks.data import DataOptions
 from rembert.tasks.task import Task
 
-# The module that defines each task. A module is imported when its task is asked for.
 TASKS: dict[str, str] = {
     module.name.replace("_", "-"): f"{definitions.__name__}.{module.name}"
     for module in iter_modules(definitions.__path__)
 }
+"""The module that defines each task, by the task's name. A module is imported when its task is asked for."""
 
 
 def get_task(

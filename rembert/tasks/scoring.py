@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-# What the model gave for one feature, cut to the feature's real length.
 Output = dict[str, np.ndarray]
+"""The model's output arrays for one feature, by name, cut to the feature's real length."""
 
 
 class Scorer(ABC):

@@ -25,8 +25,8 @@ from rembert.tasks.reading import BadLine, Record, read_records
 from rembert.tasks.reading.lines import name_of
 from rembert.tasks.scoring import Output, Scorer
 
-# The model's inputs and labels for one row, unpadded; other keys are for `outputs`.
 Feature = dict[str, Any]
+"""The model's inputs and labels for one row, unpadded, by name; other keys are for `Task.outputs`."""
 Batch = dict[str, np.ndarray]
 Result = TypeVar("Result")
 
