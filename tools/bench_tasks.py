@@ -23,7 +23,7 @@ import numpy as np
 
 from rembert import RemBertConfig, RemBertTokenizerFast
 from rembert.tasks import Task, get_task, predict
-from rembert.tasks.frameworks import FRAMEWORKS, model_class
+from rembert.tasks.backends import FRAMEWORKS, get_backend
 from rembert.tasks.predicting import task_runner
 
 LABELS = {0: "no", 1: "yes"}
@@ -39,7 +39,7 @@ def make(framework: str, tokenizer: RemBertTokenizerFast, layers: int) -> tuple[
     )
     task = get_task("sequence-classification", tokenizer, max_length=config.max_position_embeddings)
     task.prepare(config=config)
-    return task, model_class(framework, "sequence-classification")(config)
+    return task, get_backend(framework).model_class("sequence-classification")(config)
 
 
 def main() -> None:

@@ -1,38 +1,47 @@
-"""The model behind the scores, in either framework: batches of pairs in, numbers out. Imported when it is used."""
+"""The model behind the scores, in either framework: batches of pairs in, numbers out."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from rembert.bleurt.pairs import Pair
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import InputError
-from rembert.tasks.frameworks import model_class
+from rembert.tasks.backends import find_device, get_backend, load_trained
 
 HEAD = "sequence-classification"  # with one number as its label
 _PADDED = ("input_ids", "attention_mask", "token_type_ids")
-# Positions of a batch. More brings a CPU nothing, while a GPU's cores want to be filled.
+# Tokens of a batch. A CPU gains nothing from more, a GPU needs them.
 _CPU_TOKENS, _GPU_TOKENS = 4096, 32768
 
 
-class Regressor(Protocol):
-    """What gives a batch of pairs its scores.
+class Regressor:
+    """Scores batches of pairs.
+
+    Args:
+        framework: "pt" or "tf".
+        model: of that framework, a sequence classifier with one output.
 
     Attributes:
-        model: the framework's own model, a sequence classifier with one output.
-        batch_tokens: how many positions a batch should have for good speed.
+        model: the framework's own model.
+        batch_tokens: the number of tokens of a batch that suits the device.
     """
 
-    model: Any
-    batch_tokens: int
+    def __init__(self, framework: str, model: Any) -> None:
+        backend = get_backend(framework)
+        self.model = model
+        self.batch_tokens = _GPU_TOKENS if backend.is_on_gpu(model) else _CPU_TOKENS
+        self._runner = backend.make_runner(model)
+        # In TensorFlow, the model itself removes the padding.
+        self._arguments = packed if framework == "pt" else padded
 
     def __call__(self, pairs: Sequence[Pair]) -> np.ndarray:
         """The scores [b], float64."""
+        logits = self._runner.outputs(self._arguments(pairs))["logits"]
+        return logits[:, 0].astype(np.float64)
 
 
 def load_regressor(
@@ -43,62 +52,18 @@ def load_regressor(
     Args:
         framework: "pt" or "tf".
         path: the directory.
-        config: as the checkpoint has it, or changed.
-        device: PyTorch's name of a device; by default a GPU where there is one. TensorFlow places by itself.
+        config: the checkpoint's, or a changed copy.
+        device: of PyTorch; by default a GPU if there is one.
         dtype: of the weights and the computation; by default float32.
 
     Raises:
-        InputError: there is no such framework, or `device` for TensorFlow.
+        InputError: there is no such framework or device.
         MissingDependencyError: the framework is not installed; names the extra that brings it.
         CheckpointError: the checkpoint does not fit.
     """
-    if framework == "tf" and device is not None:
-        raise InputError(
-            f"`device` is for PyTorch; TensorFlow takes the GPUs of CUDA_VISIBLE_DEVICES. Received: {device!r}."
-        )
-    loaded = model_class(framework, HEAD)
-    place = _device(device) if framework == "pt" else None
-    model = loaded.from_pretrained(path, config=config, dtype=dtype or "float32")
-    return TensorFlowRegressor(model) if place is None else PyTorchRegressor(model.to(place))
-
-
-class PyTorchRegressor:
-    """Scores of a `RemBertForSequenceClassification`."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.batch_tokens = _CPU_TOKENS if model.device.type == "cpu" else _GPU_TOKENS
-
-    def __call__(self, pairs: Sequence[Pair]) -> np.ndarray:
-        import torch
-
-        inputs = {name: torch.from_numpy(array).to(self.model.device) for name, array in packed(pairs).items()}
-        with torch.inference_mode():
-            scores: np.ndarray = self.model(**inputs).logits[:, 0].double().cpu().numpy()
-        return scores
-
-
-class TensorFlowRegressor:
-    """Scores of a `TFRemBertForSequenceClassification`, from one graph for all shapes."""
-
-    def __init__(self, model: Any) -> None:
-        import tensorflow as tf
-
-        self.model = model
-        self.batch_tokens = _GPU_TOKENS if tf.config.list_physical_devices("GPU") else _CPU_TOKENS
-        signature = [tf.TensorSpec([None, None], tf.int32, name) for name in _PADDED]
-
-        @tf.function(input_signature=signature)
-        def score(*arrays: Any) -> Any:
-            outputs = self.model(**dict(zip(_PADDED, arrays, strict=True)), training=False)
-            return tf.cast(outputs.logits[:, 0], tf.float64)
-
-        self._score = score
-
-    def __call__(self, pairs: Sequence[Pair]) -> np.ndarray:
-        inputs = padded(pairs)  # the model takes the padding out by itself
-        scores: np.ndarray = self._score(*(inputs[name] for name in _PADDED)).numpy()
-        return scores
+    found = find_device(framework, device)
+    model = load_trained(framework, HEAD, path, device=found, config=config, dtype=dtype or "float32")
+    return Regressor(framework, model)
 
 
 def packed(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
@@ -113,7 +78,7 @@ def packed(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
 def padded(pairs: Sequence[Pair], length: int | None = None) -> dict[str, np.ndarray]:
     """The model's arguments `input_ids`, `attention_mask` and `token_type_ids`, each [b, s] int32.
 
-    Padding is 0 in all three, as BLEURT pads. Rows are as long as the longest, or as `length` says.
+    Rows are as long as the longest one, or `length`. Padding is 0 in all three, as in BLEURT.
     """
     width = max((len(pair.ids) for pair in pairs), default=0) if length is None else length
     batch = {name: np.zeros((len(pairs), width), np.int32) for name in _PADDED}
@@ -123,24 +88,3 @@ def padded(pairs: Sequence[Pair], length: int | None = None) -> dict[str, np.nda
         batch["attention_mask"][row, :count] = 1
         batch["token_type_ids"][row, pair.first : count] = 1
     return batch
-
-
-def _device(name: str | None) -> Any:
-    """PyTorch's device of this name; by default the GPU of this process, or the CPU.
-
-    Raises:
-        InputError: there is none of this name.
-        MissingDependencyError: PyTorch is not installed.
-    """
-    import torch
-
-    if name is None:
-        local = int(os.environ.get("LOCAL_RANK", 0))
-        return torch.device(f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as problem:
-        first = str(problem).splitlines()[0]
-        raise InputError(f"`device` must be one that PyTorch has here. Received: {name!r} ({first}).") from None
-    return place

@@ -18,8 +18,8 @@ from rembert.common.arguments import check_argument, integer, one_of
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.loading import loading_config
 from rembert.common.tokenization import RemBertTokenizer
+from rembert.tasks.backends import check_framework
 from rembert.tasks.batching import in_sorted_batches
-from rembert.tasks.frameworks import check_framework
 
 WINDOW = 4096  # pairs that are sorted by length at once
 _REMEMBERED = 1 << 16  # pairs whose scores are kept, should they come again

@@ -19,7 +19,7 @@ from rembert.cli.text import byte_size, shortened
 from rembert.cli.verify import report
 from rembert.common.config import ACTIVATIONS
 from rembert.common.parameters import HEADS
-from rembert.tasks.frameworks import check_framework, default_framework
+from rembert.tasks.backends import check_framework, default_framework
 from rembert.tasks.verification import verify
 
 # Relative differences of outputs: those of two float32 runs, and those that rounding the weights explains, in steps of

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from rembert.common.errors import InputError
 from rembert.common.files import atomic_path
 from rembert.tasks import TASKS, DataOptions, Option
-from rembert.tasks.frameworks import FRAMEWORKS, default_framework
+from rembert.tasks.backends import FRAMEWORKS, default_framework
 from rembert.tasks.reading import READERS
 from rembert.tasks.registry import task_class
 

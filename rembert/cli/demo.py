@@ -27,10 +27,9 @@ from rembert.common.files import atomic_path, write_text
 from rembert.common.parameters import HEADS, Kind, file_name
 from rembert.common.trials import Arrays, output_differences, trial_inputs
 from rembert.tasks import get_task
+from rembert.tasks.backends import FRAMEWORKS, get_backend, load_model
 from rembert.tasks.definitions.sequence_classification import SequenceClassification
-from rembert.tasks.frameworks import FRAMEWORKS, framework_module
 from rembert.tasks.predicting import evaluate
-from rembert.tasks.verification import load, run
 from rembert.training import finetune
 
 # Float32 rounding through a deep encoder; the largest difference is judged against the logits' largest magnitude.
@@ -57,7 +56,7 @@ def add_parser(subparsers: Any) -> None:
 def demo(args: argparse.Namespace) -> int:
     """Run the demonstration; 1 where a step gives a difference."""
     for framework in FRAMEWORKS:  # one that is missing is said before any work is done
-        framework_module(framework)
+        get_backend(framework)
     with _workplace(args.output) as work:
         if args.checkpoint is None:
             source = work / "original"
@@ -109,7 +108,7 @@ def learn(work: Path) -> bool:
     print(f"    training loss {result['train_loss']:.4f} in the end")
     scores = {}
     for framework in FRAMEWORKS:
-        model = load(framework, name, trained)
+        model, _ = load_model(framework, name, trained)
         task = get_task(name, RemBertTokenizer.from_pretrained(trained), max_length=LEARNING["max_length"])
         task.prepare(config=model.config)
         examples = list(task.read(held_out))
@@ -216,16 +215,15 @@ def compare(head: str, pytorch: Path, tensorflow: Path) -> tuple[float, float, b
     options: dict[str, Any] = {"is_decoder": HEADS[head].predicts_next}
     if not options["is_decoder"]:
         options["add_cross_attention"] = False
-    one, report = load("pt", head, pytorch, output_loading_info=True, **options)
-    other, _ = load("tf", head, tensorflow, output_loading_info=True, **options)
+    one, report = load_model("pt", head, pytorch, **options)
+    other, _ = load_model("tf", head, tensorflow, **options)
     table = one.parameter_table()
     for name in report["missing_keys"]:
         own = one.get_parameter(file_name(name, head)).detach().numpy()
         other.variable(table[name]).assign(own.T if table[name].kind is Kind.KERNEL else own)
     inputs = example_inputs(pytorch, one.config, head)
-    found = output_differences(
-        run("pt", one, inputs), run("tf", other, inputs), head=head, mask=inputs["attention_mask"]
-    )
+    outputs = (get_backend("pt").run_once(one, inputs), get_backend("tf").run_once(other, inputs))
+    found = output_differences(*outputs, head=head, mask=inputs["attention_mask"])
     logits = [found[name] for name in HEADS[head].logits or ("last_hidden_state",)]
     return max(each.largest for each in logits), max(each.scale for each in logits), bool(report["missing_keys"])
 

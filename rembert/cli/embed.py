@@ -9,10 +9,11 @@ from typing import Any
 
 from rembert.cli.data_options import add_model_arguments, check_output
 from rembert.cli.evaluate import say_report
+from rembert.common.parameters import BASE_MODEL
 from rembert.common.tokenization import RemBertTokenizerFast
 from rembert.tasks import DataOptions
+from rembert.tasks.backends import find_device, load_trained
 from rembert.tasks.embedding import Texts, embed, write_vectors
-from rembert.tasks.frameworks import load_trained, move_to_device
 from rembert.tasks.predicting import row_length
 from rembert.tasks.reading import READERS
 
@@ -21,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "embed",
-        help="vectors of texts as a .npy file",
+        help="write vectors of texts to a .npy file",
         description="Write the mean of each text's hidden states, [CLS] and [SEP] included, as rows of a .npy file of "
         "float32, in the order of the texts.",
     )
@@ -29,11 +30,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--data", nargs="+", default=["-"], metavar="FILE", help="texts (default: standard input)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .npy file")
     parser.add_argument("--layer", type=int, default=-1, metavar="N", help="0: the encoder's input, -1: the last")
-    parser.add_argument("--normalize", action="store_true", help="bring every vector to length 1")
-    parser.add_argument("--format", choices=READERS, help="of the files; else by their names, or a text a line")
+    parser.add_argument("--normalize", action="store_true", help="scale every vector to length 1")
+    parser.add_argument(
+        "--format", choices=READERS, help="of the files; by default chosen by their names (text: one per line)"
+    )
     parser.add_argument("--text-column", metavar="NAME", help="the column (JSON: key) of the text")
-    parser.add_argument("--skip-bad-lines", action="store_true", help="leave bad lines out and count them")
-    parser.add_argument("--max-length", type=int, metavar="N", help="of a row, in pieces")
+    parser.add_argument("--skip-bad-lines", action="store_true", help="skip malformed lines and count them")
+    parser.add_argument("--max-length", type=int, metavar="N", help="of a row, in tokens")
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -41,10 +44,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the vectors; 0 when all is done. Wrong data raises `RemBertError`."""
     check_output(args.output)
+    device = find_device(args.framework, args.device)
     tokenizer = RemBertTokenizerFast.from_pretrained(args.checkpoint)
-    model = move_to_device(
-        load_trained(args.framework, "model", args.checkpoint, add_pooling_layer=False), args.device
-    )
+    model = load_trained(args.framework, BASE_MODEL, args.checkpoint, device=device, add_pooling_layer=False)
     columns = {} if args.text_column is None else {"text": args.text_column}
     task = Texts(
         tokenizer,

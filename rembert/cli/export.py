@@ -17,7 +17,7 @@ from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.exporting import EXPORT_TARGETS, Exported, ExportTarget, check_litert_size
 from rembert.common.parameters import BASE_MODEL, HEADS, parameters
-from rembert.tasks.frameworks import check_framework, load_trained
+from rembert.tasks.backends import check_framework, load_trained
 
 
 def add_parser(subparsers: Any) -> None:

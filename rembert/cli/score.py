@@ -25,7 +25,7 @@ from rembert.cli.data_options import add_framework_argument, check_output, opene
 from rembert.cli.progress import Progress
 from rembert.common.arguments import check_arguments, integer, number, optional
 from rembert.common.errors import InputError
-from rembert.tasks.frameworks import check_framework
+from rembert.tasks.backends import check_framework
 
 DTYPES = ("float32", "float16", "bfloat16")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rembert.cli.text import table
 from rembert.common.parameters import HEADS
-from rembert.tasks.frameworks import FRAMEWORKS
+from rembert.tasks.backends import FRAMEWORKS
 from rembert.tasks.verification import Verification, verify
 
 

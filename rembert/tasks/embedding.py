@@ -1,4 +1,4 @@
-"""Vectors of texts: the mean of their pieces' hidden states."""
+"""Vectors of texts: the mean of their tokens' hidden states."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import numpy as np
 from rembert.common.arguments import check_argument, integer
 from rembert.common.collation.padding import pad_inputs
 from rembert.common.files import atomic_path
+from rembert.tasks.backends import running
 from rembert.tasks.batching import in_sorted_batches
 from rembert.tasks.definitions.sequence_classification import SequenceClassification
 from rembert.tasks.examples import Example
-from rembert.tasks.predicting import runner
+from rembert.tasks.predicting import model_inputs
 from rembert.tasks.task import Feature
 
 
 class Texts(SequenceClassification):
-    """Texts, or pairs of them; a file whose name does not tell has one on each line. Labels are not looked at."""
+    """Texts, or pairs of texts, without their labels; by default a file has one text per line."""
 
     format = "text"
 
@@ -37,41 +38,41 @@ def embed(
     layer: int = -1,
     normalize: bool = False,
 ) -> Iterator[np.ndarray]:
-    """A vector [e] of float32 for each example, in order: the mean over its pieces, `[CLS]` and `[SEP]` included.
+    """A vector [e] of float32 for each example, in order: the mean over its tokens, `[CLS]` and `[SEP]` included.
 
     Args:
-        task: reads and encodes.
+        task: encodes the texts.
         model: a base model of either framework.
         examples: from `task.read`.
-        batch_size: rows of a batch at most.
-        layer: the hidden states to take, 0 for the encoder's input, -1 for the last.
-        normalize: divide by the vector's length.
+        batch_size: the maximum number of rows in a batch.
+        layer: the hidden states to take, 0 for the encoder's input, -1 for the last layer.
+        normalize: divide each vector by its length.
 
     Raises:
         InputError: there is no such layer.
     """
     count = model.config.num_hidden_layers + 1
     check_argument("layer", layer, integer(at_least=-count, at_most=count - 1))
-    with runner(model, "states", layer=-1 if layer == count - 1 else layer) as run:
+    with running(model) as runner:
 
         def vectors(features: list[Feature]) -> list[np.ndarray]:
             batch = pad_inputs(features, task.pad_token_id)
-            states = run(batch)["states"]
+            states = runner.hidden_states(model_inputs(batch), -1 if layer == count - 1 else layer)
             mask = batch["attention_mask"][..., None].astype(np.float32)
             means = (states * mask).sum(1) / mask.sum(1)
             if normalize:
                 means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-            return list(means)
+            return list(means.astype(np.float32, copy=False))
 
         rows = (feature for _, features in task.stream_features(examples) for feature in features)
         yield from in_sorted_batches(rows, vectors, length=task.length, batch_size=batch_size)
 
 
 def write_vectors(path: str | os.PathLike[str], vectors: Iterable[np.ndarray], width: int) -> int:
-    """Write vectors [width] one after the other as a `.npy` file of [n, width] float32, whole or not at all.
+    """Write vectors [width] as they come to a `.npy` file of [n, width] float32. The file appears when it is complete.
 
     Returns:
-        how many they were, n.
+        The number of vectors, n.
     """
     count = 0
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
@@ -80,7 +81,7 @@ def write_vectors(path: str | os.PathLike[str], vectors: Iterable[np.ndarray], w
         for vector in vectors:
             stream.write(np.ascontiguousarray(vector, "<f4").tobytes())
             count += 1
-        # numpy leaves room in the header for any number of rows.
+        # numpy pads the header, so that any number of rows fits.
         stream.seek(0)
         _write_header(stream, count, width)
         assert stream.tell() == start

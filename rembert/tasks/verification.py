@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError
 from rembert.common.parameters import BASE_MODEL
 from rembert.common.trials import Arrays, OutputDifference, output_differences, trial_inputs, trial_labels
-from rembert.tasks.frameworks import check_framework, default_framework, model_class
+from rembert.tasks.backends import check_framework, default_framework, get_backend, load_model
 
 _CONSTRAINTS = {"tolerance": number(at_least=0), "seed": integer(at_least=0)}
 
@@ -106,33 +104,15 @@ def verify(
     options = {"add_pooling_layer": first_pooled and second_pooled} if head == BASE_MODEL else {}
     inputs = trial_inputs(config, head, seed=seed)
     arguments = {**inputs, **trial_labels(config, head, inputs, seed=seed)}
-    outputs = [run(side.framework, load(side.framework, head, side.path, **options), arguments) for side, *_ in opened]
+    outputs = [_run(side, head, arguments, **options) for side, *_ in opened]
     differences = output_differences(*outputs, head=head, mask=inputs["attention_mask"])
     return Verification((first, second), differences, tolerance)
 
 
-def load(framework: str, head: str, path: str | os.PathLike[str], **options: Any) -> Any:
-    """The model of a head from a checkpoint, in evaluation mode, without warnings of parameters that are not in it.
-
-    Raises:
-        MissingDependencyError: the framework is not installed.
-        CheckpointError: the checkpoint does not fit.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return model_class(framework, head).from_pretrained(path, **options)
-
-
-def run(framework: str, model: Any, arguments: Mapping[str, np.ndarray]) -> Arrays:
-    """The tensors of a model's output by name, without the cache."""
-    if framework == "pt":
-        torch = import_module("torch")
-        with torch.no_grad():
-            outputs = model(**{name: torch.from_numpy(array) for name, array in arguments.items()})
-    else:
-        outputs = model(**arguments)
-    outputs.pop("past_key_values", None)
-    return {name: np.asarray(value) for name, value in outputs.flatten().items()}
+def _run(side: Side, head: str, arguments: Mapping[str, np.ndarray], **options: Any) -> Arrays:
+    """The outputs of a checkpoint's model."""
+    model, _ = load_model(side.framework, head, side.path, **options)
+    return get_backend(side.framework).run_once(model, arguments)
 
 
 def _open(path: Path, framework: str | None) -> tuple[Side, RemBertConfig, bool]:

@@ -13,8 +13,8 @@ from rembert.bridge.registry import locate_checkpoint
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.tokenization import RemBertTokenizer
+from rembert.tasks.backends import check_framework
 from rembert.tasks.data import DataOptions
-from rembert.tasks.frameworks import check_framework
 from rembert.tasks.predicting import row_length
 from rembert.tasks.registry import get_task
 from rembert.tasks.task import Task

@@ -142,7 +142,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     directory = write_saved_model(tmp_path / "m", VARIABLES)
     with pytest.raises(InputError, match="`framework` must be one of pt, tf"):
         RemBertScorer.from_pretrained(directory, framework="jax")
-    with pytest.raises(InputError, match="`device` is for PyTorch"):
+    with pytest.raises(InputError, match="`device` must be None in TensorFlow"):
         RemBertScorer.from_pretrained(directory, framework="tf", device="cuda")
     with pytest.raises(InputError, match="`device` must be one that PyTorch has here"):
         RemBertScorer.from_pretrained(directory, device="no device")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rembert.cli import demo
 from rembert.cli.main import main
 from rembert.common.parameters import HEADS
+from rembert.tasks.backends import get_backend
 
 GOLDEN = Path(__file__).parent.parent / "fixtures" / "golden"
 
@@ -49,13 +49,13 @@ def test_on_a_given_checkpoint(name: str, capsys: pytest.CaptureFixture[str]) ->
 def test_a_difference_between_the_frameworks_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = demo.run
+    tensorflow = get_backend("tf")
+    run = tensorflow.run_once
 
-    def slightly_wrong(framework: str, model: object, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = run(framework, model, inputs)
-        return {name: value + (framework == "tf") * 0.01 for name, value in outputs.items()}
+    def slightly_wrong(model: object, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: value + 0.01 for name, value in run(model, inputs).items()}
 
-    monkeypatch.setattr(demo, "run", slightly_wrong)
+    monkeypatch.setattr(tensorflow, "run_once", slightly_wrong)
     assert main(["demo", str(GOLDEN / "model")]) == 1
     assert "DIFFERS" in capsys.readouterr().out
 

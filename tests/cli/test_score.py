@@ -247,7 +247,7 @@ def test_a_missing_file(call: Any, capsys: pytest.CaptureFixture[str]) -> None:
 def _counting(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[int]:
     """The sizes of the batches that the model computes; after so many, the run is interrupted."""
     batches: list[int] = []
-    compute = regressors.PyTorchRegressor.__call__
+    compute = regressors.Regressor.__call__
 
     def counted(self: Any, pairs: Any) -> np.ndarray:
         if stop_after is not None and len(batches) == stop_after:
@@ -255,7 +255,7 @@ def _counting(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) ->
         batches.append(len(pairs))
         return compute(self, pairs)
 
-    monkeypatch.setattr(regressors.PyTorchRegressor, "__call__", counted)
+    monkeypatch.setattr(regressors.Regressor, "__call__", counted)
     return batches
 
 

@@ -118,14 +118,14 @@ def test_predictions_of_bad_data_leave_no_file(checkpoint: Path, data: Path, tmp
     assert list(tmp_path.iterdir()) == [data]
 
 
-def test_fill_mask_prints_pieces(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fill_mask_prints_tokens(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = ["fill-mask", str(checkpoint / "lm"), "Das ist [MASK].", "--top-k", "3"]
     assert main(call) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert len(rows) == 3
     assert main([*call, "--json"]) == 0
     [found] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [f"{each['probability']:.4f}" for each in found["pieces"]] == [row[0] for row in rows]
+    assert [f"{each['probability']:.4f}" for each in found["tokens"]] == [row[0] for row in rows]
     assert main(["fill-mask", str(checkpoint / "lm"), "nothing"]) == 2
     assert main([*call, "--device", "nowhere"]) == 2
 

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rembert.common.errors import CheckpointError, InputError
+from rembert.common.errors import InputError
 from rembert.tasks import TASKS, Task, get_task
 from rembert.tasks.embedding import Texts, embed, write_vectors
 from rembert.tasks.filling import fill_mask
-from rembert.tasks.frameworks import framework_of_model, load_trained, move_to_device
-from rembert.tasks.predicting import evaluate, predict, predict_outputs, runner, task_runner
+from rembert.tasks.predicting import evaluate, predict, predict_outputs, task_runner
 from tests.frameworks import PT, TF, Framework, needs_pt, needs_tf, on_both, random_weights
 from tests.tasks.support import TOKENIZER, config, squad_file
 from tests.tasks.test_tasks import POEM, ROWS, SENTENCE, TAGS, conll, lines
@@ -101,7 +100,9 @@ def numbers(value: Any) -> Iterator[float]:
 
 @on_both
 @pytest.mark.parametrize("name", TASKS)
-def test_batches_change_nothing(framework: Framework, name: str, opened: Open, predicted: Predict) -> None:
+def test_predictions_do_not_depend_on_the_batches(
+    framework: Framework, name: str, opened: Open, predicted: Predict
+) -> None:
     task, examples, model = opened(name, framework)
     with task_runner(task, model) as run:
         one = list(predict(task, model, examples, batch_size=1, run=run))
@@ -131,7 +132,7 @@ def test_both_frameworks_predict_and_score_the_same(name: str, opened: Open, pre
 
 @on_both
 @pytest.mark.parametrize("name", ["masked-lm", "causal-lm"])
-def test_pieces_get_the_log_probability_that_the_logits_give(framework: Framework, name: str, opened: Open) -> None:
+def test_label_scores_are_those_of_the_logits(framework: Framework, name: str, opened: Open) -> None:
     task, examples, model = opened(name, framework)
     features = [feature for example in examples for feature in task.features(example)]
     batch = task.collate(features)
@@ -156,42 +157,40 @@ def test_pieces_get_the_log_probability_that_the_logits_give(framework: Framewor
 
 
 @on_both
-def test_pseudo_perplexity_is_that_of_every_token_masked_alone(
-    framework: Framework, opened: Open, tmp_path: Path
-) -> None:
+def test_pseudo_perplexity_masks_every_token_alone(framework: Framework, opened: Open, tmp_path: Path) -> None:
     _, _, model = opened("masked-lm", framework)
     text = "Feri inaondoka."
     (tmp_path / "b.txt").write_text(text)
     task = get_task("masked-lm", TOKENIZER(), max_length=40, every_token=True)
     ids = TOKENIZER()(text)["input_ids"]
     logs = []
-    for place in range(1, len(ids) - 1):
+    for position in range(1, len(ids) - 1):
         masked = np.array([ids])
-        masked[0, place] = TOKENIZER().mask_token_id
-        logits = framework.array(framework.call(model, input_ids=masked).logits)[0, place].astype(np.float64)
-        logs.append(logits[ids[place]] - logits.max() - np.log(np.exp(logits - logits.max()).sum()))
+        masked[0, position] = TOKENIZER().mask_token_id
+        logits = framework.array(framework.call(model, input_ids=masked).logits)[0, position].astype(np.float64)
+        logs.append(logits[ids[position]] - logits.max() - np.log(np.exp(logits - logits.max()).sum()))
     scores = evaluate(task, model, task.read(tmp_path / "b.txt"))
     assert scores["pseudo_perplexity"] == pytest.approx(np.exp(-np.mean(logs)), rel=1e-4)
 
 
 @on_both
-def test_masks_are_filled_with_the_likeliest_pieces(framework: Framework, opened: Open) -> None:
+def test_masks_are_filled_with_the_most_likely_tokens(framework: Framework, opened: Open) -> None:
     _, _, model = opened("masked-lm", framework)
     text = "Die [MASK] fährt um [MASK]."
     ids = np.array([TOKENIZER()(text)["input_ids"]])
     logits = framework.array(framework.call(model, input_ids=ids).logits)[0].astype(np.float64)
-    places = np.flatnonzero(ids[0] == TOKENIZER().mask_token_id)
+    positions = np.flatnonzero(ids[0] == TOKENIZER().mask_token_id)
     [fillings] = fill_mask(model, TOKENIZER(), [text], top_k=3)
     assert len(fillings) == 2
-    for place, found in zip(places, fillings, strict=True):
-        likely = np.exp(logits[place] - logits[place].max())
+    for position, found in zip(positions, fillings, strict=True):
+        likely = np.exp(logits[position] - logits[position].max())
         likely /= likely.sum()
         best = np.argsort(-likely)[:3]
-        assert [filling.piece for filling in found] == TOKENIZER().convert_ids_to_tokens(best.tolist())
+        assert [filling.token for filling in found] == TOKENIZER().convert_ids_to_tokens(best.tolist())
         assert [filling.probability for filling in found] == pytest.approx(likely[best].tolist(), rel=1e-3)
-    word = fillings[0][0].piece.replace("▁", " ")
+    word = fillings[0][0].token.replace("▁", " ")
     assert fillings[0][0].text == f"Die{word} fährt um [MASK]."
-    with pytest.raises(InputError, match=r"must hold '\[MASK\]'"):
+    with pytest.raises(InputError, match=r"must contain '\[MASK\]'"):
         fill_mask(model, TOKENIZER(), ["nothing to fill"])
     with pytest.raises(InputError, match="top_k=0"):
         fill_mask(model, TOKENIZER(), [text], top_k=0)
@@ -228,28 +227,3 @@ def test_vectors_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_vectors(tmp_path / "a.npy", breaking(), 3)
     assert (tmp_path / "a.npy").read_bytes() == b"what was there"
     assert list(tmp_path.iterdir()) == [tmp_path / "a.npy"]
-
-
-@on_both
-def test_a_model_is_left_as_it_was_and_must_be_trained(framework: Framework, tmp_path: Path) -> None:
-    model = framework.build(config(), "masked-lm")
-    assert framework_of_model(model) == framework.name
-    if framework is PT:
-        model.train()
-        with runner(model):
-            assert not model.training
-        assert model.training
-        with pytest.raises(InputError, match="nowhere"):
-            move_to_device(model, "nowhere")
-    else:
-        with pytest.raises(InputError, match="is for PyTorch"):
-            move_to_device(model, "cpu")
-    model.save_pretrained(tmp_path / "lm")
-    assert load_trained(framework.name, "masked-lm", tmp_path / "lm") is not None
-    with pytest.raises(CheckpointError, match=r"not trained for token-classification.*classifier\.weight"):
-        load_trained(framework.name, "token-classification", tmp_path / "lm")
-
-
-def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(InputError, match="Received: str"):
-        framework_of_model("a model")
