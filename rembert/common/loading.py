@@ -1,4 +1,4 @@
-"""What both frameworks do with a checkpoint before a model takes it: configuration, fit, report."""
+"""How both frameworks check a checkpoint before a model takes it: its configuration and its contents."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ _CONFIG_KEYS = frozenset(inspect.signature(RemBertConfig).parameters) - {"extra"
 
 
 def loading_config(
-    found: RemBertConfig | None, given: RemBertConfig | None, overrides: dict[str, Any], source: str
+    stored: RemBertConfig | None, given: RemBertConfig | None, overrides: dict[str, Any], source: str
 ) -> RemBertConfig:
-    """The configuration to load with: the one `given`, else the checkpoint's, with keys replaced by `overrides`.
+    """The configuration of the model to load: `given` or else `stored`, with the keys in `overrides` replaced.
+
+    Args:
+        stored: the checkpoint's configuration, None where it has none.
+        given: the caller's configuration.
+        overrides: keys of a configuration by name.
+        source: the checkpoint, for messages.
 
     Raises:
-        TypeError: an override that is no key of a configuration, as for any unknown keyword.
-        ConfigError: there is neither, or an override is refused.
+        TypeError: an override is not a key of a configuration, as for any unknown keyword.
+        ConfigError: there is no configuration, or an override is invalid.
     """
     unknown = sorted(set(overrides) - _CONFIG_KEYS)
     if unknown:
@@ -29,50 +35,49 @@ def loading_config(
             f"from_pretrained() got an unexpected keyword: {', '.join(map(repr, unknown))}. It takes its own "
             "arguments and the keys of RemBertConfig."
         )
-    base = given if given is not None else found
+    base = given if given is not None else stored
     if base is None:
         raise ConfigError(f"{source} has no configuration beside it. Pass `config=RemBertConfig(...)`.")
     check_argument("config", base, instance_of(RemBertConfig), ConfigError)
     return RemBertConfig.from_dict(base.to_dict(), **overrides)
 
 
-def settle(
+def check_match(
     match: Match, *, source: str, model: str, ignore_mismatched_sizes: bool, report_only: bool
 ) -> dict[str, list[Any]]:
-    """Refuse a checkpoint that does not fit, warn of what is fresh or left out, and return the report.
+    """Check that a checkpoint can be loaded into a model, and report what it lacks.
 
-    The encoder must be whole. A head, a pooler or cross-attention may be missing: they are then fresh and named in a
-    warning, as are tensors of another head that are not used.
+    The encoder must be complete. A head, a pooler or cross-attention may be missing: a warning names their parameters,
+    which are newly initialised, and tensors of another head, which are not used.
 
     Args:
         match: from `rembert.common.name_matching.match`.
         source: the checkpoint, for messages.
-        model: the class's name, for messages.
-        ignore_mismatched_sizes: parameters of another shape are fresh instead of refused.
-        report_only: missing and unexpected parameters are neither refused nor warned of: the caller reads the report.
+        model: the name of the class, for messages.
+        ignore_mismatched_sizes: initialise parameters of another shape instead of raising an error.
+        report_only: neither raise nor warn because of missing and unexpected parameters; the caller reads the report.
 
     Returns:
         `missing_keys`, `unexpected_keys`, and `mismatched_keys` as (name, shape in checkpoint, shape in model).
 
     Raises:
-        CheckpointError: one message with everything that does not fit.
+        CheckpointError: the checkpoint does not fit; lists every problem.
     """
     problems = []
-    absent = [name for name in match.missing if _belongs_to_encoder(name)]
-    if absent and not report_only:
-        problems.append(f"Missing ({len(absent)}): {_listed(absent)}.")
+    missing = [name for name in match.missing if _belongs_to_encoder(name)]
+    if missing and not report_only:
+        problems.append(_counted("Missing", missing))
     if match.unexpected and not report_only:
-        problems.append(f"Unexpected ({len(match.unexpected)}): {_listed(match.unexpected)}.")
+        problems.append(_counted("Unexpected", match.unexpected))
     if match.mismatched and not ignore_mismatched_sizes:
-        problems.append(f"{_of_another_shape(match)} Pass `ignore_mismatched_sizes=True` to initialise these afresh.")
-    if problems:
-        raise CheckpointError(f"{source} does not fit {model}. " + " ".join(problems))
+        problems.append(f"{_mismatched(match)} Pass `ignore_mismatched_sizes=True` to initialise these.")
+    _raise_problems(problems, source, model)
     if not report_only:
         notes = []
         if match.fresh:
             notes.append(
-                f"These parameters are not in it and were initialised afresh: {_listed(match.fresh)}. Train the model "
-                "before you use what they give."
+                f"These parameters are not in it and were newly initialised: {_listed(match.fresh)}. Train the model "
+                "before you use its outputs."
             )
         if match.unused:
             notes.append(f"These parameters in it are not used by this model: {_listed(match.unused)}.")
@@ -85,32 +90,40 @@ def settle(
     }
 
 
-def require_all(match: Match, *, source: str, model: str) -> None:
-    """Refuse a file of weights that does not hold exactly a model's parameters.
+def check_exact_match(match: Match, *, source: str, model: str) -> None:
+    """Check that a file of weights holds a model's parameters, all of them and nothing else.
 
     Raises:
-        CheckpointError: one message with everything that does not fit.
+        CheckpointError: it does not; lists every problem.
     """
     problems = []
     if match.missing:
-        problems.append(f"Missing ({len(match.missing)}): {_listed(match.missing)}.")
-    too_many = [*match.unused, *match.unexpected, *match.ignored]
-    if too_many:
-        problems.append(f"Not in the model ({len(too_many)}): {_listed(too_many)}.")
+        problems.append(_counted("Missing", match.missing))
+    extra = [*match.unused, *match.unexpected, *match.ignored]
+    if extra:
+        problems.append(_counted("Not in the model", extra))
     if match.mismatched:
-        problems.append(_of_another_shape(match))
+        problems.append(_mismatched(match))
+    _raise_problems(problems, source, model)
+
+
+def _raise_problems(problems: list[str], source: str, model: str) -> None:
     if problems:
         raise CheckpointError(f"{source} does not fit {model}. " + " ".join(problems))
 
 
 def _belongs_to_encoder(name: str) -> bool:
-    optional = name.startswith("rembert.pooler.") or ".crossattention." in name
-    return name.startswith("rembert.") and not optional
+    is_optional = name.startswith("rembert.pooler.") or ".crossattention." in name
+    return name.startswith("rembert.") and not is_optional
 
 
-def _of_another_shape(match: Match) -> str:
+def _mismatched(match: Match) -> str:
     shapes = [f"{m.name} {list(m.in_checkpoint)} (the model has {list(m.in_model)})" for m in match.mismatched]
-    return f"Of another shape ({len(shapes)}): {_listed(shapes)}."
+    return _counted("Of another shape", shapes)
+
+
+def _counted(what: str, names: list[str]) -> str:
+    return f"{what} ({len(names)}): {_listed(names)}."
 
 
 def _listed(names: list[str], most: int = 12) -> str:

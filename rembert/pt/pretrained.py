@@ -16,7 +16,7 @@ from rembert.common.arguments import check_argument, instance_of, one_of
 from rembert.common.checks import resized_vocabulary
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import ConfigError, InputError
-from rembert.common.loading import loading_config, settle
+from rembert.common.loading import check_match, loading_config
 from rembert.common.name_matching import check_shapes, match
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import BASE_PREFIX, HEADS, Parameter, file_name, head_config, parameters
@@ -143,7 +143,7 @@ class RemBertPreTrainedModel(ConversionWatcher):
         """The parts beyond embeddings and encoder, by name: what an adapter's file must hold whole beside the adapter.
 
         For PEFT, `LoraConfig(modules_to_save=model.head_modules)`: its task types name the classifier only, and a
-        pooler made afresh would be lost.
+        newly initialised pooler would be lost.
         """
         parts = (name.removeprefix(BASE_PREFIX).split(".")[0] for name in self.parameter_table())
         return [part for part in dict.fromkeys(parts) if part not in ("embeddings", "encoder")]
@@ -308,7 +308,7 @@ class RemBertPreTrainedModel(ConversionWatcher):
             torch_dtype: `dtype` under its older name.
             output_loading_info: also return what was missing, unexpected and of another shape, instead of refusing
                 or warning of missing and unexpected parameters.
-            ignore_mismatched_sizes: initialise parameters of another shape afresh instead of refusing them.
+            ignore_mismatched_sizes: initialise parameters of another shape instead of raising an error.
             revision: a branch, tag or commit of a repository on the hub.
             **overrides: keys of the configuration to replace (`num_labels=3`), and the class's own arguments
                 (`add_pooling_layer=False`).
@@ -330,7 +330,7 @@ class RemBertPreTrainedModel(ConversionWatcher):
                 model = cls(model_config, **arguments)
             table = model.parameter_table()
             fit = match(table, {name: info.shape for name, info in checkpoint.tensors.items()})
-            report = settle(
+            report = check_match(
                 fit,
                 source=source,
                 model=cls.__name__,

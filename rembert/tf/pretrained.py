@@ -19,7 +19,7 @@ from rembert.common.arguments import check_argument, instance_of
 from rembert.common.checks import resized_vocabulary
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError, InputError
-from rembert.common.loading import loading_config, require_all, settle
+from rembert.common.loading import check_exact_match, check_match, loading_config
 from rembert.common.name_matching import check_shapes, match
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import HEADS, Kind, Parameter, file_name, head_config, parameters
@@ -219,7 +219,7 @@ class TFRemBertPreTrainedModel(TrainableModel):
             torch_dtype: `dtype` under its older name.
             output_loading_info: also return what was missing, unexpected and of another shape, instead of refusing
                 or warning of missing and unexpected parameters.
-            ignore_mismatched_sizes: initialise parameters of another shape afresh instead of refusing them.
+            ignore_mismatched_sizes: initialise parameters of another shape instead of raising an error.
             revision: a branch, tag or commit of a repository on the hub.
             **overrides: keys of the configuration to replace (`num_labels=3`), and the class's own arguments
                 (`add_pooling_layer=False`, `name="encoder"`).
@@ -244,7 +244,7 @@ class TFRemBertPreTrainedModel(TrainableModel):
                 model = cls(model_config, dtype=getattr(wanted, "name", wanted), **arguments)
             table = model.parameter_table()
             fit = match(table, {name: info.shape for name, info in checkpoint.tensors.items()})
-            report = settle(
+            report = check_match(
                 fit,
                 source=source,
                 model=cls.__name__,
@@ -299,7 +299,7 @@ class TFRemBertPreTrainedModel(TrainableModel):
                         f"{type(self).__name__} that is not quantized."
                     )
                 fit = match(self.parameter_table(), {name: info.shape for name, info in checkpoint.tensors.items()})
-            require_all(fit, source=str(path), model=type(self).__name__)
+            check_exact_match(fit, source=str(path), model=type(self).__name__)
         try:
             super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
         except (ValueError, KeyError, OSError) as problem:

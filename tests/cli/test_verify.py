@@ -47,7 +47,7 @@ def test_encoders_of_different_heads_are_compared(tmp_path: Path, capsys: pytest
     from rembert.pt import RemBertForTokenClassification, RemBertModel
 
     RemBertModel.from_pretrained(GOLDEN / "model").save_pretrained(tmp_path / "encoder")
-    with pytest.warns(UserWarning, match="initialised afresh"):
+    with pytest.warns(UserWarning, match="newly initialised"):
         RemBertForTokenClassification.from_pretrained(GOLDEN / "model").save_pretrained(tmp_path / "tagger")
     assert main(["verify", str(tmp_path / "encoder"), str(tmp_path / "tagger"), "--frameworks", "tf", "pt"]) == 0
     printed = capsys.readouterr().out

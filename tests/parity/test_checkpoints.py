@@ -165,7 +165,7 @@ def test_dtype_of_choice(framework: Framework, tmp_path: Path) -> None:
 @on_both
 def test_a_head_from_a_bare_encoder(framework: Framework, tmp_path: Path) -> None:
     encoder = _save(tmp_path, framework, "model")
-    with pytest.warns(UserWarning, match=r"initialised afresh: classifier\.weight, classifier\.bias") as caught:
+    with pytest.warns(UserWarning, match=r"newly initialised: classifier\.weight, classifier\.bias") as caught:
         model = framework.load(tmp_path, "sequence-classification")
     assert len(caught) == 1
     assert str(caught[0].filename) == __file__.replace("parity/test_checkpoints", "frameworks")  # where it was called
@@ -185,11 +185,11 @@ def test_a_bare_encoder_from_a_head(framework: Framework, tmp_path: Path) -> Non
     weights = framework.weights(head)
     _same(framework.weights(encoder), {name: weights[name] for name in encoder.parameter_table()})
     _save(tmp_path / "b", framework, "masked_lm")
-    with pytest.warns(UserWarning, match=r"afresh: rembert\.pooler\.dense\.weight.*not used.*cls\.predictions"):
+    with pytest.warns(UserWarning, match=r"initialised: rembert\.pooler\.dense\.weight.*not used.*cls\.predictions"):
         framework.load(tmp_path / "b", "model")
     with pytest.warns(UserWarning, match=r"not used.*cls\.predictions") as caught:
         framework.load(tmp_path / "b", "model", add_pooling_layer=False)
-    assert "afresh" not in str(caught[0].message)
+    assert "initialised" not in str(caught[0].message)
 
 
 @on_both
@@ -283,7 +283,7 @@ def test_fresh_parameters_follow_the_seed(framework: Framework, tmp_path: Path) 
     drawn = []
     for seed in (1, 1, 2):
         framework.seed(seed)
-        with pytest.warns(UserWarning, match="afresh"):
+        with pytest.warns(UserWarning, match="newly initialised"):
             drawn.append(framework.weights(framework.load(tmp_path, "masked-lm"))["cls.predictions.dense.weight"])
     assert (drawn[0] == drawn[1]).all()
     assert (drawn[0] != drawn[2]).any()
