@@ -300,7 +300,7 @@ def test_refusals(framework: Framework, tmp_path: Path) -> None:
         framework.load(tmp_path, "model", hidden_sizes=4)
     with pytest.raises(ConfigError, match="hidden_size=-4"):
         framework.load(tmp_path, "model", hidden_size=-4)
-    with pytest.raises(ConfigError, match="Received: dict"):
+    with pytest.raises(ConfigError, match="`config` must be a RemBertConfig"):
         framework.load(tmp_path, "model", config={"hidden_size": 4})
     with pytest.raises(ValueError, match="float7"):
         framework.load(tmp_path, "model", dtype="float7")
