@@ -6,7 +6,6 @@ pieces are 481M; with 60,000 pieces kept they are 115M.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import tempfile
@@ -28,9 +27,10 @@ from rembert.bridge.saving import save_checkpoint, target_format
 from rembert.bridge.tensors import TensorSource
 from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import CheckpointError, InputError
+from rembert.common.errors import CheckpointError, DataError, InputError
 from rembert.common.files import read_json, write_json
 from rembert.common.parameters import parameters
+from rembert.common.text_lines import read_lines
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.common.tokenization.pruning import required_pieces, select_pieces
 
@@ -108,7 +108,7 @@ def trim(
     Args:
         source: a checkpoint directory with its tokenizer.
         target: the directory to make.
-        corpus: UTF-8 text files (also gzip, by the suffix .gz), a text in each line: the pieces found are kept.
+        corpus: UTF-8 text files, gzip too, a text in each line: the pieces found are kept.
         keep_pieces: a UTF-8 file with a piece in each line (up to the first tab, so a `.vocab` file serves) to keep.
         min_count: keep a piece that the corpus has at least so often.
         max_pieces: keep at most so many pieces, the corpus' most frequent ones; of pieces that are as frequent, those
@@ -118,7 +118,9 @@ def trim(
         force: replace a checkpoint that stands at `target`.
 
     Raises:
-        InputError: an argument that cannot be used, a text that is not UTF-8, or a piece that the model lacks.
+        InputError: an argument that cannot be used.
+        DataError: a text file that cannot be read or is not UTF-8, or a listed token that the model lacks; names file
+            and line.
         CheckpointError: the source is damaged, does not fit its config or its tokenizer, or has no tokenizer.
         TokenizerError: the tokenizer's files are damaged.
         MissingDependencyError: the source or the target needs torch, which is not installed.
@@ -151,7 +153,7 @@ def trim(
         held_out = None
         if counts_less is not None:
             kept_less = choose(counts_less)
-            lines = islice(_lines(corpus), _HELD_OUT_EVERY - 1, None, _HELD_OUT_EVERY)
+            lines = islice(_texts(corpus), _HELD_OUT_EVERY - 1, None, _HELD_OUT_EVERY)
             held_out = vocabulary.compare(lines, vocabulary.trimmed(kept_less), kept_less)
         return Trimming(
             source=source,
@@ -160,9 +162,9 @@ def trim(
             pieces_after=len(trimmed),
             parameters_before=sum(checkpoint.tensors[name].size for name in found.match.found.values()),
             parameters_after=sum(tensor.size for tensor in tensors.values()),
-            corpus=vocabulary.compare(_lines(corpus), trimmed, kept) if corpus else None,
+            corpus=vocabulary.compare(_texts(corpus), trimmed, kept) if corpus else None,
             held_out=held_out,
-            other=vocabulary.compare(_lines(other), trimmed, kept) if other else None,
+            other=vocabulary.compare(_texts(other), trimmed, kept) if other else None,
             files=files,
             seconds=time.perf_counter() - started,
         )
@@ -191,12 +193,13 @@ class _Vocabulary:
     def ids_in(self, path: Path) -> np.ndarray:
         """The ids of the pieces that a file lists."""
         found = []
-        for number, line in enumerate(_lines([path], strip=False), start=1):
-            piece = line.split("\t")[0]
-            index = self.model.find(piece)
-            if index is None:
-                raise InputError(f"{path}, line {number}: the model has no piece {piece!r}.")
-            found.append(index)
+        for line in read_lines(path, strict=True):
+            token = line.text.split("\t")[0]
+            index = self.model.find(token) if token else None
+            if token and index is None:
+                raise DataError(f"{path}:{line.number}: a token of the model was expected. Received: {token!r:.80}.")
+            if index is not None:
+                found.append(index)
         return np.unique(np.array(found, np.int64))
 
     def count(self, corpus: Sequence[str | os.PathLike[str]]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -204,7 +207,7 @@ class _Vocabulary:
         counts = np.zeros(len(self._tokenizer), np.int64)
         held_out = np.zeros_like(counts)
         number = 0
-        for texts in _batches(_lines(corpus)):
+        for texts in _batches(_texts(corpus)):
             rows = self._encode(self._tokenizer, texts)
             counts += np.bincount(_flat(rows), minlength=len(counts))
             tenth = rows[(_HELD_OUT_EVERY - 1 - number) % _HELD_OUT_EVERY :: _HELD_OUT_EVERY]
@@ -331,26 +334,12 @@ def _carry_generation_config(origin: Path, target: Path, numbers: np.ndarray) ->
     return [name]
 
 
-def _lines(paths: Sequence[str | os.PathLike[str]], *, strip: bool = True) -> Iterator[str]:
-    """The lines of text files, without their ends; empty ones are left out.
-
-    Raises:
-        InputError: a file is missing, or a line is not UTF-8; names file and line.
-    """
-    for path in map(Path, paths):
-        if not path.is_file():
-            raise InputError(f"There is no text file {path}.")
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            try:
-                for number, raw in enumerate(file, start=1):
-                    try:
-                        line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                    except UnicodeDecodeError as problem:
-                        raise InputError(f"{path}, line {number}: not UTF-8 ({problem.reason}).") from None
-                    if line.strip() if strip else line:
-                        yield line
-            except (EOFError, gzip.BadGzipFile) as problem:
-                raise InputError(f"{path} is a damaged gzip file: {problem}.") from problem
+def _texts(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
+    """The lines of text files without blank ones; raises what `read_lines` does."""
+    for path in paths:
+        for line in read_lines(path, strict=True):
+            if line.text.strip():
+                yield line.text
 
 
 def _batches(lines: Iterable[str]) -> Iterator[list[str]]:

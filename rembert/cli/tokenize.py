@@ -6,15 +6,11 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
-from typing import IO, Any
 
 from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.errors import InputError
+from rembert.common.text_lines import STANDARD_INPUT, text_batches
 from rembert.common.tokenization import RemBertTokenizer
-
-# The lines of one read are a batch: enough of them for all cores, and a bound on the memory.
-_READ_BYTES = 1 << 17
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -26,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("tokenizer", help="a directory with a tokenizer, a sentencepiece.model or a tokenizer.json")
     parser.add_argument("text", nargs="*", help="texts; without any, lines of --file or of the standard input")
-    parser.add_argument("--file", metavar="PATH", help="a UTF-8 text file; - is the standard input")
+    parser.add_argument("--file", metavar="PATH", help="a UTF-8 text file, gzip too; - is the standard input")
     parser.add_argument(
         "--to",
         choices=("pieces", "ids", "jsonl"),
@@ -44,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("give texts or --file, not both")
     check_argument("--max-length", args.max_length, optional(integer(at_least=1)))
     tokenizer = RemBertTokenizer.from_pretrained(args.tokenizer)
-    for batch in [args.text] if args.text else _batches(args.file):
+    source = args.file or STANDARD_INPUT
+    if not args.text and source == STANDARD_INPUT and sys.stdin is None:
+        raise InputError("There must be text, a --file or a standard input. Received: none of them.")
+    for batch in [args.text] if args.text else text_batches(source):
         for line in _encoded(tokenizer, batch, args):
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
@@ -71,47 +70,3 @@ def _encoded(tokenizer: RemBertTokenizer, batch: list[str], args: argparse.Names
         else:
             offsets = rows["offset_mapping"][number]
             yield json.dumps({"input_ids": ids, "pieces": pieces, "offsets": offsets}, ensure_ascii=False)
-
-
-def _batches(path: str | None) -> Iterator[list[str]]:
-    """The lines of a file or of the standard input in batches, each as soon as it can be read."""
-    name = "the standard input" if path in (None, "-") else path
-    number = 1  # of the next line
-    try:
-        with _opened(path) as stream:
-            for lines in _whole_lines(stream):
-                yield [_decoded(line, number + index, name) for index, line in enumerate(lines)]
-                number += len(lines)
-    except OSError as problem:
-        raise InputError(f"{name} cannot be read: {problem.strerror or problem}.") from problem
-
-
-def _opened(path: str | None) -> IO[bytes] | nullcontext[IO[bytes]]:
-    if path is not None and path != "-":
-        return open(path, "rb")
-    if sys.stdin is None:
-        raise InputError("There must be text, a --file or a standard input. Received: none of them.")
-    return nullcontext(sys.stdin.buffer)
-
-
-def _whole_lines(stream: Any) -> Iterator[list[bytes]]:
-    """The lines that each read brings, without waiting for more; a line that is not complete stays for the next."""
-    begun: list[bytes] = []
-    while read := stream.read1(_READ_BYTES):
-        lines, newline, rest = read.rpartition(b"\n")
-        if newline:
-            yield b"".join([*begun, lines]).split(b"\n")
-            begun = []
-        if rest:
-            begun.append(rest)
-    if begun:
-        yield [b"".join(begun)]
-
-
-def _decoded(line: bytes, number: int, name: str | None) -> str:
-    try:
-        return line.decode("utf-8").rstrip("\r")
-    except UnicodeDecodeError as problem:
-        raise InputError(
-            f"Text must be UTF-8. Received: byte 0x{line[problem.start]:02x} in line {number} of {name}."
-        ) from None

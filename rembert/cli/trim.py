@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("source", metavar="SRC", type=Path, help="a checkpoint directory with its tokenizer")
     parser.add_argument("target", metavar="DST", type=Path, help="the directory to make")
     parser.add_argument(
-        "--corpus", metavar="FILE", type=Path, nargs="+", default=[], help="text files (also .gz), a text in each line"
+        "--corpus", metavar="FILE", type=Path, nargs="+", default=[], help="text files, gzip too, a text in each line"
     )
     parser.add_argument("--keep-pieces", metavar="FILE", type=Path, help="a file with a piece to keep in each line")
     parser.add_argument("--min-count", metavar="N", type=int, default=1, help="drop pieces rarer than N (default: 1)")

@@ -16,13 +16,13 @@ import numpy as np
 from rembert.common.arguments import check_argument, integer
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError, InputError
+from rembert.common.text_lines import name_of
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.data import DataOptions, Report
 from rembert.tasks.declarations import Option, Score
 from rembert.tasks.examples import Example
 from rembert.tasks.fields import COMMON_FIELDS, BadExample, Fields
 from rembert.tasks.reading import BadLine, Record, read_records
-from rembert.tasks.reading.lines import name_of
 from rembert.tasks.scoring import Output, Scorer
 
 Feature = dict[str, Any]

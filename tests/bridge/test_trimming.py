@@ -16,7 +16,7 @@ from rembert.bridge import open_checkpoint, save_checkpoint
 from rembert.bridge.trimming import trim
 from rembert.cli.demo import make_tokenizer
 from rembert.cli.demo_text import SENTENCES
-from rembert.common.errors import CheckpointError, InputError
+from rembert.common.errors import CheckpointError, DataError, InputError
 from rembert.common.parameters import parameters
 from rembert.common.tokenization.pruning import required_pieces, select_pieces
 from rembert.common.tokenization.sentencepiece_model import NORMAL, UNKNOWN, build_model
@@ -150,7 +150,7 @@ def test_listed_pieces_are_kept(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_other_text_is_reported(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.txt.gz"
+    other = tmp_path / "other.txt"  # gzip is recognized by its content
     with gzip.open(other, "wt", encoding="utf-8") as file:
         file.write("\n".join([*SENTENCES["en"][:2], *SENTENCES["tr"]]))
     report = trim(checkpoint, tmp_path / "small", corpus=[corpus], other=[other])
@@ -167,16 +167,16 @@ def test_bad_calls(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
         trim(checkpoint, target, corpus=[corpus], min_count=0)
     with pytest.raises(InputError, match="max_pieces=20"):
         trim(checkpoint, target, corpus=[corpus], max_pieces=20)
-    with pytest.raises(InputError, match=r"There is no text file .*absent\.txt"):
+    with pytest.raises(DataError, match=r"absent\.txt cannot be read: No such file"):
         trim(checkpoint, target, corpus=[tmp_path / "absent.txt"])
     (tmp_path / "latin.txt").write_bytes("gut\nschön\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"latin\.txt, line 2: not UTF-8"):
+    with pytest.raises(DataError, match=r"latin\.txt:2: text must be UTF-8\. Received: byte 0xf6"):
         trim(checkpoint, target, corpus=[tmp_path / "latin.txt"])
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(InputError, match="without a line"):
         trim(checkpoint, target, corpus=[tmp_path / "empty.txt"])
-    (tmp_path / "pieces.txt").write_text("no such piece\n")
-    with pytest.raises(InputError, match="line 1: the model has no piece 'no such piece'"):
+    (tmp_path / "pieces.txt").write_text("\nno such piece\n")
+    with pytest.raises(DataError, match=r"pieces\.txt:2: a token of the model was expected"):
         trim(checkpoint, target, keep_pieces=tmp_path / "pieces.txt")
     assert not target.exists()
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rembert.cli import tokenize
-from rembert.common.errors import RemBertError
+from rembert.common.errors import InputError, RemBertError
 from tests.common.tokenizer_cases import MODEL, processor
 
 
@@ -38,7 +38,7 @@ def test_ids_of_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
 
 
 def test_json_lines_of_the_standard_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("a é\n\n".encode())))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO("a é\n\n".encode()))))
     assert call(MODEL, "--to", "jsonl", "--max-length", 3) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert rows[0] == {
@@ -60,21 +60,16 @@ def test_output_does_not_wait_for_more_input() -> None:
         assert process.wait(60) == 0
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-def test_lines_do_not_depend_on_the_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int) -> None:
-    monkeypatch.setattr(tokenize, "_READ_BYTES", size)
-    (tmp_path / "text").write_bytes("a\n\n\nüber\r\n人\n\nend".encode())
-    lines = [line for batch in tokenize._batches(str(tmp_path / "text")) for line in batch]
-    assert lines == ["a", "", "", "über", "人", "", "end"]
-
-
 def test_no_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(RemBertError, match="a --file or a standard input"):
         call(MODEL)
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"ok\nb\xff", "byte 0xff in line 2 of"), (None, "cannot be read")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"ok\nb\xff", "text:2: text must be UTF-8"), (None, "cannot be read")],
+)
 def test_wrong_data(tmp_path: Path, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / "text").write_bytes(content)
@@ -82,11 +77,16 @@ def test_wrong_data(tmp_path: Path, content: bytes | None, message: str) -> None
         call(MODEL, "--file", tmp_path / "text")
 
 
-@pytest.mark.parametrize("arguments", [(MODEL, "a", "--file", "x"), (MODEL, "--max-length", "0", "a"), ()])
+@pytest.mark.parametrize("arguments", [(MODEL, "a", "--file", "x"), ()])
 def test_wrong_calls(arguments: tuple[Any, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         call(*arguments)
     assert caught.value.code == 2
+
+
+def test_a_wrong_length() -> None:
+    with pytest.raises(InputError, match="`--max-length` must be an integer of 1 or more"):
+        call(MODEL, "a", "--max-length", "0")
 
 
 def test_a_reader_that_stops_early() -> None:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Iterator
 
 from rembert.common.arguments import check_argument, one_of
+from rembert.common.text_lines import open_bytes
 from rembert.tasks.reading.conll import read_conll, read_conllu
 from rembert.tasks.reading.json_lines import read_json_lines
-from rembert.tasks.reading.lines import opened
 from rembert.tasks.reading.plain_text import read_text
 from rembert.tasks.reading.records import BadLine, Record
 from rembert.tasks.reading.squad import read_squad
@@ -65,6 +65,6 @@ def _format_of(path: str | os.PathLike[str], unknown: str) -> str:
 
 def _holds_json_lines(path: str | os.PathLike[str]) -> bool:
     """Whether a `.json` file holds JSON lines: its first line is a whole object, and not SQuAD's."""
-    with opened(path) as stream:
+    with open_bytes(path) as stream:
         start = stream.readline(1 << 16).strip()
     return start.startswith(b"{") and start.endswith(b"}") and b'"paragraphs"' not in start

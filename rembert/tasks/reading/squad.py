@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rembert.common.errors import DataError
-from rembert.tasks.reading.lines import name_of, opened
+from rembert.common.text_lines import name_of, open_bytes
 from rembert.tasks.reading.records import BadLine, Location, Record
 
 _ID = re.compile(r'"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)')
@@ -25,7 +25,7 @@ def read_squad(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
         DataError: the file is not UTF-8, not JSON, or not in this layout.
     """
     name = name_of(path)
-    with opened(path) as stream:
+    with open_bytes(path) as stream:
         content = stream.read()
     try:
         text = content.decode("utf-8-sig")

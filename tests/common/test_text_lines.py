@@ -1,0 +1,64 @@
+"""Lines of text files: line ends, byte order marks, gzip, encoding errors, and input that comes in parts."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from rembert.common.errors import DataError
+from rembert.common.text_lines import Line, read_lines, text_batches
+
+
+def lines(path: Path, *, strict: bool = False) -> list[Line]:
+    return list(read_lines(path, strict=strict))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("packed", [False, True])
+def test_lines_do_not_depend_on_the_reads(tmp_path: Path, size: int, packed: bool) -> None:
+    content = "\ufeffa\n\n\nüber\r\n人\n\nend".encode()
+    (tmp_path / "text").write_bytes(gzip.compress(content) if packed else content)
+    expected = ["a", "", "", "über", "人", "", "end"]
+    assert list(chain.from_iterable(text_batches(tmp_path / "text", read_bytes=size))) == expected
+    assert lines(tmp_path / "text", strict=True) == [Line(number, text) for number, text in enumerate(expected, 1)]
+
+
+def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"ok\nb\xffc\nx\0\nok")
+    assert [line.problem for line in lines(tmp_path / "text")] == [
+        None,
+        "text must be UTF-8. Received: byte 0xff at position 1",
+        "text must be UTF-8. Received: byte 0x00 at position 1",
+        None,
+    ]
+    with pytest.raises(DataError, match=r"text:2: text must be UTF-8\. Received: byte 0xff at position 1\."):
+        lines(tmp_path / "text", strict=True)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf16_is_refused_by_its_mark(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "text").write_bytes(
+        "\ufeffx\n".encode("utf-16-be") if encoding == "utf-16-be" else "x\n".encode(encoding)
+    )
+    with pytest.raises(DataError, match=r"text:1: .*the byte order mark of UTF-16"):
+        lines(tmp_path / "text")
+
+
+def test_damaged_gzip_and_missing_files(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(gzip.compress(b"x\n" * 5000)[:-20])
+    with pytest.raises(DataError, match="text is damaged"):
+        lines(tmp_path / "text")
+    with pytest.raises(DataError, match="absent cannot be read: No such file"):
+        lines(tmp_path / "absent")
+
+
+def test_the_standard_input_is_not_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    standard = io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"one\ntwo\n")))  # type: ignore[arg-type]
+    monkeypatch.setattr(sys, "stdin", standard)
+    assert [line.text for line in lines(Path("-"))] == ["one", "two"]
+    assert not standard.buffer.closed
