@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+from rembert.common.config import RemBertConfig
 
 # Tensor stands for `torch.Tensor` or a TensorFlow tensor: this module knows neither.
 Tensor = Any
@@ -169,6 +171,38 @@ class QuestionAnsweringModelOutput(ModelOutput):
     end_logits: Tensor
     hidden_states: tuple[Tensor, ...] | None
     attentions: tuple[Tensor, ...] | None
+
+
+class Requested(NamedTuple):
+    """Which optional outputs a call of the base model returns."""
+
+    attentions: bool
+    hidden_states: bool
+    cache: bool
+
+
+def requested_outputs(
+    config: RemBertConfig,
+    output_attentions: bool | None,
+    output_hidden_states: bool | None,
+    use_cache: bool | None,
+    training: bool,
+) -> Requested:
+    """The outputs that a call requests: its own arguments, or the configuration's where they are None.
+
+    Only a decoder has a cache, by default not in training.
+
+    Example:
+        >>> requested_outputs(RemBertConfig(is_decoder=True), None, True, None, training=False)
+        Requested(attentions=False, hidden_states=True, cache=True)
+    """
+    if use_cache is None:
+        use_cache = config.use_cache and not training
+    return Requested(
+        attentions=bool(config.output_attentions if output_attentions is None else output_attentions),
+        hidden_states=bool(config.output_hidden_states if output_hidden_states is None else output_hidden_states),
+        cache=bool(use_cache and config.is_decoder),
+    )
 
 
 OUTPUT_TYPES: tuple[type[ModelOutput], ...] = (

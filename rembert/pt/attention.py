@@ -1,6 +1,6 @@
 """Multi-head attention: Vaswani et al., "Attention Is All You Need" (2017), section 3.2.
 
-Notation: b batch, s queries, t keys (or the tokens of a packed batch), h heads, d width of a head, e = h × d.
+Notation: b batch, s queries, t keys (or the tokens of a packed batch), h heads, d head size, e = h × d.
 """
 
 from __future__ import annotations
@@ -48,25 +48,21 @@ class RemBertSelfAttention(nn.Module):
         """Attend.
 
         Args:
-            hidden_states: [b, s, e], where the queries come from; with `packing` [t, e].
+            hidden_states: [b, s, e], the source of the queries; with `packing` [t, e].
             bias: added to the scores, broadcastable to [b, h, s, t].
-            source: [b, t, e], where keys and values come from in cross-attention.
+            source: [b, t, e], the source of keys and values in cross-attention.
             cached: (key, value) of earlier calls: of earlier positions, or of the whole source in cross-attention.
             is_cross: whether this is cross-attention.
             explicit: whether to compute and return the probabilities.
-            packing: of packed states; they attend to their own sequences, without bias or cache.
+            packing: of packed states, which attend within their own sequences, without bias or cache.
 
         Returns:
-            The context as `hidden_states`, the probabilities [b, h, s, t] or None, and the (key, value) to cache.
+            The context in the shape of `hidden_states`, the probabilities [b, h, s, t] or None, and the (key, value)
+            to cache.
         """
         if packing is not None:
-            heads = (self.num_heads, self.head_dim)
-            query, key, value = (
-                project(hidden_states).unflatten(-1, heads) for project in (self.query, self.key, self.value)
-            )
-            dropout = self.dropout.p if self.training else 0.0
-            context = attend_packed(query, key, value, packing, causal=self.is_causal, dropout=dropout)
-            return context.flatten(1), None, ()  # (t, e)
+            query, key, value = (project(hidden_states) for project in (self.query, self.key, self.value))
+            return self.attend_packed(query, key, value, packing), None, ()
         query = self.split_heads(self.query(hidden_states))
         if is_cross and cached is not None:
             key, value = cached
@@ -76,16 +72,20 @@ class RemBertSelfAttention(nn.Module):
             if not is_cross:
                 key, value = extend(cached, key, value)
         context, probabilities = self.attend(query, key, value, bias, explicit)
-        return context.transpose(1, 2).flatten(2), probabilities, (key, value)  # (b, s, e)
+        return self.join_heads(context), probabilities, (key, value)
 
     def split_heads(self, states: Tensor) -> Tensor:
         """[b, t, e] to [b, h, t, d]."""
         return states.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
 
+    def join_heads(self, context: Tensor) -> Tensor:
+        """[b, h, s, d] to [b, s, e]."""
+        return context.transpose(1, 2).flatten(2)
+
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, explicit: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Fused attention, or the explicit form with its probabilities; both take [b, h, ·, d]."""
+        """The context of fused attention, or of the explicit form and its probabilities; all take [b, h, ·, d]."""
         if not explicit:
             dropout = self.dropout.p if self.training else 0.0
             return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout), None
@@ -96,38 +96,41 @@ class RemBertSelfAttention(nn.Module):
         probabilities = torch.softmax(scores, dim=-1, dtype=statistics).to(value.dtype)
         return self.dropout(probabilities) @ value, probabilities
 
+    def attend_packed(self, query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
+        """Attention within each sequence of a packed batch; arguments and result are [t, e].
 
-def attend_packed(
-    query: Tensor, key: Tensor, value: Tensor, packing: Packing, *, causal: bool, dropout: float
-) -> Tensor:
-    """Attention within each sequence of a packed batch: [t, h, d] three times to [t, h, d].
-
-    On a GPU the variable-length kernel where it exists (half precision, no dropout), or a padded call. On a CPU one
-    call for each sequence, which took a sixth of the padded call's time on mixed lengths, forward and backward a
-    quarter; sequences of like lengths in one padded call took twice as long, nested tensors ten times.
-    """
-    if query.device.type == "cpu":
-        return _attend_each(query, key, value, packing.lengths, causal, dropout)
-    if dropout == 0.0 and _has_variable_length_kernel(query):
-        return _attend_variable_length(query, key, value, packing, causal)
-    return _attend_padded(query, key, value, packing, causal, dropout)
+        On a GPU the variable-length kernel if it exists (half precision, no dropout), otherwise a padded call. On a
+        CPU one call for each sequence: on mixed lengths this took a sixth of the padded call's time, and a quarter
+        with the backward pass; padding groups of similar lengths took twice as long, nested tensors ten times.
+        """
+        shape = (self.num_heads, self.head_dim)
+        query, key, value = (states.unflatten(-1, shape) for states in (query, key, value))  # (t, h, d)
+        dropout = self.dropout.p if self.training else 0.0
+        if query.device.type == "cpu":
+            context = _attend_each(query, key, value, packing.lengths, self.is_causal, dropout)
+        elif dropout == 0.0 and _has_variable_length_kernel(query):
+            context = _attend_variable_length(query, key, value, packing, self.is_causal)
+        else:
+            context = _attend_padded(query, key, value, packing, self.is_causal, dropout)
+        return context.flatten(1)
 
 
 def _attend_each(
     query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], causal: bool, dropout: float
 ) -> Tensor:
+    """One call for each sequence; [t, h, d] three times to [t, h, d]."""
     contexts = []
     for parts in zip(query.split(lengths), key.split(lengths), value.split(lengths), strict=True):
         if len(parts[0]):
             one, keys, values = (part.transpose(0, 1)[None] for part in parts)  # (1, h, s, d)
             context = F.scaled_dot_product_attention(one, keys, values, dropout_p=dropout, is_causal=causal)
             contexts.append(context.squeeze(0).transpose(0, 1))
-    # Without any token there is nothing to compute; the three layers stay parts of the graph, as DDP wants it.
+    # A batch without tokens: the three layers stay part of the graph, as DDP requires.
     return torch.cat(contexts) if contexts else query + key + value
 
 
 def _has_variable_length_kernel(query: Tensor) -> bool:
-    """Flash attention: half precision, heads of up to 256 in steps of 8, NVIDIA's Ampere and later."""
+    """Flash attention: half precision, head sizes up to 256 in steps of 8, NVIDIA Ampere and later."""
     return (
         query.device.type == "cuda"
         and query.dtype in (torch.float16, torch.bfloat16)
@@ -143,7 +146,7 @@ def _has_variable_length_kernel(query: Tensor) -> bool:
 
 @functools.cache
 def _variable_length_function() -> Callable[..., Any] | None:
-    """PyTorch's own; None in versions without it or without its sliding window, and in builds for CPUs."""
+    """PyTorch's `varlen_attn`; None in versions without it or without its sliding window, and in CPU builds."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -152,18 +155,20 @@ def _variable_length_function() -> Callable[..., Any] | None:
 
 
 def _attend_variable_length(query: Tensor, key: Tensor, value: Tensor, packing: Packing, causal: bool) -> Tensor:
+    """One call of PyTorch's variable-length kernel; [t, h, d] three times to [t, h, d]."""
     attend = _variable_length_function()
-    assert attend is not None  # the caller has asked
+    assert attend is not None  # the caller has checked
     cu, longest = packing.cu_seqlens, packing.max_length
     window = (-1, 0) if causal else (-1, -1)
     context = attend(query, key, value, cu, cu, longest, longest, window_size=window)
-    assert isinstance(context, Tensor)  # the statistics were not asked for
+    assert isinstance(context, Tensor)  # the statistics are not requested
     return context
 
 
 def _attend_padded(
     query: Tensor, key: Tensor, value: Tensor, packing: Packing, causal: bool, dropout: float
 ) -> Tensor:
+    """One call on the padded batch; [t, h, d] three times to [t, h, d]."""
     bias = attention_bias(
         packing.mask(), length=packing.width, past_length=0, causal=causal, dtype=query.dtype, device=query.device
     )

@@ -1,11 +1,10 @@
 """The encoder: narrow embeddings mapped to the hidden width, a stack of layers, a pooler, and the base model.
 
-Chung et al. (ICLR 2021), section 5. With `is_decoder` the same stack looks at earlier positions only.
+Chung et al. (ICLR 2021), section 5. With `is_decoder` a token attends to itself and earlier tokens only.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,24 +12,24 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rembert.common.config import RemBertConfig
-from rembert.common.outputs import BaseModelOutputWithPoolingAndCrossAttentions
+from rembert.common.outputs import BaseModelOutputWithPoolingAndCrossAttentions, requested_outputs
 from rembert.pt.cache import Cache, cached_length
 from rembert.pt.embeddings import RemBertEmbeddings
 from rembert.pt.inputs import check_cache, check_inputs, values_can_be_read
 from rembert.pt.layer import LayerContext, RemBertLayer
 from rembert.pt.masks import attention_bias
-from rembert.pt.packing import first_tokens, lay_out
+from rembert.pt.packing import Layout, choose_layout, first_tokens
 from rembert.pt.pretrained import RemBertPreTrainedModel
 
 
 class RemBertEncoder(nn.Module):
-    """The mapping from the embeddings' width to the encoder's, and the layers."""
+    """A linear map from the width of the embeddings to the hidden size, and the layers."""
 
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__()
         self.embedding_hidden_mapping_in = nn.Linear(config.input_embedding_size, config.hidden_size)
         self.layer = nn.ModuleList(RemBertLayer(config) for _ in range(config.num_hidden_layers))
-        self.checkpointing: dict[str, Any] | None = None  # gradient checkpointing's keywords, where it is on
+        self.checkpointing: dict[str, Any] | None = None  # the keywords of gradient checkpointing if it is on
 
     def forward(
         self,
@@ -41,16 +40,16 @@ class RemBertEncoder(nn.Module):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> dict[str, Any]:
-        """[b, s, input_embedding_size] to the fields of the base model's output, all but the pooler's.
+        """[b, s, input_embedding_size] to the fields of the base model's output except the pooled output.
 
-        Packed embeddings are [t, input_embedding_size], and then so are the states.
+        Packed embeddings are [t, input_embedding_size], and the states [t, e].
         """
         hidden_states = self.embedding_hidden_mapping_in(embeddings)  # (b, s, e)
         all_states, attentions, cross_attentions, caches = [hidden_states], [], [], []
         for index, layer in enumerate(self.layer):
             cached = past_key_values[index] if past_key_values is not None else None
             hidden_states, probabilities, cross_probabilities, cache = self._run(layer, hidden_states, context, cached)
-            # What nobody asked for is not held on to.
+            # Only requested outputs are kept, so that the memory of the others is freed.
             if output_hidden_states:
                 all_states.append(hidden_states)
             if output_attentions:
@@ -68,14 +67,14 @@ class RemBertEncoder(nn.Module):
         }
 
     def _run(self, layer: nn.Module, *arguments: Any) -> Any:
-        """A layer's output; with gradient checkpointing its insides are computed again in the backward pass."""
+        """A layer's output; with gradient checkpointing its activations are recomputed in the backward pass."""
         if self.checkpointing is not None and self.training and torch.is_grad_enabled():
             return checkpoint(layer, *arguments, **self.checkpointing)
         return layer(*arguments)
 
 
 class RemBertPooler(nn.Module):
-    """tanh of a linear layer of each sequence's first token's state."""
+    """tanh(W x + b) of the state x of each sequence's first token."""
 
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__()
@@ -123,33 +122,33 @@ class RemBertModel(RemBertPreTrainedModel):
     ) -> BaseModelOutputWithPoolingAndCrossAttentions | tuple[Any, ...]:
         """Encode.
 
-        Padding is taken out before the embeddings and put back after the last layer, so it costs nothing; its rows of
-        `last_hidden_state` and `hidden_states` are zeros. A call whose attentions, cache or mask of pairs speak of
-        all positions computes all of them, with the same results; so do a decoder's cross-attention, the `eager`
-        implementation, and compiled and exported graphs, whose shapes cannot follow the mask's values.
+        Padding is removed before the embeddings and restored after the last layer, so it costs nothing; its rows of
+        `last_hidden_state` and `hidden_states` are zeros. Every position is computed, with the same results, if the
+        call involves attention probabilities, a cache, a [b, s, t] mask or cross-attention, in the `eager`
+        implementation, and in compiled and exported graphs, whose shapes cannot depend on the mask's values.
 
         Args:
-            input_ids: [b, s] piece ids.
+            input_ids: [b, s] token ids.
             attention_mask: [b, past + s], non-zero for real tokens; or [b, s, past + s], non-zero where a query may
-                look, which a decoder takes as it is. Left out: all are real.
-            token_type_ids: [b, s], all 0 where left out.
-            position_ids: [b, s] or [1, s], counted from the end of the cache where left out.
+                attend, which a decoder uses as it is. By default all tokens are real.
+            token_type_ids: [b, s]; by default all 0.
+            position_ids: [b, s] or [1, s]; by default they continue after the cache.
             inputs_embeds: [b, s, input_embedding_size], in place of `input_ids`.
             encoder_hidden_states: [b, source, e], for a decoder with cross-attention.
-            encoder_attention_mask: [b, source] or [b, s, source], non-zero where to look.
+            encoder_attention_mask: [b, source] or [b, s, source], non-zero where a query may attend.
             past_key_values: the cache that an earlier call returned.
-            use_cache: whether a decoder returns its cache; by default as the configuration says.
+            use_cache: whether a decoder returns its cache; by default `config.use_cache`, and False in training.
             output_attentions: whether to return attention probabilities.
             output_hidden_states: whether to return the hidden states between layers.
             return_dict: False for a plain tuple.
-            cu_seqlens: [n + 1] integers from 0 to t, for a batch that is packed already: sequence i is the tokens
+            cu_seqlens: [n + 1] integers from 0 to t, for a batch that is already packed: sequence i is the tokens
                 from cu_seqlens[i] to cu_seqlens[i + 1]. `input_ids`, `token_type_ids` and `position_ids` are then [t],
                 `inputs_embeds` [t, input_embedding_size], the states [t, e] and the pooled output [n, e].
-            max_seqlen: the longest sequence's length, if given at least that of `cu_seqlens`.
+            max_seqlen: the length of the longest sequence, or an upper bound of it; optional.
 
         Raises:
-            InputError: arguments that do not go together, or indices outside their tables. The indices' values are
-                not looked at inside compiled or exported graphs.
+            InputError: arguments do not fit each other, or indices are outside their tables. The values of indices are
+                not checked inside compiled or exported graphs.
         """
         check_inputs(
             self.config,
@@ -168,36 +167,24 @@ class RemBertModel(RemBertPreTrainedModel):
         check_cache(
             config, past_key_values, _score_dtype(self.embeddings.word_embeddings.weight), input_ids, inputs_embeds
         )
-        if output_attentions is None:
-            output_attentions = config.output_attentions
-        if output_hidden_states is None:
-            output_hidden_states = config.output_hidden_states
-        if use_cache is None:
-            use_cache = config.use_cache and not self.training
-        use_cache = use_cache and config.is_decoder and cu_seqlens is None
-        explicit = output_attentions or config.attn_implementation == "eager"
-
-        layout = lay_out(
+        requested = requested_outputs(config, output_attentions, output_hidden_states, use_cache, self.training)
+        use_cache = requested.cache and cu_seqlens is None
+        explicit = requested.attentions or config.attn_implementation == "eager"
+        layout = choose_layout(
             (input_ids, token_type_ids, position_ids, inputs_embeds),
             attention_mask,
             cu_seqlens,
-            needs_all=explicit or use_cache or past_key_values is not None or encoder_hidden_states is not None,
+            compute_all=explicit or use_cache or past_key_values is not None or encoder_hidden_states is not None,
             can_read=all(values_can_be_read(each) for each in (attention_mask, cu_seqlens) if each is not None),
             causal=config.is_decoder,
         )
         embeddings = self.embeddings(*layout.inputs, past_length)
-        context = LayerContext(source=encoder_hidden_states, explicit=explicit, packing=layout.packing)
-        if layout.packing is None:
-            shapes = {"length": embeddings.shape[1], "dtype": _score_dtype(embeddings), "device": embeddings.device}
-            context = replace(
-                context,
-                bias=attention_bias(
-                    layout.attention_mask, past_length=past_length, causal=config.is_decoder, **shapes
-                ),
-                source_bias=attention_bias(encoder_attention_mask, past_length=0, causal=False, **shapes),
-            )
-        fields = self.encoder(embeddings, context, past_key_values, use_cache, output_attentions, output_hidden_states)
-        if output_hidden_states:
+        bias, source_bias = self._biases(embeddings, layout, encoder_attention_mask, past_length)
+        context = LayerContext(bias, encoder_hidden_states, source_bias, explicit, layout.packing)
+        fields = self.encoder(
+            embeddings, context, past_key_values, use_cache, requested.attentions, requested.hidden_states
+        )
+        if requested.hidden_states:
             fields["hidden_states"] = tuple(map(layout.restore, fields["hidden_states"]))
             fields["last_hidden_state"] = fields["hidden_states"][-1]
         else:
@@ -207,9 +194,20 @@ class RemBertModel(RemBertPreTrainedModel):
             fields["pooler_output"] = self.pooler(first)
         return self.finish(BaseModelOutputWithPoolingAndCrossAttentions(**fields), return_dict)
 
+    def _biases(
+        self, embeddings: Tensor, layout: Layout, source_mask: Tensor | None, past_length: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What is added to the scores of self-attention and of cross-attention; None for packed states."""
+        if layout.packing is not None:
+            return None, None
+        shapes: Any = {"length": embeddings.shape[1], "dtype": _score_dtype(embeddings), "device": embeddings.device}
+        causal = self.config.is_decoder
+        bias = attention_bias(layout.attention_mask, past_length=past_length, causal=causal, **shapes)
+        return bias, attention_bias(source_mask, past_length=0, causal=False, **shapes)
+
 
 def _score_dtype(embeddings: Tensor) -> torch.dtype:
-    """The dtype attention scores will have: autocast's, or the embeddings' own."""
+    """The dtype of attention scores: that of autocast, or that of the embeddings."""
     device = embeddings.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)

@@ -25,7 +25,7 @@ from rembert.common.generation import (
     check_source_mask,
     generation_settings,
 )
-from rembert.pt.cache import Room
+from rembert.pt.cache import CacheBuffer
 from rembert.pt.inputs import check_inputs
 
 _OUT = -1.0e9  # added to the score of what is not to be chosen; as in transformers, whose ties are these
@@ -146,7 +146,7 @@ class _Decoder:
         self.positions = (mask.cumsum(1) - 1).clamp(min=0)
         capacity = mask.shape[1] + settings.max_new_tokens
         self.cache: tuple[tuple[Any, ...], ...] = tuple(
-            (Room(capacity), Room(capacity)) for _ in range(model.config.num_hidden_layers)
+            (CacheBuffer(capacity), CacheBuffer(capacity)) for _ in range(model.config.num_hidden_layers)
         )
         self.has_all = bool(mask.all())
 

@@ -22,7 +22,7 @@ from rembert.common.checks import (
 )
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
-from rembert.pt.cache import Cache, Room, cached_length
+from rembert.pt.cache import Cache, CacheBuffer, cached_length
 
 
 def check_inputs(
@@ -75,8 +75,8 @@ def check_cache(
     Raises:
         InputError: see `rembert.common.checks`.
     """
-    if past_key_values is None or any(isinstance(layer[0], Room) for layer in past_key_values if layer):
-        return  # generation's own cache is right by its making
+    if past_key_values is None or any(isinstance(layer[0], CacheBuffer) for layer in past_key_values if layer):
+        return  # generation allocates its own cache to fit
     layers = [
         [(_shape("past_key_values", tensor) or (), _name(tensor.dtype)) for tensor in layer]
         for layer in past_key_values

@@ -15,18 +15,18 @@ def attention_bias(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor | None:
-    """0 where a query may look, a large negative number where not; None where all may look everywhere.
+    """0 where a query may attend, a large negative number elsewhere; None if every query attends to every key.
 
-    A query with nothing to look at looks as if nothing were masked, but never ahead in a decoder: its result means
-    nothing, and yet is finite, with the same gradient in every kernel. (Were all its keys at one large negative
-    number, the fused kernels' backward pass would lose the scores in it, and weigh every key with 1.)
+    A query whose keys are all masked attends as if none were, but in a decoder never to later positions: its result is
+    meaningless but finite, with the same gradient in every kernel. (With one large negative number at all keys, the
+    backward pass of the fused kernels would lose the scores and weight every key with 1.)
 
     Args:
-        attention_mask: [b, t] (1 for a real token), or [b, s, t] (1 where the query may look), or None. The second
-            form is taken as it is: a decoder adds no causal mask to it.
-        length: queries, s.
-        past_length: cached positions; t = past_length + s.
-        causal: whether a query looks at earlier positions and itself only.
+        attention_mask: [b, t] (1 for a real token), or [b, s, t] (1 where the query may attend), or None. The second
+            form is used as it is: a decoder adds no causal mask to it.
+        length: number of queries, s.
+        past_length: number of cached positions; t = past_length + s.
+        causal: whether a query attends to earlier positions and itself only.
         dtype: of the scores.
         device: of the scores.
 
@@ -43,10 +43,10 @@ def attention_bias(
         real = attention_mask != 0
         real = real[:, None] if real.ndim == 3 else real[:, None, None]
         allowed = real if before is None else real & before
-        nothing = ~allowed.any(-1, keepdim=True)
-        allowed = allowed | (nothing if before is None else nothing & before)
+        is_masked = ~allowed.any(-1, keepdim=True)
+        allowed = allowed | (is_masked if before is None else is_masked & before)
     if allowed is None:
         return None
     bias = torch.zeros(allowed.shape, dtype=dtype, device=device)
-    # Half of the smallest number: adding a negative score to the smallest itself would give -inf in float16.
+    # Half of the smallest number: a negative score added to the smallest itself would give -inf in float16.
     return bias.masked_fill(~allowed, torch.finfo(dtype).min / 2)

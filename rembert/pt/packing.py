@@ -1,7 +1,7 @@
-"""Batches without their padding: taken out once before the embeddings, put back once after the last layer.
+"""Packing: padding is removed once, before the embeddings, and restored once, after the last layer.
 
-Between the two the layers see only real tokens, one sequence behind the other. Notation: n sequences of up to s
-places, t real tokens in all.
+In between the layers see only real tokens, all sequences concatenated. Notation: n sequences of up to s positions, t
+real tokens in total.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the real tokens of a batch stand.
+    """The indices of a batch's real tokens.
 
     Attributes:
         cu_seqlens: [n + 1] int32; sequence i is the packed tokens from cu_seqlens[i] to cu_seqlens[i + 1].
-        indices: [t] int64, the place of each packed token among the n × s of the padded batch.
-        lengths: real tokens of each sequence, on the host.
+        indices: [t] int64, the index of each packed token in the flattened padded batch, [n × s].
+        lengths: number of real tokens of each sequence, on the host.
         width: s.
     """
 
@@ -31,15 +31,20 @@ class Packing:
 
     @property
     def max_length(self) -> int:
-        """Real tokens of the longest sequence."""
+        """Number of real tokens of the longest sequence."""
         return max(self.lengths)
+
+    @property
+    def positions(self) -> Tensor:
+        """[t], the position of each token in its own row of the padded batch."""
+        return self.indices % self.width
 
     def pack(self, states: Tensor) -> Tensor:
         """[n, s, ...] to [t, ...]."""
         return states.flatten(0, 1).index_select(0, self.indices)
 
     def unpack(self, states: Tensor) -> Tensor:
-        """[t, ...] to [n, s, ...], zero where there is padding."""
+        """[t, ...] to [n, s, ...], zeros at padding."""
         padded = states.new_zeros(len(self.lengths) * self.width, *states.shape[1:])
         return padded.index_copy(0, self.indices, states).unflatten(0, (len(self.lengths), self.width))
 
@@ -47,39 +52,42 @@ class Packing:
         """[n, s], True at real tokens."""
         return self.unpack(torch.ones_like(self.indices, dtype=torch.bool))
 
-    def positions(self) -> Tensor:
-        """[t], each token's place in its row of the padded batch."""
-        return self.indices % self.width
-
 
 def pack_mask(attention_mask: Tensor) -> Packing:
-    """The packing of a padded batch.
+    """The packing of a padded batch. The mask's values are read.
 
     Args:
-        attention_mask: [n, s], non-zero for real tokens, in any places. Its values are read.
+        attention_mask: [n, s], non-zero at real tokens, which may be anywhere in a row.
+
+    Example:
+        >>> packing = pack_mask(torch.tensor([[1, 1, 0], [1, 0, 0]]))
+        >>> packing.cu_seqlens.tolist(), packing.positions.tolist()
+        ([0, 2, 3], [0, 1, 0])
+        >>> packing.pack(torch.tensor([[5, 6, 0], [7, 0, 0]])).tolist()
+        [5, 6, 7]
     """
     real = attention_mask != 0
     lengths = real.sum(1)
     counts = tuple(lengths.tolist())
-    # The count is known, so the device need not be waited for a second time.
+    # With the count given, a GPU is synchronised only once.
     indices = torch.nonzero_static(real.flatten(), size=sum(counts)).squeeze(1)
     cu_seqlens = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
     return Packing(cu_seqlens, indices, counts, real.shape[1])
 
 
 def pack_lengths(cu_seqlens: Tensor) -> Packing:
-    """The packing of a batch that came packed; padded, it would be as wide as its longest sequence.
+    """The packing of a batch that is already packed; padded, it would be as wide as its longest sequence.
 
     Args:
         cu_seqlens: [n + 1] integers from 0 to t. Its values are read.
     """
-    cu_seqlens = cu_seqlens.long()  # narrower integers have not all operations
+    cu_seqlens = cu_seqlens.long()  # narrower integers lack some operations
     lengths = cu_seqlens.diff()
     counts = tuple(lengths.tolist())
     width = max(counts)
-    rows, places = (torch.arange(size, device=cu_seqlens.device) for size in (len(counts), sum(counts)))
+    rows, tokens = (torch.arange(size, device=cu_seqlens.device) for size in (len(counts), sum(counts)))
     row = torch.repeat_interleave(rows, lengths, output_size=sum(counts))
-    indices = places + row * width - cu_seqlens[row]
+    indices = tokens + row * width - cu_seqlens[row]
     return Packing(cu_seqlens.int(), indices, counts, width)
 
 
@@ -88,13 +96,13 @@ Inputs = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tokens of one call lie while the layers work on them.
+    """How the tokens of one call are arranged for the layers.
 
     Attributes:
-        inputs: ids, token types, positions and embeddings as the embeddings take them; [b, s], or packed [t].
-        attention_mask: of padded inputs, where not all may look everywhere.
+        inputs: ids, token types, positions and embeddings for the embedding layer; [b, s], or packed [t].
+        attention_mask: of padded inputs; None if every query attends to every key.
         packing: of packed inputs.
-        restore: from the layers' states to those that the caller sees.
+        restore: maps the layers' states to those that the caller gets.
     """
 
     inputs: Inputs
@@ -103,70 +111,70 @@ class Layout:
     restore: Callable[[Tensor], Tensor]
 
 
-def lay_out(
+def choose_layout(
     inputs: Inputs,
     attention_mask: Tensor | None,
     cu_seqlens: Tensor | None,
     *,
-    needs_all: bool,
+    compute_all: bool,
     can_read: bool,
     causal: bool,
 ) -> Layout:
-    """Take padding out where that may be done.
+    """Remove padding if the call allows it.
 
     Args:
-        inputs: the call's ids, token types, positions and embeddings, None where not given.
+        inputs: the call's ids, token types, positions and embeddings; None if not given.
         attention_mask: the call's.
-        cu_seqlens: the call's, of inputs that came packed.
-        needs_all: whether every position must be computed: for attention probabilities or a cache.
-        can_read: whether values can be read; not so in a graph.
-        causal: whether a token looks at earlier ones only.
+        cu_seqlens: the call's, of inputs that are already packed.
+        compute_all: whether every position must be computed: for attention probabilities or a cache.
+        can_read: whether values can be read; they cannot inside a graph.
+        causal: whether a token attends to earlier ones only.
     """
     if cu_seqlens is not None:
-        if needs_all or not can_read:
+        if compute_all or not can_read:
             return _one_row(inputs, cu_seqlens, causal)
         packing = pack_lengths(cu_seqlens)
         ids, types, positions, embeds = inputs
-        positions = packing.positions() if positions is None else positions
-        return Layout((ids, types, positions, embeds), None, packing, _as_it_is)
+        positions = packing.positions if positions is None else positions
+        return Layout((ids, types, positions, embeds), None, packing, _identity)
     if attention_mask is None or attention_mask.ndim != 2:
-        return Layout(inputs, attention_mask, None, _as_it_is)
-    if can_read and needs_all and bool((attention_mask != 0).all()):
-        return Layout(inputs, None, None, _as_it_is)
-    if can_read and not needs_all:
+        return Layout(inputs, attention_mask, None, _identity)
+    if can_read and compute_all and bool((attention_mask != 0).all()):
+        return Layout(inputs, None, None, _identity)
+    if can_read and not compute_all:
         packing = pack_mask(attention_mask)
         if sum(packing.lengths) == attention_mask.numel():
-            return Layout(inputs, None, None, _as_it_is)
-        # A single row of positions stands for all rows.
+            return Layout(inputs, None, None, _identity)
+        # A single row of positions applies to all rows.
         rows = [None if each is None else each.expand(*attention_mask.shape, *each.shape[2:]) for each in inputs]
         ids, types, positions, embeds = (None if each is None else packing.pack(each) for each in rows)
         if positions is None:
-            positions = packing.positions()
+            positions = packing.positions
         return Layout((ids, types, positions, embeds), None, packing, packing.unpack)
 
-    def without_padding(states: Tensor) -> Tensor:
+    def zero_padding(states: Tensor) -> Tensor:
         padding = attention_mask[:, -states.shape[1] :] == 0
         return states.masked_fill(padding[..., None], 0.0)
 
-    return Layout(inputs, attention_mask, None, without_padding)
+    return Layout(inputs, attention_mask, None, zero_padding)
 
 
 def _one_row(inputs: Inputs, cu_seqlens: Tensor, causal: bool) -> Layout:
-    """Packed inputs as a batch of one row, where a mask of pairs keeps the sequences apart; no value is read."""
+    """Packed inputs as a batch of one row, with a [1, t, t] mask that separates the sequences; no value is read."""
     ids, types, positions, embeds = inputs
-    tokens = next(each.shape[0] for each in (ids, embeds) if each is not None)
-    places, starts = torch.arange(tokens, device=cu_seqlens.device), cu_seqlens.long()
-    sequence = torch.searchsorted(starts, places, right=True) - 1
+    count = next(each.shape[0] for each in (ids, embeds) if each is not None)
+    tokens, starts = torch.arange(count, device=cu_seqlens.device), cu_seqlens.long()
+    sequence = torch.searchsorted(starts, tokens, right=True) - 1
     pairs = sequence[:, None] == sequence
     if causal:
-        pairs = pairs & (places <= places[:, None])
+        pairs = pairs & (tokens <= tokens[:, None])
     if positions is None:
-        positions = places - starts[sequence]
+        positions = tokens - starts[sequence]
     row = [None if each is None else each[None] for each in (ids, types, positions, embeds)]
     return Layout((row[0], row[1], row[2], row[3]), pairs[None], None, _first_row)
 
 
-def _as_it_is(states: Tensor) -> Tensor:
+def _identity(states: Tensor) -> Tensor:
     return states
 
 
@@ -179,8 +187,8 @@ def first_tokens(states: Tensor, attention_mask: Tensor | None, cu_seqlens: Tens
 
     Args:
         states: [b, s, e], or packed [t, e].
-        attention_mask: as the model took it. A [b, past + s] mask says where a row's first real token stands; without
-            one, and in a row without real tokens, it is the first position.
+        attention_mask: as the model received it. A [b, past + s] mask determines the first real token of each row;
+            without one, and in a row without real tokens, it is the first position.
         cu_seqlens: [n + 1] of packed states.
 
     Returns:

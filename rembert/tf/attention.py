@@ -1,6 +1,6 @@
 """Multi-head attention: Vaswani et al., "Attention Is All You Need" (2017), section 3.2.
 
-Notation: b batch, s queries, t keys (or the tokens of a packed batch), h heads, d width of a head, e = h × d.
+Notation: b batch, s queries, t keys (or the tokens of a packed batch), h heads, d head size, e = h × d.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ class TFRemBertSelfAttention(RemBertLayerBase):
         """Attend.
 
         Args:
-            hidden_states: [b, s, e], where the queries come from; with `packing` [t, e].
+            hidden_states: [b, s, e], the source of the queries; with `packing` [t, e].
             bias: added to the scores, broadcastable to [b, h, s, t]; with `packing` one for each group.
-            source: [b, t, e], where keys and values come from in cross-attention.
+            source: [b, t, e], the source of keys and values in cross-attention.
             cached: (key, value) of earlier calls: of earlier positions, or of the whole source in cross-attention.
             is_cross: whether this is cross-attention.
-            packing: of packed states; they attend to their own sequences, without a cache.
+            packing: of packed states, which attend within their own sequences, without a cache.
             training: whether dropout is on.
 
         Returns:
-            The context as `hidden_states`, the probabilities [b, h, s, t] (None of packed states), and the
-            (key, value) to cache.
+            The context in the shape of `hidden_states`, the probabilities [b, h, s, t] (None for packed states), and
+            the (key, value) to cache.
         """
         if packing is not None:
             query, key, value = (project(hidden_states) for project in (self.query, self.key, self.value))
@@ -90,12 +90,12 @@ class TFRemBertSelfAttention(RemBertLayerBase):
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, training: bool | None
     ) -> tuple[Tensor, Tensor]:
-        """The context and the probabilities; all take [b, h, ·, d]."""
+        """The context and the probabilities; arguments are [b, h, ·, d]."""
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) / math.sqrt(self.head_dim)  # (b, h, s, t)
         if bias is not None:
             scores = scores + bias
         statistics = keras.backend.result_type(scores.dtype, "float32")
-        # TensorFlow's own softmax: Keras' warns of a single key, which is what the first step of decoding has.
+        # TensorFlow's softmax: that of Keras warns about a single key, as in the first step of decoding.
         probabilities = ops.cast(tf.nn.softmax(ops.cast(scores, statistics), axis=-1), value.dtype)
         return ops.matmul(self.dropout(probabilities, training=training), value), probabilities
 
@@ -108,7 +108,7 @@ class TFRemBertSelfAttention(RemBertLayerBase):
         packing: Packing,
         training: bool | None,
     ) -> Tensor:
-        """Attention within each sequence of a packed batch, by groups of like lengths; all take and give [t, e]."""
+        """Attention within each sequence of a packed batch, in groups of similar lengths; all take [t, e]."""
         parts = (tf.split(states, packing.sizes, num=len(packing.groups)) for states in (query, key, value))
         contexts = []
         for group, mask, *states in zip(packing.groups, bias, *parts, strict=True):
@@ -143,7 +143,7 @@ class TFRemBertAttention(RemBertLayerBase):
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.self = TFRemBertSelfAttention(config, name="self", dtype=self.dtype_policy)
-        # Every Keras layer has a property `output`, so the part of that name is `out` here.
+        # Every Keras layer has a property `output`; the sub-layer of that name is the attribute `out`.
         self.out = TFRemBertSelfOutput(config, name="output", dtype=self.dtype_policy)
 
     def build(self, input_shape: Any = None) -> None:

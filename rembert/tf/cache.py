@@ -1,7 +1,7 @@
-"""The key/value cache of decoder mode: plain tuples, so that it passes through compilers and data structures.
+"""The key/value cache of decoder mode: plain tuples, which compilers and structure libraries can handle.
 
 For each layer (key, value), or (key, value, cross key, cross value) in a decoder with cross-attention; each tensor is
-[b, h, t, d]. A call returns a new tuple; what it was given stays as it was.
+[b, h, t, d]. A call returns a new tuple and leaves the given one unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Cache = tuple[LayerCache, ...]
 
 
 def cached_length(past_key_values: Cache | None) -> Any:
-    """Positions in the cache, 0 where there is none; a scalar tensor where a graph does not know it yet."""
+    """Number of positions in the cache, 0 without one; a scalar tensor if a graph does not know it yet."""
     return ops.shape(past_key_values[0][0])[2] if past_key_values else 0
 
 

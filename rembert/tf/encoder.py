@@ -1,6 +1,6 @@
 """The encoder: narrow embeddings mapped to the hidden width, a stack of layers, a pooler, and the base model.
 
-Chung et al. (ICLR 2021), section 5. With `is_decoder` the same stack looks at earlier positions only.
+Chung et al. (ICLR 2021), section 5. With `is_decoder` a token attends to itself and earlier tokens only.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import keras
 from keras import ops
 
 from rembert.common.config import RemBertConfig
-from rembert.common.outputs import BaseModelOutputWithPoolingAndCrossAttentions
+from rembert.common.outputs import BaseModelOutputWithPoolingAndCrossAttentions, requested_outputs
 from rembert.tf.cache import Cache, cached_length
 from rembert.tf.embeddings import TFRemBertEmbeddings
 from rembert.tf.inputs import accepts_structures, check_cache, check_inputs
 from rembert.tf.layer import TFRemBertLayer
-from rembert.tf.layers import RemBertLayerBase, computed_again, dense
+from rembert.tf.layers import RemBertLayerBase, checkpointed, dense
 from rembert.tf.masks import attention_bias
-from rembert.tf.packing import Packing, first_tokens, lay_out
+from rembert.tf.packing import Layout, Packing, choose_layout, first_tokens
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 
 Tensor = Any
@@ -26,7 +26,7 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertEncoder(RemBertLayerBase):
-    """The mapping from the embeddings' width to the encoder's, and the layers."""
+    """A linear map from the width of the embeddings to the hidden size, and the layers."""
 
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -55,16 +55,16 @@ class TFRemBertEncoder(RemBertLayerBase):
         output_hidden_states: bool = False,
         training: bool | None = None,
     ) -> dict[str, Any]:
-        """[b, s, input_embedding_size] to the fields of the base model's output, all but the pooler's.
+        """[b, s, input_embedding_size] to the fields of the base model's output except the pooled output.
 
-        Packed embeddings are [t, input_embedding_size], and then so are the states.
+        Packed embeddings are [t, input_embedding_size], and the states [t, e].
         """
         hidden_states = self.embedding_hidden_mapping_in(embeddings)  # (b, s, e)
         all_states, attentions, cross_attentions, caches = [hidden_states], [], [], []
-        again = self.checkpointing and training and not (use_cache or output_attentions)
+        recompute = self.checkpointing and training and not (use_cache or output_attentions)
         for index, layer in enumerate(self.layer):
             cached = past_key_values[index] if past_key_values is not None else None
-            hidden_states, probabilities, cross_probabilities, cache = (computed_again(layer) if again else layer)(
+            hidden_states, probabilities, cross_probabilities, cache = (checkpointed(layer) if recompute else layer)(
                 hidden_states,
                 bias,
                 source=source,
@@ -73,7 +73,7 @@ class TFRemBertEncoder(RemBertLayerBase):
                 packing=packing,
                 training=training,
             )
-            # What nobody asked for is not held on to.
+            # Only requested outputs are kept, so that the memory of the others is freed.
             if output_hidden_states:
                 all_states.append(hidden_states)
             if output_attentions:
@@ -93,7 +93,7 @@ class TFRemBertEncoder(RemBertLayerBase):
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertPooler(RemBertLayerBase):
-    """tanh of a linear layer of each sequence's first token's state."""
+    """tanh(W x + b) of the state x of each sequence's first token."""
 
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -154,34 +154,34 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
     ) -> BaseModelOutputWithPoolingAndCrossAttentions | tuple[Any, ...]:
         """Encode.
 
-        Padding is taken out before the embeddings and put back after the last layer, so it costs nothing; its rows of
-        `last_hidden_state` and `hidden_states` are zeros. A call whose attentions, cache or mask of pairs speak of
-        all positions computes all of them, with the same results; so do a decoder's cross-attention, the `eager`
-        implementation, and XLA (`jit_compile=True`, TPUs), whose shapes cannot follow the mask's values.
+        Padding is removed before the embeddings and restored after the last layer, so it costs nothing; its rows of
+        `last_hidden_state` and `hidden_states` are zeros. Every position is computed, with the same results, if the
+        call involves attention probabilities, a cache, a [b, s, t] mask or cross-attention, in the `eager`
+        implementation, and in XLA (`jit_compile=True`, TPUs), whose shapes cannot depend on the mask's values.
 
         Args:
-            input_ids: [b, s] piece ids; or a dict of arguments by name, or a tuple of them in this order.
+            input_ids: [b, s] token ids; or a dict of arguments by name, or a tuple of them in this order.
             attention_mask: [b, past + s], non-zero for real tokens; or [b, s, past + s], non-zero where a query may
-                look, which a decoder takes as it is. Left out: all are real.
-            token_type_ids: [b, s], all 0 where left out.
-            position_ids: [b, s] or [1, s], counted from the end of the cache where left out.
+                attend, which a decoder uses as it is. By default all tokens are real.
+            token_type_ids: [b, s]; by default all 0.
+            position_ids: [b, s] or [1, s]; by default they continue after the cache.
             inputs_embeds: [b, s, input_embedding_size], in place of `input_ids`.
             encoder_hidden_states: [b, source, e], for a decoder with cross-attention.
-            encoder_attention_mask: [b, source] or [b, s, source], non-zero where to look.
+            encoder_attention_mask: [b, source] or [b, s, source], non-zero where a query may attend.
             past_key_values: the cache that an earlier call returned.
-            use_cache: whether a decoder returns its cache; by default as the configuration says.
+            use_cache: whether a decoder returns its cache; by default `config.use_cache`, and False in training.
             output_attentions: whether to return attention probabilities.
             output_hidden_states: whether to return the hidden states between layers.
             return_dict: False for a plain tuple.
-            cu_seqlens: [n + 1] integers from 0 to t, for a batch that is packed already: sequence i is the tokens
+            cu_seqlens: [n + 1] integers from 0 to t, for a batch that is already packed: sequence i is the tokens
                 from cu_seqlens[i] to cu_seqlens[i + 1]. `input_ids`, `token_type_ids` and `position_ids` are then [t],
                 `inputs_embeds` [t, input_embedding_size], the states [t, e] and the pooled output [n, e].
-            max_seqlen: the longest sequence's length, if given at least that of `cu_seqlens`.
+            max_seqlen: the length of the longest sequence, or an upper bound of it; optional.
             training: whether dropout is on.
 
         Raises:
-            InputError: arguments that do not go together, or indices outside their tables. The indices' values are
-                not looked at inside graphs (`tf.function`, `fit`, `predict`).
+            InputError: arguments do not fit each other, or indices are outside their tables. The values of indices are
+                not checked inside graphs (`tf.function`, `fit`, `predict`).
         """
         inputs = {
             "input_ids": input_ids,
@@ -195,50 +195,52 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
         }
         check_inputs(self.config, past_key_values=past_key_values, max_seqlen=max_seqlen, **inputs)
         check_cache(self.config, past_key_values, self.compute_dtype, input_ids, inputs_embeds)
-        past_length = cached_length(past_key_values)
-        config = self.config
-        output_attentions = config.output_attentions if output_attentions is None else output_attentions
-        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        if use_cache is None:
-            use_cache = config.use_cache and not training
-        use_cache = use_cache and config.is_decoder and cu_seqlens is None
-        is_cross = encoder_hidden_states is not None or past_key_values is not None
-        layout = lay_out(
+        config, past_length = self.config, cached_length(past_key_values)
+        requested = requested_outputs(config, output_attentions, output_hidden_states, use_cache, bool(training))
+        use_cache = requested.cache and cu_seqlens is None
+        explicit = requested.attentions or config.attn_implementation == "eager"
+        layout = choose_layout(
             (input_ids, token_type_ids, position_ids, inputs_embeds),
             attention_mask,
             cu_seqlens,
-            needs_all=output_attentions or use_cache or is_cross or config.attn_implementation == "eager",
+            compute_all=explicit or use_cache or past_key_values is not None or encoder_hidden_states is not None,
             causal=config.is_decoder,
         )
         embeddings = self.embeddings(*layout.inputs, past_length=past_length, training=training)
-        dtype = self.compute_dtype
-
-        def bias(mask: Tensor | None, length: Any) -> Tensor | None:
-            return attention_bias(mask, length=length, past_length=past_length, causal=config.is_decoder, dtype=dtype)
-
-        length = ops.shape(embeddings)[1]
+        bias, source_bias = self._biases(embeddings, layout, encoder_attention_mask, past_length)
         fields = self.encoder(
             embeddings,
-            (
-                bias(layout.attention_mask, length)
-                if layout.packing is None
-                else tuple(bias(group.mask(), group.shape[1]) for group in layout.packing.groups)
-            ),
+            bias,
             source=encoder_hidden_states,
-            source_bias=attention_bias(
-                encoder_attention_mask, length=length, past_length=0, causal=False, dtype=dtype
-            ),
+            source_bias=source_bias,
             packing=layout.packing,
             past_key_values=past_key_values,
             use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
+            output_attentions=requested.attentions,
+            output_hidden_states=requested.hidden_states,
             training=training,
         )
         fields = {**fields, "last_hidden_state": layout.restore(fields["last_hidden_state"])}
-        if output_hidden_states:
+        if requested.hidden_states:
             fields["hidden_states"] = tuple(map(layout.restore, fields["hidden_states"]))
         if self.pooler is not None:
             first = first_tokens(fields["last_hidden_state"], attention_mask, cu_seqlens)
             fields["pooler_output"] = self.pooler(first)
         return self.finish(BaseModelOutputWithPoolingAndCrossAttentions(**fields), return_dict)
+
+    def _biases(
+        self, embeddings: Tensor, layout: Layout, source_mask: Tensor | None, past_length: Any
+    ) -> tuple[Any, Tensor | None]:
+        """What is added to the scores of self-attention (of packed states for each group) and of cross-attention."""
+        causal, dtype, length = self.config.is_decoder, self.compute_dtype, ops.shape(embeddings)[1]
+        source_bias = attention_bias(source_mask, length=length, past_length=0, causal=False, dtype=dtype)
+        if layout.packing is None:
+            mask = layout.attention_mask
+            bias = attention_bias(mask, length=length, past_length=past_length, causal=causal, dtype=dtype)
+            return bias, source_bias
+        groups = layout.packing.groups
+        biases = (
+            attention_bias(group.mask(), length=group.shape[1], past_length=0, causal=causal, dtype=dtype)
+            for group in groups
+        )
+        return tuple(biases), source_bias

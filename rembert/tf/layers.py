@@ -58,12 +58,12 @@ def layers_inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(found.values())
 
 
-def computed_again(layer: keras.layers.Layer) -> Callable[..., tuple[Any, None, None, tuple[()]]]:
-    """A layer of the encoder whose insides are computed again in the backward pass, and not kept: less memory.
+def checkpointed(layer: keras.layers.Layer) -> Callable[..., tuple[Any, None, None, tuple[()]]]:
+    """A layer of the encoder with gradient checkpointing: its activations are recomputed in the backward pass.
 
     Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016). `keras.remat` would draw other dropout masks
-    the second time, which makes the gradients wrong; here both passes get the same seeds. Only the states come back:
-    what the layer returns beside them would be kept.
+    the second time, which makes the gradients wrong; here both passes use the same seeds. Only the states are
+    returned: other results of the layer would be kept.
     """
 
     def call(

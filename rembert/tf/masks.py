@@ -14,17 +14,17 @@ Tensor = Any
 def attention_bias(
     attention_mask: Tensor | None, *, length: Any, past_length: Any, causal: bool, dtype: str
 ) -> Tensor | None:
-    """0 where a query may look, a large negative number where not; None where all may look everywhere.
+    """0 where a query may attend, a large negative number elsewhere; None if every query attends to every key.
 
-    A query with nothing to look at looks as if nothing were masked, but never ahead in a decoder: its result means
-    nothing, and yet is finite, with the same gradient as in PyTorch, whose kernels need it so.
+    A query whose keys are all masked attends as if none were, but in a decoder never to later positions: its result is
+    meaningless but finite, with the same gradient as in PyTorch, whose kernels require this.
 
     Args:
-        attention_mask: [b, t] (1 for a real token), or [b, s, t] (1 where the query may look), or None. The second
-            form is taken as it is: a decoder adds no causal mask to it.
-        length: queries, s.
-        past_length: cached positions; t = past_length + s.
-        causal: whether a query looks at earlier positions and itself only.
+        attention_mask: [b, t] (1 for a real token), or [b, s, t] (1 where the query may attend), or None. The second
+            form is used as it is: a decoder adds no causal mask to it.
+        length: number of queries, s.
+        past_length: number of cached positions; t = past_length + s.
+        causal: whether a query attends to earlier positions and itself only.
         dtype: of the scores.
 
     Returns:
@@ -38,13 +38,13 @@ def attention_bias(
     allowed = before
     if attention_mask is not None:
         real = ops.not_equal(attention_mask, ops.zeros((), dtype=attention_mask.dtype))
-        # Not an index: LiteRT cuts no booleans.
+        # Not by indexing: LiteRT cannot slice booleans.
         real = ops.expand_dims(real, 1 if len(real.shape) == 3 else (1, 2))
         allowed = real if before is None else ops.logical_and(real, before)
-        nothing = ops.logical_not(ops.any(allowed, axis=-1, keepdims=True))
-        allowed = ops.logical_or(allowed, nothing if before is None else ops.logical_and(nothing, before))
+        is_masked = ops.logical_not(ops.any(allowed, axis=-1, keepdims=True))
+        allowed = ops.logical_or(allowed, is_masked if before is None else ops.logical_and(is_masked, before))
     if allowed is None:
         return None
-    # Half of the smallest number: adding a negative score to the smallest itself would give -inf in float16.
+    # Half of the smallest number: a negative score added to the smallest itself would give -inf in float16.
     smallest = float((ml_dtypes if dtype == "bfloat16" else np).finfo(dtype).min)
     return ops.where(allowed, ops.zeros((), dtype=dtype), ops.full((), smallest / 2, dtype=dtype))

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rembert.pt.cache import Room  # noqa: E402
+from rembert.pt.cache import CacheBuffer  # noqa: E402
 from tests.frameworks import GOLDEN, PT  # noqa: E402
 from tests.parity.test_generation import _golden, _prompts  # noqa: E402
 
@@ -42,13 +42,13 @@ def test_ids_of_any_width(kind: torch.dtype) -> None:
         assert torch.equal(_golden(PT).generate(ids.to(kind), **way), _golden(PT).generate(ids, **way))
 
 
-def test_the_cache_grows_in_its_place() -> None:
-    room, states = Room(6), torch.randn(2, 3, 6, 4)
-    first = room.append(states[:, :, :4])
+def test_cache_buffer_grows_in_place() -> None:
+    buffer, states = CacheBuffer(6), torch.randn(2, 3, 6, 4)
+    first = buffer.append(states[:, :, :4])
     memory = first.data_ptr()
-    assert room.shape == (2, 3, 4, 4)
-    both = room.append(states[:, :, 4:])
+    assert buffer.shape == (2, 3, 4, 4)
+    both = buffer.append(states[:, :, 4:])
     assert both.data_ptr() == memory
     assert torch.equal(both, states)
-    room.select(torch.tensor([1, 1, 0]))
-    assert torch.equal(room.append(states[:, :, :0][:1].expand(3, 3, 0, 4)), states[[1, 1, 0]])
+    buffer.select(torch.tensor([1, 1, 0]))
+    assert torch.equal(buffer.append(states[:, :, :0][:1].expand(3, 3, 0, 4)), states[[1, 1, 0]])

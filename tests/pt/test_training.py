@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rembert.pt.attention import _attend_each, _attend_padded, attend_packed  # noqa: E402
+from rembert.pt.attention import RemBertSelfAttention, _attend_each, _attend_padded  # noqa: E402
 from rembert.pt.packing import pack_lengths, pack_mask  # noqa: E402
-from tests.frameworks import PT, difference  # noqa: E402
+from tests.frameworks import PT, difference, small_config  # noqa: E402
 from tests.parity.cases import CASES, WITH_LOSS, Case, build, by_case  # noqa: E402
 
 BY_NAME = {case.name: case for case in CASES}
@@ -84,11 +84,12 @@ def test_dropout_where_the_configuration_has_it(setting: str) -> None:
 
 def test_attention_dropout_keeps_the_mean() -> None:
     """Each probability is dropped with the given chance and the others grow by as much, in every sequence."""
+    attention = RemBertSelfAttention(small_config(attention_probs_dropout_prob=0.4)).train()
     packing = pack_lengths(torch.tensor([0, 40, 60]))
     torch.manual_seed(0)
-    query, key = torch.randn(2, 60, 3, 4)
-    value = torch.ones(60, 3, 4)
-    contexts = torch.stack([attend_packed(query, key, value, packing, causal=False, dropout=0.4) for _ in range(400)])
+    query, key = torch.randn(2, 60, 12)
+    value = torch.ones(60, 12)
+    contexts = torch.stack([attention.attend_packed(query, key, value, packing) for _ in range(400)])
     assert contexts.std() > 0.05
     assert abs(contexts.mean() - 1) < 0.01
 
@@ -159,5 +160,5 @@ def test_packing_and_unpacking() -> None:
     assert torch.equal(packing.mask(), mask.bool())
     given = pack_lengths(torch.tensor([0, 1, 4]))
     assert given.indices.tolist() == [0, 3, 4, 5]
-    assert given.positions().tolist() == [0, 0, 1, 2]
+    assert given.positions.tolist() == [0, 0, 1, 2]
     assert np.array_equal(given.mask().numpy(), [[True, False, False], [True, True, True]])
