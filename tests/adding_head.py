@@ -10,8 +10,9 @@ from functools import cache
 from typing import Any
 
 from rembert.common.config import RemBertConfig
+from rembert.common.labels import LabelKind
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import Head, LabelKind, Parameter, dense
+from rembert.common.parameters import Head, Parameter, dense
 
 
 def _acceptability(config: RemBertConfig) -> Iterable[Parameter]:

@@ -17,7 +17,7 @@ from rembert.bridge.tensors import DTYPES
 from rembert.cli.progress import Progress
 from rembert.cli.text import byte_size, shortened
 from rembert.cli.verify import report
-from rembert.common.config import ACTIVATIONS
+from rembert.common.config_values import ACTIVATIONS
 from rembert.common.parameters import HEADS
 from rembert.tasks.backends import check_framework, default_framework
 from rembert.tasks.verification import verify

@@ -15,6 +15,7 @@ from enum import Enum
 from functools import cache
 
 from rembert.common.config import RemBertConfig
+from rembert.common.labels import PROBLEM_TYPES, LabelKind
 
 BASE_PREFIX = "rembert."
 BASE_MODEL = "model"  # the head of the bare encoder
@@ -56,16 +57,6 @@ def norm(name: str, width: int) -> Iterator[Parameter]:
     yield Parameter(f"{name}.bias", (width,), Kind.SHIFT)
 
 
-class LabelKind(Enum):
-    """What one label of a head belongs to; it decides the labels' shape and which of them the loss is a mean over."""
-
-    NONE = "none"  # no labels and no loss
-    CLASS = "class"  # [b] class ids: of a text, or the right choice; -100 is ignored
-    NUMBER = "number"  # [b] or [b, num_labels] numbers, or 0 and 1 for each of several classes; every one counts
-    TOKEN = "token"  # [b, s] class or token ids; -100 and padding are ignored
-    SPAN = "span"  # [b] first and [b] last positions; those outside the sequence are ignored
-
-
 def _no_parameters(config: RemBertConfig) -> Iterable[Parameter]:
     return ()
 
@@ -82,7 +73,7 @@ class Head:
             last one has an entry for each class that a label can name.
         labels: the names of its label arguments.
         label_kind: what one of these labels belongs to.
-        by_problem_type: whether `config.problem_type` can make its labels numbers.
+        by_problem_type: whether the kind of its labels follows `config.problem_type`.
         logits: the names of the outputs that its loss is computed from.
         num_labels: the number of labels where the class fixes it; None: as the configuration says.
         takes_choices: whether its inputs have a dimension of choices, [b, choices, s].
@@ -106,13 +97,12 @@ class Head:
     predicts_next: bool = False
 
     def kind_of_labels(self, problem_type: str | None) -> LabelKind:
-        """`label_kind`, or `NUMBER` where the problem type says so.
+        """The kind of labels that a problem type gives the head, by default `label_kind`.
 
         Args:
             problem_type: of the configuration, one of `PROBLEM_TYPES` or None.
         """
-        has_numbers = problem_type in ("regression", "multi_label_classification")
-        return LabelKind.NUMBER if self.by_problem_type and has_numbers else self.label_kind
+        return PROBLEM_TYPES[problem_type] if self.by_problem_type and problem_type is not None else self.label_kind
 
     def is_per_token(self, output: str) -> bool:
         """Whether an output of the model has a row for each token, [b, s, …]: rows of padding carry no meaning."""

@@ -9,7 +9,8 @@ import numpy as np
 
 from rembert.common.checks import IGNORE_INDEX, infer_problem_type
 from rembert.common.config import RemBertConfig
-from rembert.common.parameters import HEADS, LabelKind
+from rembert.common.labels import LabelKind
+from rembert.common.parameters import HEADS
 
 Arrays = dict[str, np.ndarray]
 
@@ -84,16 +85,16 @@ def trial_labels(config: RemBertConfig, head: str, inputs: Mapping[str, np.ndarr
     """
     random = np.random.default_rng(seed)
     declared, (batch, *choices, length) = HEADS[head], inputs["input_ids"].shape
-    problem_type = infer_problem_type(config, labels_are_integers=True)
-    kind = declared.kind_of_labels(problem_type)
+    kind = declared.kind_of_labels(infer_problem_type(config, labels_are_integers=True))
     labels: Arrays = {}
     for name in declared.labels:
         if kind is LabelKind.SPAN:
             labels[name] = random.integers(-2, length + 2, batch)
         elif kind is LabelKind.NUMBER:
             shape = (batch, config.num_labels) if config.num_labels > 1 else (batch,)
-            numbers = random.standard_normal(shape, np.float32)
-            labels[name] = numbers if problem_type == "regression" else (numbers > 0).astype(np.float32)
+            labels[name] = random.standard_normal(shape, np.float32)
+        elif kind is LabelKind.CLASSES:
+            labels[name] = random.integers(0, 2, (batch, config.num_labels)).astype(np.float32)
         else:
             classes = choices[0] if declared.takes_choices else [*declared.own_parameters(config)][-1].shape[0]
             shape = (batch, length) if kind is LabelKind.TOKEN else (batch,)

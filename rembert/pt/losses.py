@@ -43,7 +43,7 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str) -> Tensor:
     Args:
         logits: [b, labels].
         labels: [b] class ids; [b, labels] of 0 and 1 for several classes; [b] or [b, labels] numbers for regression.
-        problem_type: one of `rembert.common.config.PROBLEM_TYPES`.
+        problem_type: one of `rembert.common.labels.PROBLEM_TYPES`.
     """
     if problem_type == "single_label_classification":
         return cross_entropy(logits, labels)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from rembert.common.checks import IGNORE_INDEX
-from rembert.common.parameters import HEADS, LabelKind
+from rembert.common.labels import LabelKind
+from rembert.common.parameters import HEADS
 
 Batch = Mapping[str, np.ndarray]
 # Some rows of a batch, and the weight of their loss.
@@ -32,7 +33,7 @@ def label_count(head: str, batch: Batch, problem_type: str | None = None) -> int
     if kind is LabelKind.SPAN:
         # Starts only: an end outside the window comes with a start outside it.
         return int((labels < batch["input_ids"].shape[-1]).sum())
-    if kind is LabelKind.NUMBER:
+    if kind in (LabelKind.NUMBER, LabelKind.CLASSES):
         return int(labels.size)
     counted = labels != IGNORE_INDEX
     mask = batch.get("attention_mask")

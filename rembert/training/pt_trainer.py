@@ -24,7 +24,8 @@ from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.initialization import initial_values
-from rembert.common.parameters import HEADS, LabelKind
+from rembert.common.labels import LabelKind
+from rembert.common.parameters import HEADS
 from rembert.pt.losses import cross_entropy, ignore_padding
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
@@ -299,7 +300,7 @@ def smoothed_loss(
         return (losses[0] + losses[1]) / 2
     logits, labels = outputs.logits, batch["labels"]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if kind is LabelKind.NUMBER:  # 0 and 1: `finetune` refuses regression
+    if kind is LabelKind.CLASSES:
         targets = labels.to(logits.dtype) * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, targets)
     if kind is LabelKind.TOKEN:

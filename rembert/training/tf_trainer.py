@@ -21,7 +21,8 @@ from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.initialization import initial_values
-from rembert.common.parameters import HEADS, Kind, LabelKind, Parameter
+from rembert.common.labels import LabelKind
+from rembert.common.parameters import HEADS, Kind, Parameter
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
 from rembert.tf.losses import cross_entropy, ignore_padding
@@ -290,7 +291,7 @@ def smoothed_loss(
         losses = [_smoothed_positions(logits, mask, at, smoothing) for logits, at in starts_and_ends]
         return (losses[0] + losses[1]) / 2
     logits, labels = _precise(outputs.logits), batch["labels"]
-    if kind is LabelKind.NUMBER:  # 0 and 1: `finetune` refuses regression
+    if kind is LabelKind.CLASSES:
         targets = tf.cast(labels, logits.dtype) * (1 - smoothing) + smoothing / 2
         return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
     if kind is LabelKind.TOKEN:

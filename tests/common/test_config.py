@@ -8,6 +8,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -242,9 +243,14 @@ def test_label_maps() -> None:
     assert config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
 
 
+def test_numpy_numbers_are_saved(tmp_path: Path) -> None:
+    RemBertConfig(vocab_size=np.int64(400), initializer_range=np.float32(0.5)).save_pretrained(tmp_path)
+    config = RemBertConfig.from_pretrained(tmp_path)
+    assert (config.vocab_size, config.initializer_range) == (400, 0.5)
+
+
 def test_dtypes_by_any_name() -> None:
     import ml_dtypes
-    import numpy as np
 
     for value in ("float16", np.float16, np.dtype("float16"), "torch.float16"):
         assert RemBertConfig(dtype=value).dtype == "float16"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rembert.common.config import ACTIVATIONS
+from rembert.common.config_values import ACTIVATIONS
 from tests.frameworks import PT, TF, Arrays, difference, flat, needs_pt, needs_tf, scale_of_gradient
 from tests.parity.cases import CASES, WITH_LOSS, Case, as_dtype, build_both, by_case, shared
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rembert.common.config import ACTIVATIONS, RemBertConfig
+from rembert.common.config import RemBertConfig
+from rembert.common.config_values import ACTIVATIONS
 from tests.frameworks import PT, TF, Arrays, flat, needs_pt, needs_tf
 from tests.parity.cases import CASES, Case, build_both
 

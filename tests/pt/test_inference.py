@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rembert.common.config import ACTIVATIONS  # noqa: E402
+from rembert.common.config_values import ACTIVATIONS  # noqa: E402
 from rembert.common.errors import InputError  # noqa: E402
 from rembert.pt import inference, torch_internals  # noqa: E402
 from tests.frameworks import PT, difference, flat  # noqa: E402

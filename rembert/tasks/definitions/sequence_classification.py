@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rembert.common.collation.padding import pad_inputs
-from rembert.common.config import PROBLEM_TYPES, RemBertConfig
+from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError
+from rembert.common.labels import PROBLEM_TYPES
 from rembert.common.metrics.classification import LabelScores, MultiLabelScores
 from rembert.common.metrics.regression import RegressionScores
 from rembert.common.tokenization import RemBertTokenizer
@@ -45,7 +46,7 @@ class SequenceClassification(Task):
     head = "sequence-classification"
     recipe: ClassVar = {"learning_rate": 1e-5}
     options: ClassVar = (
-        Option("problem_type", str, "what labels are, where the data do not tell", choices=PROBLEM_TYPES),
+        Option("problem_type", str, "what labels are, where the data do not tell", choices=tuple(PROBLEM_TYPES)),
         Option("label_separator", str, "the text between several classes in one label"),
     )
     scores: ClassVar = (

@@ -1,0 +1,103 @@
+"""The values that a configuration may have, each by itself and together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rembert.common.arguments import BOOLEAN, Constraint, check_arguments, integer, number, one_of, optional
+from rembert.common.errors import ConfigError
+from rembert.common.labels import PROBLEM_TYPES
+
+ACTIVATIONS = (
+    "gelu",
+    "gelu_new",
+    "gelu_pytorch_tanh",
+    "gelu_fast",
+    "quick_gelu",
+    "relu",
+    "silu",
+    "swish",
+    "tanh",
+    "sigmoid",
+    "mish",
+)
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+ATTENTION_IMPLEMENTATIONS = ("auto", "sdpa", "eager")
+
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "input_embedding_size",
+    "output_embedding_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob")
+_FLAGS = (
+    "use_cache",
+    "is_decoder",
+    "add_cross_attention",
+    "tie_word_embeddings",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+)
+
+_ID = integer(at_least=0)
+_CONSTRAINTS: dict[str, Constraint] = {
+    **dict.fromkeys(_SIZES, integer(at_least=1)),
+    **dict.fromkeys(_DROPOUTS, number(at_least=0, below=1)),
+    **dict.fromkeys(("initializer_range", "layer_norm_eps"), number(above=0)),
+    **dict.fromkeys(_FLAGS, BOOLEAN),
+    **dict.fromkeys(("pad_token_id", "bos_token_id"), optional(_ID)),
+    "eos_token_id": Constraint(
+        "an integer of 0 or more, a list of them or None",
+        lambda value: value is None or all(map(_ID.accepts, value if isinstance(value, list) else [value])),
+    ),
+    "hidden_act": one_of(ACTIVATIONS),
+    "problem_type": optional(one_of(PROBLEM_TYPES)),
+    "no_answer_threshold": optional(number()),
+    "attn_implementation": one_of(ATTENTION_IMPLEMENTATIONS),
+    "dtype": optional(one_of(DTYPES)),
+}
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """Check the values of a configuration.
+
+    Args:
+        values: by key.
+
+    Raises:
+        ConfigError: a value is invalid; the message quotes it.
+    """
+    check_arguments(_CONSTRAINTS, values, ConfigError)
+    if values["pad_token_id"] is not None and values["pad_token_id"] >= values["vocab_size"]:
+        raise ConfigError(
+            "`pad_token_id` must be less than `vocab_size`. Received: "
+            f"`pad_token_id={values['pad_token_id']}` and `vocab_size={values['vocab_size']}`."
+        )
+    if values["hidden_size"] % values["num_attention_heads"]:
+        raise ConfigError(
+            "`hidden_size` must be a multiple of `num_attention_heads`. Received: "
+            f"`hidden_size={values['hidden_size']}` and `num_attention_heads={values['num_attention_heads']}`."
+        )
+    if values["problem_type"] == "single_label_classification" and values["num_labels"] == 1:
+        raise ConfigError(
+            "`problem_type='single_label_classification'` needs at least two labels: with one, the loss is always "
+            "zero. Received: `num_labels=1`. Use 'regression', or two labels."
+        )
+    if values["add_cross_attention"] and not values["is_decoder"]:
+        raise ConfigError(
+            "`add_cross_attention=True` needs `is_decoder=True`. Received: `is_decoder=False` and "
+            "`add_cross_attention=True`."
+        )
+    if values["tie_word_embeddings"]:
+        raise ConfigError(
+            "RemBERT's input and output embeddings are decoupled and differ in width: `tie_word_embeddings` must "
+            "be False. Received: `tie_word_embeddings=True`."
+        )
