@@ -124,7 +124,7 @@ def measure(
     run(ready[-1])  # what is made on the first call is not measured
     ours, own, found = [], [], np.zeros(0)
     for _ in range(args.rounds):
-        scorer._known.clear()
+        scorer._cache.clear()
         seconds, found = timed(lambda: scorer.score(candidates, references))
         ours.append(seconds)
         own.append(timed(lambda: [run(batch) for batch in ready])[0])

@@ -1,4 +1,4 @@
-"""Learned metrics: candidates scored against references by a RemBERT regressor, as the BLEURT-20 family is."""
+"""Learned metrics: a RemBERT regressor of the BLEURT-20 family scores candidates against references."""
 
 from rembert.bleurt.scorer import RemBertScorer, Score
 

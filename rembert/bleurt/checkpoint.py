@@ -1,7 +1,7 @@
-"""A metric's checkpoint: BLEURT's SavedModel, as a directory or packed as ZIP, or one that was converted.
+"""The checkpoint of a metric: BLEURT's SavedModel, as a directory or a ZIP archive, or a converted one.
 
-Sizes come from `bert_config.json` and the variables, the longest input from `bleurt_config.json`. What is no RemBERT
-with one regression output is refused before any work.
+Sizes come from `bert_config.json` and the variables, the maximum length from `bleurt_config.json`. A checkpoint that
+is not a RemBERT with one regression output is refused before any work.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ from rembert.common.name_matching import canonical_name
 from rembert.common.tokenization import RemBertTokenizer
 
 BLEURT_CONFIG = "bleurt_config.json"
-SHORTEST = 4  # [CLS], two [SEP] and one piece
+SHORTEST = 4  # [CLS], two [SEP] and one token
 
 _MAPPING = "rembert.encoder.embedding_hidden_mapping_in.weight"
-# What is unpacked of an archive: a graph and variables, their configurations, the tokenizer.
-_WANTED_ENDINGS = (".json", ".pb", ".model", ".index", ".safetensors", ".bin", ".h5")
+# The files to extract from an archive: graph, variables, configurations, tokenizer.
+_WANTED_SUFFIXES = (".json", ".pb", ".model", ".index", ".safetensors", ".bin", ".h5")
 
 
 @dataclass(frozen=True)
 class MetricCheckpoint:
-    """A checkpoint that was looked at and found to be a metric.
+    """A checkpoint that was checked to be a metric.
 
     Attributes:
-        directory: where its files lie; a temporary one for an archive.
-        name: what it calls itself, or else its directory's or archive's name.
+        directory: of its files; a temporary one for an archive.
+        name: from its settings, or else of its directory or archive.
         config: the model's configuration.
         tokenizer: gives the SentencePiece ids.
-        max_length: the longest input in pieces, [CLS] and both [SEP] included.
-        fingerprint: of configuration, tokenizer, and the last layers' weights, which every fine-tuning changes.
+        max_length: the maximum length of an input in tokens, [CLS] and both [SEP] included.
+        fingerprint: a digest of the configuration, the tokenizer and the last layers' weights, which any fine-tuning
+            changes.
     """
 
     directory: Path
@@ -64,18 +65,18 @@ class MetricCheckpoint:
 def open_metric(path: str | os.PathLike[str], *, max_length: int | None = None) -> Iterator[MetricCheckpoint]:
     """Open a metric's checkpoint: a directory, a ZIP archive, or a name on the Hugging Face Hub.
 
-    An archive is unpacked into a temporary directory, which is gone when the block ends; a model that was loaded from
+    An archive is extracted into a temporary directory, which is removed at the end of the context; a model loaded from
     it stays valid.
 
     Args:
-        path: what to open.
-        max_length: the longest input, in place of the checkpoint's own.
+        path: of the checkpoint.
+        max_length: the maximum length of an input in tokens, instead of the checkpoint's own.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it is not a RemBERT with one regression output; one of the
-            older BLEURT checkpoints, which are BERTs, is called so.
-        InputError: `max_length` is none that the model has positions for.
-        TokenizerError: it has no SentencePiece model, or one with more pieces than the embedding table has rows.
+        CheckpointError: there is no checkpoint, it is damaged, or it is not a RemBERT with one regression output; the
+            message names the older BLEURT checkpoints, which are BERTs.
+        InputError: the model has fewer positions than `max_length`.
+        TokenizerError: it has no SentencePiece model, or one with more tokens than the embedding table has rows.
     """
     path = locate_checkpoint(path)
     if path.is_file() and path.suffix.lower() == ".zip":
@@ -129,10 +130,10 @@ def _settings(directory: Path) -> dict[str, Any]:
 def _require_rembert(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
     has_wordpieces = settings.get("vocab_file") is not None and settings.get("sp_model") is None
     if has_wordpieces or _MAPPING not in _canonical(checkpoint):
-        reason = "its text is cut into WordPieces" if has_wordpieces else "it has no mapping after narrow embeddings"
+        reason = "its tokens are WordPieces" if has_wordpieces else "its embeddings are as wide as its layers"
         raise CheckpointError(
             f"{checkpoint.path} is not a RemBERT: {reason}, as in the BLEURT checkpoints before BLEURT-20, which are "
-            "BERTs. Use BLEURT-20, or one of its smaller versions D12, D6 and D3."
+            "BERTs. Use BLEURT-20, or one of its distilled versions D12, D6 and D3."
         )
 
 
@@ -140,7 +141,7 @@ def _require_regressor(checkpoint: Checkpoint) -> RemBertConfig:
     config = checkpoint.config
     if config is None:
         raise CheckpointError(
-            f"{checkpoint.directory} holds no configuration. Put its bert_config.json (or config.json) beside the "
+            f"{checkpoint.directory} must have a configuration. Put its bert_config.json (or config.json) beside the "
             "weights."
         )
     found = fit(checkpoint, config)
@@ -174,13 +175,13 @@ def _tokenizer(directory: Path, settings: dict[str, Any], config: RemBertConfig)
         except TokenizerError as problem:
             expected = f"{named}.model" if isinstance(named, str) else "sent_piece.model or sentencepiece.model"
             raise TokenizerError(
-                f"{directory} has no usable SentencePiece model, without which its ids are not known. Put "
+                f"{directory} must have a SentencePiece model, which defines the token ids. Put "
                 f"{expected} of the checkpoint there. ({problem})"
             ) from None
-    pieces = tokenizer.sentencepiece_model.size
-    if pieces > config.vocab_size:
+    size = tokenizer.sentencepiece_model.size
+    if size > config.vocab_size:
         raise TokenizerError(
-            f"{tokenizer.sentencepiece_model.source} must fit the model's embedding table. Received: {pieces} pieces "
+            f"{tokenizer.sentencepiece_model.source} must fit the model's embedding table. Received: {size} tokens "
             f"for a table of {config.vocab_size} rows. Is it the file of another checkpoint?"
         )
     return tokenizer
@@ -190,27 +191,27 @@ def _tokenizer(directory: Path, settings: dict[str, Any], config: RemBertConfig)
 
 
 def _unpack(path: Path, target: Path) -> Path:
-    """Unpack a checkpoint's files; returns the directory inside `target` that holds them."""
+    """Extract a checkpoint's files into `target`, and return it."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = {PurePosixPath(info.filename): info for info in archive.infolist() if not info.is_dir()}
             roots = sorted({root for name in infos if (root := _root(name)) is not None}, key=lambda r: len(r.parts))
             if not roots:
-                raise CheckpointError(f"{path} holds no checkpoint. Looked for: variables/variables.index.")
+                raise CheckpointError(f"{path} must hold a checkpoint. Received: no variables/variables.index in it.")
             wanted = {name: info for name, info in infos.items() if _is_wanted(name, roots[0])}
-            _check_room(path, target, sum(info.file_size for info in wanted.values()))
+            _check_space(path, target, sum(info.file_size for info in wanted.values()))
             for name, info in wanted.items():
                 file = target.joinpath(*name.relative_to(roots[0]).parts)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(info) as packed, file.open("wb") as written:
-                    shutil.copyfileobj(packed, written, 1 << 20)  # compares the checksum at the end
+                    shutil.copyfileobj(packed, written, 1 << 20)  # checks the checksum at the end
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as problem:
-        raise CheckpointError(f"{path} is no readable ZIP archive: {problem}.") from None
+        raise CheckpointError(f"{path} is not a valid ZIP archive: {problem}.") from None
     return target
 
 
 def _root(name: PurePosixPath) -> PurePosixPath | None:
-    """The directory of the checkpoint that a member is the main file of."""
+    """The directory of the checkpoint whose main file this is, or None for another file."""
     if name.parts[-2:] == ("variables", "variables.index"):
         return name.parent.parent
     return name.parent if name.name in ("model.safetensors", "model.safetensors.index.json") else None
@@ -221,13 +222,13 @@ def _is_wanted(name: PurePosixPath, root: PurePosixPath) -> bool:
         return False
     inside = name.relative_to(root)
     is_variable = inside.parts[0] == "variables" and len(inside.parts) == 2
-    return is_variable or (len(inside.parts) == 1 and inside.suffix in _WANTED_ENDINGS)
+    return is_variable or (len(inside.parts) == 1 and inside.suffix in _WANTED_SUFFIXES)
 
 
-def _check_room(path: Path, target: Path, size: int) -> None:
+def _check_space(path: Path, target: Path, size: int) -> None:
     free = shutil.disk_usage(target).free
     if size > free:
         raise CheckpointError(
-            f"{path} needs {size:,} bytes to be unpacked, and {target.parent} has {free:,} left. Unpack it yourself "
-            "and give its directory, or set TMPDIR to a place with more room."
+            f"{path} needs {size:,} bytes of disk space to be extracted. Received: {free:,} free in {target.parent}. "
+            "Extract it elsewhere and pass its directory, or set TMPDIR to a larger disk."
         )

@@ -1,6 +1,4 @@
-"""Candidates and references in files: plain lines, JSON lines, CSV or TSV with named columns; scores in the first
-three.
-"""
+"""Files of candidates and references: plain lines, JSON lines, CSV or TSV with named columns."""
 
 from __future__ import annotations
 
@@ -20,13 +18,13 @@ from rembert.tasks.reading.lines import lines
 
 SEGMENT_FORMATS = ("text", "jsonl", "tsv", "csv")
 
-_ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".tsv": "tsv", ".csv": "csv"}
+_BY_EXTENSION = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".tsv": "tsv", ".csv": "csv"}
 _CANDIDATE = ("candidate", "hypothesis", "translation")
 _REFERENCE = re.compile(r"references?|references?_?\d+")
 
 
 class Segment(NamedTuple):
-    """A candidate with its references, and the record they came in where the file has records."""
+    """A candidate with its references, and its record where the file has records."""
 
     candidate: str
     references: tuple[str, ...]
@@ -35,15 +33,15 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Survey:
-    """What a reading of all files finds before any work is done.
+    """What a first pass over all files finds.
 
     Attributes:
-        segments: how many candidates there are.
-        pairs: how many pairs of a candidate and a reference.
-        empty: how many texts are empty.
-        most_references: of one candidate.
-        digest: of all texts, to know them again.
-        references: the digest of the references alone.
+        segments: the number of candidates.
+        pairs: the number of pairs of a candidate and a reference.
+        empty: the number of empty texts.
+        most_references: the largest number of references of one candidate.
+        digest: of all texts.
+        references: the digest of the references only.
     """
 
     segments: int
@@ -55,24 +53,24 @@ class Survey:
 
 
 class SegmentFiles:
-    """The segments of files, read anew at each iteration.
+    """The segments of files; every iteration reads them again.
 
-    A format is found by a file's name (`.jsonl`, `.tsv`, `.csv`, before a `.gz`); any other name means one text a
-    line. Records have a `candidate`, and `reference` or `references` (in JSON a text or a list of texts; in tables
-    every column `reference`, `reference_2`, …). Files of references have as many lines, or records, as there are
-    candidates.
+    The extension of a file's name gives its format (`.jsonl`, `.tsv`, `.csv`, without a `.gz`); any other name means
+    one text per line. Records have a `candidate`, and `reference` or `references` (in JSON a string or a list of
+    strings; in tables every column `reference`, `reference_2`, …). Files of references have one line, or record, per
+    candidate.
     """
 
     def __init__(
         self, candidates: str | os.PathLike[str], references: Sequence[str | os.PathLike[str]] = (), *,
         format: str | None = None,
     ) -> None:  # fmt: skip
-        """Files to read.
+        """Open nothing yet.
 
         Args:
-            candidates: the file of candidates, which may hold references too.
-            references: files of references, any number; they come after those beside the candidates.
-            format: one of `SEGMENT_FORMATS` for all files, where their names do not tell.
+            candidates: the file of candidates, which may hold references, too.
+            references: files of references; they follow those of the candidates' file.
+            format: one of `SEGMENT_FORMATS` for all files; by default by their names.
 
         Raises:
             InputError: there is no such format, or lines of candidates without a file of references.
@@ -83,25 +81,25 @@ class SegmentFiles:
         self.format = format
         if not self.references and self.format_of(self.candidates) == "text":
             raise InputError(
-                f"References are needed. Received: {self.candidates}, whose lines are candidates, and no file of "
-                "references."
+                f"`references` must name a file, since the lines of {self.candidates} are candidates. Received: no "
+                "file of references."
             )
 
     def format_of(self, path: Path) -> str:
-        """The format of one of the files: a member of `SEGMENT_FORMATS`."""
+        """The format of a file, one of `SEGMENT_FORMATS`."""
         return self.format or format_of(path)
 
     def __iter__(self) -> Iterator[Segment]:
         """Every candidate with its references.
 
         Raises:
-            DataError: a file cannot be read, a line holds no text, or the files are not of the same length.
+            DataError: a file cannot be read, a line is malformed, or the files have different lengths.
         """
         files = [self.candidates, *self.references]
         readers = [self._read(path, is_candidates=number == 0) for number, path in enumerate(files)]
         for rows in zip_longest(*readers):
             if any(row is None for row in rows):
-                raise self._of_different_lengths()
+                raise self._different_lengths()
             location, candidate, beside, fields = rows[0]
             references = (*beside, *(text for row in rows[1:] for text in row[2]))
             if not references:
@@ -109,10 +107,10 @@ class SegmentFiles:
             yield Segment(candidate, references, fields)
 
     def survey(self) -> Survey:
-        """Read everything once: what is wrong is found here, before any work.
+        """Read everything once, to find all errors before any work.
 
         Raises:
-            DataError: as for iterating, or there is no candidate at all.
+            DataError: as for iterating, or there is no candidate.
         """
         segments = pairs = empty = most = 0
         candidates, references = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
@@ -152,7 +150,7 @@ class SegmentFiles:
                 raise DataError(f"{location}: a field 'reference' was expected. Received: {_listed(fields)}.")
             yield location, candidate, references, fields if is_candidates else None
 
-    def _of_different_lengths(self) -> DataError:
+    def _different_lengths(self) -> DataError:
         counts = [
             f"{path} with {sum(1 for _ in self._read(path, is_candidates=number == 0))}"
             for number, path in enumerate([self.candidates, *self.references])
@@ -164,8 +162,8 @@ class SegmentFiles:
 
 
 def format_of(path: Path) -> str:
-    """The format that a file's name tells: a member of `SEGMENT_FORMATS`."""
-    return _ENDINGS.get(os.path.splitext(path.name.lower().removesuffix(".gz"))[1], "text")
+    """The format by a file's name, one of `SEGMENT_FORMATS`."""
+    return _BY_EXTENSION.get(os.path.splitext(path.name.lower().removesuffix(".gz"))[1], "text")
 
 
 def _add(digest: Any, text: str) -> None:
@@ -191,12 +189,12 @@ def _references(location: Location, fields: dict[str, Any]) -> tuple[str, ...]:
 
 def _text(location: Location, name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{location}: '{name}' must be a text. Received: {type(value).__name__} {value!r:.60}.")
+        raise DataError(f"{location}: '{name}' must be a string. Received: {type(value).__name__} {value!r:.60}.")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise DataError(
-            f"{location}: '{name}' must be Unicode. Received: half of a surrogate pair in {value!a:.60}."
+            f"{location}: '{name}' must be valid Unicode. Received: a lone surrogate in {value!a:.60}."
         ) from None
     return value
 

@@ -1,7 +1,7 @@
-"""A candidate and its reference as the model's input, exactly as BLEURT prepares it.
+"""A candidate and its reference as the model's input, prepared exactly as by BLEURT.
 
 `[CLS] reference [SEP] candidate [SEP]`: Sellam et al., "BLEURT: Learning Robust Metrics for Text Generation" (ACL
-2020), section 3, with the cutting of its published code.
+2020), section 3, with the truncation of its published code.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Pair:
 
     Attributes:
         ids: [s] int32, `[CLS] reference [SEP] candidate [SEP]`.
-        first: how many of them are of type 0: up to the first [SEP].
-        was_cut: whether the texts were too long.
+        first: the number of ids of type 0, up to the first [SEP].
+        was_cut: whether the texts were truncated.
     """
 
     ids: np.ndarray
@@ -42,9 +42,9 @@ class Pair:
 class PairEncoder:
     """Texts to pairs.
 
-    The text goes to SentencePiece as it stands, so `[SEP]` inside a text is five characters and no special token, as
-    in BLEURT; an ordinary call of the tokenizer would take it for one. The longer side gives pieces, from its end,
-    until the pair fits; at equal length the candidate gives first.
+    SentencePiece encodes the texts as they are, so `[SEP]` inside a text is five characters, as in BLEURT; a call of
+    the tokenizer would read it as the special token. The longer side is truncated from its end until the pair fits; of
+    sides of equal length, the candidate first.
     """
 
     def __init__(self, tokenizer: RemBertTokenizer, max_length: int) -> None:
@@ -52,16 +52,16 @@ class PairEncoder:
         self._model = tokenizer.sentencepiece_model
         cls_id, sep_id = tokenizer.cls_token_id, tokenizer.sep_token_id
         if cls_id is None or sep_id is None:
-            raise InputError("A pair is encoded with `[CLS]` and `[SEP]`. Received: a tokenizer without them.")
+            raise InputError("`tokenizer` must have `[CLS]` and `[SEP]`. Received: one without.")
         self._cls, self._sep = [cls_id], [sep_id]
 
     def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> list[Pair]:
-        """One pair for each candidate and the reference at the same place.
+        """One pair for each candidate and the reference at the same index.
 
         Raises:
             InputError: a text holds lone surrogates.
         """
-        # A reference often stands beside several candidates, and the reverse: each text is encoded once.
+        # A reference often belongs to several candidates, and the reverse: each text is encoded once.
         texts = dict.fromkeys(chain(references, candidates))
         ids = dict(zip(texts, self._model.encode(list(texts)), strict=True))
         return [self._pair(ids[reference], ids[one]) for one, reference in zip(candidates, references, strict=True)]

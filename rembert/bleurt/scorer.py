@@ -1,11 +1,11 @@
-"""`RemBertScorer`: how close a candidate is to its reference, as a learned metric (BLEURT) sees it."""
+"""`RemBertScorer`: how close a candidate is to its reference, by a learned metric (BLEURT)."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -19,32 +19,34 @@ from rembert.common.errors import CheckpointError, InputError
 from rembert.common.loading import loading_config
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.backends import check_framework
-from rembert.tasks.batching import in_sorted_batches
+from rembert.tasks.batching import sorted_batches
 
-WINDOW = 4096  # pairs that are sorted by length at once
-_REMEMBERED = 1 << 16  # pairs whose scores are kept, should they come again
+WINDOW = 4096  # pairs that are sorted by length together
+_REMEMBERED = 1 << 16  # pairs
 
 AGGREGATES = ("best", "mean")
 
+TextPair = tuple[str, str]  # candidate, reference
+
 
 class Score(NamedTuple):
-    """The score of one pair, and whether its texts had to be cut."""
+    """The score of one pair, and whether its texts were truncated."""
 
     value: float
     was_cut: bool
 
 
 class RemBertScorer:
-    """Scores candidates against references. Made by `from_pretrained`.
+    """Scores candidates against references with a metric of the BLEURT-20 family. Create it with `from_pretrained`.
 
     Attributes:
         name: the checkpoint's name.
         framework: "pt" or "tf".
-        model: the framework's own model, a sequence classifier with one output, in evaluation mode. Its scores can be
-            differentiated in `inputs_embeds`; see `encode`.
+        model: the framework's own model, a sequence classifier with one output, in evaluation mode. Its scores are
+            differentiable in `inputs_embeds`; see `encode`.
         tokenizer: gives the SentencePiece ids.
-        max_length: the longest input in pieces; longer texts are cut.
-        fingerprint: of all that decides the scores: equal ones give equal scores.
+        max_length: the maximum length of an input in tokens; longer texts are truncated.
+        fingerprint: a digest of everything that determines the scores.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class RemBertScorer:
         self._encoder = PairEncoder(tokenizer, max_length)
         self._batch_tokens = regressor.batch_tokens if batch_tokens is None else batch_tokens
         check_argument("batch_tokens", self._batch_tokens, integer(at_least=1))
-        self._known: OrderedDict[bytes, Score] = OrderedDict()  # the latest; texts may be long, their keys are not
+        self._cache = _ScoreCache(_REMEMBERED)
 
     @classmethod
     def from_pretrained(
@@ -73,18 +75,18 @@ class RemBertScorer:
             path: a BLEURT checkpoint (a SavedModel's directory, or the ZIP archive it comes in), a converted one, or a
                 name on the Hugging Face Hub.
             framework: "pt" or "tf".
-            device: PyTorch's name of a device; by default a GPU where there is one.
+            device: of PyTorch, by name; by default a GPU if there is one.
             dtype: of the weights and the computation; by default float32.
-            max_length: the longest input in pieces; by default as the checkpoint says (`max_seq_length`).
-            batch_tokens: how many pieces a batch has about; by default what suits the device.
-            overrides: keys of the configuration to replace, as `hidden_act="gelu"`.
+            max_length: the maximum length of an input in tokens; by default the checkpoint's `max_seq_length`.
+            batch_tokens: the approximate number of tokens in a batch; by default one that suits the device.
+            **overrides: keys of the configuration to replace, for example `hidden_act="gelu"`.
 
         Raises:
             CheckpointError: there is no checkpoint, it is damaged, or it is not a RemBERT with one regression output.
             TokenizerError: it has no SentencePiece model that fits.
             MissingDependencyError: the framework is not installed.
-            InputError: another argument that cannot be used.
-            TypeError: an override that is no key of a configuration.
+            InputError: an argument is not allowed.
+            TypeError: an override is not a key of the configuration.
         """
         check_framework(framework)
         with open_metric(path, max_length=max_length) as found:
@@ -109,14 +111,15 @@ class RemBertScorer:
 
         Args:
             candidates: n texts.
-            references: n texts, or n lists of one or more texts each.
-            aggregate: what becomes of several references: "best" takes the highest score, "mean" the mean.
+            references: n texts, or n lists of one or more texts.
+            aggregate: with several references, "best" takes the highest score, "mean" the mean.
 
         Returns:
             [n] float64. A score is about 1 for a perfect candidate and about 0 for a random one, and is not bounded.
 
         Raises:
-            InputError: not as many references as candidates, a candidate without a reference, or what is no text.
+            InputError: the numbers of candidates and references differ, a candidate has no reference, or an item is
+                not a string.
         """
         check_argument("aggregate", aggregate, one_of(AGGREGATES))
         per_reference = self.score_references(candidates, references)
@@ -132,79 +135,63 @@ class RemBertScorer:
         values = np.fromiter((score.value for score in self.stream(pairs)), np.float64)
         return np.split(values, np.cumsum([len(many) for many in lists])[:-1]) if lists else []
 
-    def stream(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Score]:
+    def stream(self, pairs: Iterable[TextPair]) -> Iterator[Score]:
         """The score of each (candidate, reference) in order, for any number of pairs in constant memory.
 
-        Some thousand pairs at a time are sorted by length, so that little is padded; a pair that came before is not
-        computed again.
+        Some thousand pairs at a time are sorted by length, to avoid padding. A repeated pair is computed once.
 
         Raises:
-            InputError: what is no pair of texts, or a text with lone surrogates.
-            CheckpointError: the model gives what is no number.
+            InputError: an item is not a pair of strings, or a text holds lone surrogates.
+            CheckpointError: the model returns NaN or infinite scores.
         """
         source = iter(pairs)
         while window := list(islice(source, WINDOW)):
             yield from self.score_window(window)
 
     def score_window(
-        self, pairs: Sequence[tuple[str, str]], done: Callable[[list[int], list[Score]], None] | None = None
+        self, pairs: Sequence[TextPair], done: Callable[[list[int], list[Score]], None] | None = None
     ) -> list[Score]:
-        """The score of each (candidate, reference), sorted by length all at once.
+        """The score of each (candidate, reference); all pairs are sorted by length together.
 
         Args:
-            pairs: as many as the memory shall hold.
-            done: called after every batch with the numbers of pairs and their scores, for whoever keeps them at once.
+            pairs: as many as fit into memory.
+            done: called after every batch with the indexes of its pairs and their scores.
 
         Raises:
-            InputError: what is no pair of texts, or a text with lone surrogates.
-            CheckpointError: the model gives what is no number.
+            InputError: an item is not a pair of strings, or a text holds lone surrogates.
+            CheckpointError: the model returns NaN or infinite scores.
         """
-        places: dict[tuple[str, str], list[int]] = {}
-        for number, pair in enumerate(pairs):
-            if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
-                raise InputError(f"A pair must be (candidate, reference). Received: {pair!r:.60}.")
-            places.setdefault(pair, []).append(number)
-        scores: list[Score | None] = [None] * len(pairs)
+        indexes = _indexes(pairs)
+        scores: list[Score] = [Score(np.nan, False)] * len(pairs)
 
-        def settle(found: dict[tuple[str, str], Score]) -> None:
-            numbers = [number for texts in found for number in places[texts]]
-            for texts, score in found.items():
-                key = _key(texts)
-                self._known[key] = score
-                self._known.move_to_end(key)
-                for number in places[texts]:
-                    scores[number] = score
-            if done is not None and numbers:
-                done(numbers, [scores[number] for number in numbers])  # type: ignore[misc]  # they are there now
+        def record(found: Mapping[TextPair, Score]) -> None:
+            self._cache.update(found)
+            recorded = [(index, score) for texts, score in found.items() for index in indexes[texts]]
+            for index, score in recorded:
+                scores[index] = score
+            if done is not None and recorded:
+                done([index for index, _ in recorded], [score for _, score in recorded])
 
-        known = {texts: self._known.get(_key(texts)) for texts in places}
-        settle({texts: score for texts, score in known.items() if score is not None})
-        fresh = [texts for texts, score in known.items() if score is None]
-        encoded = self._encoder([candidate for candidate, _ in fresh], [reference for _, reference in fresh])
-        items = list(zip(fresh, encoded, strict=True))
+        known = {texts: score for texts in indexes if (score := self._cache.get(texts)) is not None}
+        record(known)
+        for batch in self._computed([texts for texts in indexes if texts not in known]):
+            record(batch)
+        return scores
 
-        def run(batch: list[tuple[tuple[str, str], Pair]]) -> list[Score]:
-            found = self._run([pair for _, pair in batch])
-            settle({texts: score for (texts, _), score in zip(batch, found, strict=True)})
-            return found
-
-        many = len(items) or 1
-        for _ in in_sorted_batches(
-            items, run, length=_length, batch_size=many, max_tokens=self._batch_tokens, window=many
-        ):
-            pass  # `settle` has put it in its place
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return scores  # type: ignore[return-value]  # every place has been filled
+    def _computed(self, texts: Sequence[TextPair]) -> Iterator[dict[TextPair, Score]]:
+        """The scores of distinct pairs, batch by batch, longest first."""
+        encoded = self._encoder([candidate for candidate, _ in texts], [reference for _, reference in texts])
+        for batch in sorted_batches([len(pair.ids) for pair in encoded], max(len(texts), 1), self._batch_tokens):
+            found = self._run([encoded[index] for index in batch])
+            yield {texts[index]: score for index, score in zip(batch, found, strict=True)}
 
     def encode(self, candidates: Sequence[str], references: Sequence[str]) -> dict[str, np.ndarray]:
-        """The model's arguments for some pairs: `input_ids`, `attention_mask`, `token_type_ids`, each [b, s] int32.
+        """The model's arguments for pairs: `input_ids`, `attention_mask`, `token_type_ids`, each [b, s] int32.
 
-        With the word embeddings of the ids as `inputs_embeds` in place of `input_ids`, a loss made of the scores has
-        gradients in the texts' embeddings.
+        Replace `input_ids` by their word embeddings as `inputs_embeds` for gradients of the scores in the embeddings.
 
         Raises:
-            InputError: not one reference for each candidate, or what is no text.
+            InputError: the numbers of candidates and references differ, or an item is not a string.
         """
         if any(len(many) > 1 for many in _check_texts(candidates, references)):
             raise InputError("`references` must be one text for each candidate. Received: lists of several.")
@@ -215,40 +202,75 @@ class RemBertScorer:
         values = self._regressor(batch)
         if not np.isfinite(values).all():
             raise CheckpointError(
-                f"The model of {self.name} gives scores that are no numbers. Received: {values.tolist()!r:.80}. "
-                "With `dtype='float16'`, try float32; else the weights are damaged."
+                f"The scores of {self.name} must be finite. Received: {values.tolist()!r:.80}. With "
+                "`dtype='float16'`, try float32; otherwise the weights are damaged."
             )
         return [Score(value, pair.was_cut) for value, pair in zip(values.tolist(), batch, strict=True)]
 
 
-def _key(texts: tuple[str, str]) -> bytes:
-    """What stands for the texts of a pair: equal ones have equal keys, and no others in practice."""
-    one, other = (text.encode("utf-8", "surrogatepass") for text in texts)
-    return hashlib.blake2b(len(one).to_bytes(8, "little") + one + other, digest_size=16).digest()
+class _ScoreCache:
+    """The scores of the latest pairs. Keys are digests, since texts may be long."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._scores: OrderedDict[bytes, Score] = OrderedDict()
+
+    def get(self, texts: TextPair) -> Score | None:
+        """The score of a pair, or None."""
+        return self._scores.get(self._key(texts))
+
+    def update(self, found: Mapping[TextPair, Score]) -> None:
+        """Keep scores, and drop the oldest ones that exceed the size."""
+        for texts, score in found.items():
+            key = self._key(texts)
+            self._scores[key] = score
+            self._scores.move_to_end(key)
+        while len(self._scores) > self._size:
+            self._scores.popitem(last=False)
+
+    def clear(self) -> None:
+        """Drop all scores."""
+        self._scores.clear()
+
+    @staticmethod
+    def _key(texts: TextPair) -> bytes:
+        one, other = (text.encode("utf-8", "surrogatepass") for text in texts)
+        return hashlib.blake2b(len(one).to_bytes(8, "little") + one + other, digest_size=16).digest()
 
 
-def _length(item: tuple[tuple[str, str], Pair]) -> int:
-    return len(item[1].ids)
+def _indexes(pairs: Sequence[TextPair]) -> dict[TextPair, list[int]]:
+    """The indexes at which each distinct pair occurs.
+
+    Raises:
+        InputError: an item is not a pair of strings.
+    """
+    indexes: dict[TextPair, list[int]] = {}
+    for index, pair in enumerate(pairs):
+        if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise InputError(f"A pair must be (candidate, reference). Received: {pair!r:.60}.")
+        indexes.setdefault(pair, []).append(index)
+    return indexes
 
 
 def _check_texts(candidates: Any, references: Any) -> list[list[str]]:
     """The references of each candidate.
 
     Raises:
-        InputError: these are no texts, or not as many references as candidates.
+        InputError: the numbers of candidates and references differ, or an item is not a string.
     """
     for name, texts in (("candidates", candidates), ("references", references)):
         if isinstance(texts, str) or not isinstance(texts, Sequence):
-            raise InputError(f"`{name}` must be a list of texts. Received: {texts!r:.60}.")
+            raise InputError(f"`{name}` must be a list of strings. Received: `{name}={texts!r:.60}`.")
     if len(candidates) != len(references):
         raise InputError(
-            f"There must be as many `references` as `candidates`. Received: {len(references)} and {len(candidates)}."
+            f"`references` must have one item for each of the {len(candidates)} candidates. Received: "
+            f"{len(references)}."
         )
     lists = [[one] if isinstance(one, str) else list(one or ()) for one in references]
     for number, (candidate, many) in enumerate(zip(candidates, lists, strict=True)):
         if not many:
-            raise InputError(f"Every candidate needs a reference. Received: none for candidate {number}.")
+            raise InputError(f"Every candidate must have a reference. Received: none for candidate {number}.")
         for text in (candidate, *many):
             if not isinstance(text, str):
-                raise InputError(f"Candidates and references must be texts. Received: {text!r:.60} at {number}.")
+                raise InputError(f"Candidates and references must be strings. Received: {text!r:.60} at {number}.")
     return lists

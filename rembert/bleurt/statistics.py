@@ -1,6 +1,7 @@
-"""How sure a system's average is, and the difference of two: the bootstrap of Efron & Tibshirani (1993), chapter 13,
-and its paired form for translation systems, Koehn, "Statistical Significance Tests for Machine Translation
-Evaluation" (EMNLP 2004), section 4.
+"""Confidence intervals of a system's mean score, and paired comparisons of two systems, by the bootstrap.
+
+Efron & Tibshirani (1993), chapter 13; the paired form for translation systems is that of Koehn, "Statistical
+Significance Tests for Machine Translation Evaluation" (EMNLP 2004), section 4.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _BINS = 1 << 16
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, and the interval that holds it with some confidence."""
+    """A mean and its confidence interval."""
 
     mean: float
     low: float
@@ -30,12 +31,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How much better the first of two systems is.
+    """How much better the first of two systems is than the second.
 
     Attributes:
         difference: of the means, the first minus the second, with its interval.
-        p_value: how often a difference at least as large, in either direction, would come about between equal systems.
-        wins: the part of the resamples in which the first system is better.
+        p_value: two-sided: the probability of a difference at least as large between equal systems.
+        wins: the proportion of the resamples in which the first system is better.
     """
 
     difference: Interval
@@ -46,40 +47,40 @@ class Comparison:
 def mean_interval(
     values: np.ndarray, *, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0
 ) -> Interval:
-    """The mean of segments' scores with its percentile bootstrap interval.
+    """The mean of the segments' scores with its percentile bootstrap interval.
 
     Args:
         values: [n] scores.
-        resamples: how many samples of n segments are drawn with replacement.
-        confidence: the interval's, such as 0.95.
-        seed: draws them.
+        resamples: the number of samples of n segments, drawn with replacement.
+        confidence: of the interval, for example 0.95.
+        seed: of the samples.
 
     Raises:
-        InputError: no values, or a number out of its range.
+        InputError: there are no values, or a number is out of its range.
     """
     _check(values, resamples, confidence)
     return _interval(values, _resampled_means(values, resamples, seed), confidence)
 
 
-def compare(
+def compare_systems(
     first: np.ndarray, second: np.ndarray, *, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0
 ) -> Comparison:
-    """Compare two systems by their scores [n] on the same segments: every resample draws the same segments of both.
+    """Compare two systems by their scores [n] on the same segments; each resample has the same segments of both.
 
     Raises:
-        InputError: not the same number of segments, no values, or a number out of its range.
+        InputError: the numbers of segments differ, there are no values, or a number is out of its range.
     """
     if len(first) != len(second):
         raise InputError(
-            f"Two systems are compared on the same segments. Received: {len(first)} and {len(second)} scores."
+            f"Both systems must have scores of the same segments. Received: {len(first)} and {len(second)} scores."
         )
     _check(first, resamples, confidence)
-    # The difference of the means is the mean of the differences, in every resample too.
+    # The difference of the means is the mean of the differences, in every resample.
     differences = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     means = _resampled_means(differences, resamples, seed)
     found = _interval(differences, means, confidence)
-    # Under the hypothesis that both are equal the resampled differences lie about 0: they are moved there. One is
-    # added above and below, since the sample itself is one such draw.
+    # If both are equal, the resampled differences are centred at 0, so they are shifted there. The sample itself is
+    # one more draw, which adds one above and below.
     as_large = np.abs(means - means.mean()) >= abs(found.mean)
     return Comparison(found, (int(as_large.sum()) + 1) / (resamples + 1), float((means > 0).mean()))
 
@@ -91,7 +92,7 @@ def _interval(values: np.ndarray, means: np.ndarray, confidence: float) -> Inter
 
 
 def _resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """The means of samples drawn with replacement, [resamples]; in a memory that does not grow with n."""
+    """The means of samples drawn with replacement, [resamples], in constant memory."""
     rng = np.random.default_rng(seed)
     count = len(values)
     means = np.empty(resamples)
@@ -102,8 +103,8 @@ def _resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarra
             rows = min(together, resamples - start)
             means[start : start + rows] = values[rng.integers(0, count, (rows, count))].mean(1)
         return means
-    # So many that values next to each other may be taken for their mean: then how often each of them is drawn is
-    # one draw from a multinomial distribution, whatever n.
+    # With many values, neighbours are replaced by their mean. The counts of the bins are then one draw from a
+    # multinomial distribution.
     centres, sizes = _binned(values)
     for index in range(resamples):
         means[index] = rng.multinomial(count, sizes / count) @ centres / count
@@ -111,7 +112,7 @@ def _resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarra
 
 
 def _binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of the values in each bin that is not empty, and how many there are."""
+    """The mean of the values in each non-empty bin, and their number."""
     low, high = float(values.min()), float(values.max())
     sums, sizes = np.zeros(_BINS), np.zeros(_BINS)
     for start in range(0, len(values), _DRAWN_TOGETHER):
@@ -125,6 +126,6 @@ def _binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _check(values: np.ndarray, resamples: int, confidence: float) -> None:
     if not len(values):
-        raise InputError("A mean needs at least one score. Received: none.")
+        raise InputError("`values` must have at least one score. Received: none.")
     check_argument("resamples", resamples, integer(at_least=1))
     check_argument("confidence", confidence, number(above=0, below=1))

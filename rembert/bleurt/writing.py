@@ -1,4 +1,4 @@
-"""Scores in files: one a line, JSON lines, TSV or CSV."""
+"""Scores in files: one per line, JSON lines, TSV or CSV."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import json
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, TextIO
 
-from rembert.bleurt.running import ScoredSegment
+from rembert.bleurt.score_files import ScoredSegment
 from rembert.common.errors import InputError
 
-_DIGITS = 7  # behind the point, as many as a float32 near 1 has
+_DIGITS = 7  # decimal places, the precision of a float32 near 1
 
 
 def check_fields(fields: Collection[str], column: str, *, many: bool) -> None:
-    """Refuse to write over a field of the input.
+    """Refuse to overwrite a field of the input.
 
     Args:
         fields: of the input.
         column: the name of the score.
-        many: whether best, mean and all scores are written too.
+        many: whether best, mean and all scores are written, too.
 
     Raises:
         InputError: quotes its name.
@@ -28,8 +28,8 @@ def check_fields(fields: Collection[str], column: str, *, many: bool) -> None:
     for name in (column, *(f"{column}_{kind}" for kind in kinds)):
         if name in fields:
             raise InputError(
-                f"The scores must have a name of their own. Received: {name!r}, which the input has already. Choose "
-                "another one with `--score-field`."
+                f"The name of the scores must differ from the input's fields. Received: {name!r}. Choose another one "
+                "with `--score-field`."
             )
 
 
@@ -40,17 +40,17 @@ def write_scores(
     """Write a line for every segment.
 
     Args:
-        stream: where to; it must not change line ends.
+        stream: to write to, without translation of line ends.
         segments: in the input's order.
         format: "text" (the score alone), "jsonl" (with the record of the input, or else the texts), "tsv" or "csv"
             (a table).
         column: the name of the score.
-        aggregate: "best" or "mean": what the score is.
-        many: whether there are candidates with several references: then best, mean and all scores are written too.
-        keep_columns: whether the input is a table, whose columns come first in a table of scores.
+        aggregate: of several references, "best" or "mean".
+        many: whether a candidate has several references: then best, mean and all scores are written, too.
+        keep_columns: whether the columns of the input, a table, come first.
 
     Raises:
-        InputError: a record has a field of such a name already.
+        InputError: a record already has a field of that name.
     """
 
     def found(segment: ScoredSegment) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _write_table(
     stream: TextIO, segments: Iterable[ScoredSegment], found: Callable[[ScoredSegment], dict[str, Any]], column: str,
     many: bool, delimiter: str, keep_columns: bool,
 ) -> None:  # fmt: skip
-    # In TSV too, a field with a quote, a tab or a line break is quoted, and no other.
+    # In TSV, too, only a field with a quote, a tab or a line break is quoted.
     writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
     for number, scored in enumerate(segments):
         row = found(scored)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rembert.cli.data_options import add_model_arguments, check_output
-from rembert.cli.evaluate import say_report
+from rembert.cli.evaluate import print_report
 from rembert.common.parameters import BASE_MODEL
 from rembert.common.tokenization import RemBertTokenizerFast
 from rembert.tasks import DataOptions
@@ -23,8 +23,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "embed",
         help="write vectors of texts to a .npy file",
-        description="Write the mean of each text's hidden states, [CLS] and [SEP] included, as rows of a .npy file of "
-        "float32, in the order of the texts.",
+        description="Write the mean of each text's hidden states, [CLS] and [SEP] included, to a float32 .npy file, "
+        "one row per text, in order.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="any checkpoint")
     parser.add_argument("--data", nargs="+", default=["-"], metavar="FILE", help="texts (default: standard input)")
@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the vectors; 0 when all is done. Wrong data raises `RemBertError`."""
+    """Write the vectors; 0 on success. Wrong data raises `RemBertError`."""
     check_output(args.output)
     device = find_device(args.framework, args.device)
     tokenizer = RemBertTokenizerFast.from_pretrained(args.checkpoint)
@@ -63,5 +63,5 @@ def run(args: argparse.Namespace) -> int:
     )
     count = write_vectors(args.output, vectors, model.config.hidden_size)
     print(f"{count} vectors of {model.config.hidden_size} numbers", file=sys.stderr)
-    say_report(task)
+    print_report(task)
     return 0

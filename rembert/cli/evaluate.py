@@ -26,35 +26,35 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="score a fine-tuned checkpoint on files of examples",
-        description="Run a fine-tuned checkpoint over labelled examples and print its scores, as parts of 1; where "
-        "examples name their languages, those of each language too.",
+        description="Run a fine-tuned checkpoint on labelled examples and print its scores, from 0 to 1; also per "
+        "language, where examples name their languages.",
     )
     add_task_argument(parser)
     parser.add_argument("--model", required=True, help="a fine-tuned checkpoint")
     parser.add_argument("--data", required=True, nargs="+", metavar="FILE", help="labelled examples; - is stdin")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the scores there as JSON, too")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the scores to this file, as JSON")
     add_data_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the scores; 0 when all is done. Wrong data raises `RemBertError`."""
+    """Print the scores; 0 on success. Wrong data raises `RemBertError`."""
     check_output(args.output)
     task, model = open_task(args)
     scores = evaluate(task, model, task.read(*args.data), batch_size=args.batch_size)
     print(table(score_lines(scores), right=(1,)))
-    say_report(task)
+    print_report(task)
     if args.output is not None:
         write_json(args.output, {**scores, **task.report.to_dict()})
     return 0
 
 
 def open_task(args: argparse.Namespace) -> tuple[Task, Any]:
-    """The task, prepared, and the model of `--model`.
+    """The prepared task, and the model of `--model`.
 
     Raises:
-        RemBertError: an argument is refused, or the checkpoint is none of the task.
+        RemBertError: an argument is not allowed, or the checkpoint was not trained for the task.
     """
     return load_task(
         args.task,
@@ -67,8 +67,8 @@ def open_task(args: argparse.Namespace) -> tuple[Task, Any]:
     )
 
 
-def say_report(task: Task) -> None:
-    """Print to standard error what was cut or left out."""
+def print_report(task: Task) -> None:
+    """Print to standard error what was truncated or skipped."""
     for name, count in task.report.to_dict().items():
         if count and name != "examples":
             print(f"{name}: {count}", file=sys.stderr)

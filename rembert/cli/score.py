@@ -16,12 +16,12 @@ import numpy as np
 
 from rembert.bleurt import RemBertScorer
 from rembert.bleurt.files import SEGMENT_FORMATS, SegmentFiles, Survey, format_of
-from rembert.bleurt.running import Process, ScoredSegment, score_files, scored_segments
 from rembert.bleurt.score_file import ScoreFile
+from rembert.bleurt.score_files import Process, ScoredSegment, score_files, scored_segments
 from rembert.bleurt.scorer import AGGREGATES
-from rembert.bleurt.statistics import CONFIDENCE, RESAMPLES, compare, mean_interval
+from rembert.bleurt.statistics import CONFIDENCE, RESAMPLES, compare_systems, mean_interval
 from rembert.bleurt.writing import check_fields, write_scores
-from rembert.cli.data_options import add_framework_argument, check_output, opened_output
+from rembert.cli.data_options import add_device_argument, add_framework_argument, check_output, opened_output
 from rembert.cli.progress import Progress
 from rembert.common.arguments import check_arguments, integer, number, optional
 from rembert.common.errors import InputError
@@ -34,34 +34,51 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "score",
-        help="rate translations, or other text, against references with BLEURT",
+        help="score translations or other texts against references with BLEURT",
         description="Score candidates against references with a learned metric of the BLEURT-20 family. Files are "
-        "plain lines, JSON lines (.jsonl), TSV or CSV with a column `candidate` and a column `reference`. A run that "
-        "was interrupted goes on when the same command is given again; `torchrun` splits it over processes.",
+        "plain lines, JSON lines (.jsonl), TSV or CSV with a column `candidate` and a column `reference`. An "
+        "interrupted run resumes when the same command is run again; `torchrun` distributes it over processes.",
     )
-    parser.add_argument("--model", required=True, metavar="CHECKPOINT", help="a BLEURT directory or ZIP, or converted")
+    parser.add_argument(
+        "--model", required=True, metavar="CHECKPOINT", help="a BLEURT directory or ZIP archive, or a converted one"
+    )
     parser.add_argument("--candidates", required=True, type=Path, metavar="FILE", help="the texts to score")
     parser.add_argument(
         "--references", type=Path, nargs="+", default=[], metavar="FILE",
-        help="one or more references for each candidate; not needed where they stand beside the candidates",
+        help="one or more references for each candidate; not needed if the candidates' file has them",
     )  # fmt: skip
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="another system's texts, for a paired bootstrap")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the scores; by default the standard output")
     parser.add_argument(
-        "--input-format", choices=SEGMENT_FORMATS, help="of all files read; by default by name, else lines of text"
+        "--compare", type=Path, metavar="FILE", help="the texts of a second system, for a paired bootstrap"
     )
     parser.add_argument(
-        "--output-format", choices=SEGMENT_FORMATS, help="by default by the name of --output, else one score a line"
+        "--output", type=Path, metavar="FILE", help="file of the scores; by default the standard output"
     )
-    parser.add_argument("--score-field", default="score", metavar="NAME", help="what scores are called in records")
     parser.add_argument(
-        "--aggregate", choices=AGGREGATES, default="best", help="of several references (default: %(default)s)"
+        "--input-format",
+        choices=SEGMENT_FORMATS,
+        help="of all input files; by default chosen by their names, else lines of text",
+    )
+    parser.add_argument(
+        "--output-format",
+        choices=SEGMENT_FORMATS,
+        help="by default chosen by the name of --output, else one score per line",
+    )
+    parser.add_argument("--score-field", default="score", metavar="NAME", help="name of the score in records")
+    parser.add_argument(
+        "--aggregate",
+        choices=AGGREGATES,
+        default="best",
+        help="how to combine several references (default: %(default)s)",
     )
     add_framework_argument(parser)
-    parser.add_argument("--device", help="PyTorch's name of a device; by default a GPU where there is one")
+    add_device_argument(parser)
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the computation (default: %(default)s)")
-    parser.add_argument("--max-length", type=int, metavar="N", help="cut pairs to N pieces; by default BLEURT's own")
-    parser.add_argument("--batch-tokens", type=int, metavar="N", help="pieces of a batch; by default for the device")
+    parser.add_argument(
+        "--max-length", type=int, metavar="N", help="truncate pairs to N tokens; by default BLEURT's own"
+    )
+    parser.add_argument(
+        "--batch-tokens", type=int, metavar="N", help="tokens of a batch; by default one that suits the device"
+    )
     parser.add_argument("--confidence", type=float, default=CONFIDENCE, help="of intervals (default: %(default)s)")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
@@ -71,11 +88,11 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score, write, and say what was found; 0 when all is done. What is wrong with files is said before any work."""
+    """Score, write and report; 0 on success. Wrong files are refused before any work."""
     _check(args)
-    process = Process.of_environment()
+    process = Process.from_environment()
     if process.world_size > 1 and args.output is None:
-        raise InputError("Several processes put their scores together in a file. Received: no --output.")
+        raise InputError("`--output` must be given when several processes score. Received: none.")
     check_framework(args.framework)
     systems = [_survey(path, args) for path in (args.candidates, args.compare) if path is not None]
     _check_systems(systems, args)
@@ -86,13 +103,13 @@ def run(args: argparse.Namespace) -> int:
         max_length=args.max_length, batch_tokens=args.batch_tokens,
     )  # fmt: skip
     with ExitStack() as stack:
-        places = [_work_path(args, number, stack) for number in range(len(systems))]
-        for system, place in zip(systems, places, strict=True):
+        paths = [_work_path(args, number, stack) for number in range(len(systems))]
+        for system, path in zip(systems, paths, strict=True):
             with Progress(
                 str(system.files.candidates), quiet=args.quiet or process.rank != 0, amount=_pairs, terminal_only=True
             ) as progress:
                 scores = score_files(
-                    scorer, system.files, system.survey, place,
+                    scorer, system.files, system.survey, path,
                     process=process, progress=progress, resumed=progress.start,
                 )  # fmt: skip
             stack.callback(scores.close)
@@ -100,8 +117,8 @@ def run(args: argparse.Namespace) -> int:
                 system.take(scores, args, is_written=system is systems[0])
         if process.rank != 0:
             return 0
-        for place in places:  # all that they hold is written, or counted
-            place.unlink(missing_ok=True)  # the same command may have been started twice
+        for path in paths:
+            path.unlink(missing_ok=True)  # the same command may have been started twice
     report = _report(scorer, systems, args)
     if not args.quiet:
         text = json.dumps(report, indent=2) if args.json else "\n".join(_lines(report))
@@ -110,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _System:
-    """The texts of one system, and what becomes known of them."""
+    """The texts of one system, and their scores."""
 
     def __init__(self, files: SegmentFiles, survey: Survey) -> None:
         self.files = files
@@ -119,8 +136,8 @@ class _System:
         self.cut = 0
 
     def take(self, scores: ScoreFile, args: argparse.Namespace, *, is_written: bool) -> None:
-        """Go through the scores once: keep their aggregates, count what was cut, and write them."""
-        with tempfile.TemporaryFile() as file:  # mapped, so that the memory does not grow with the files
+        """Read the scores once: keep their aggregates, count truncated pairs, and write them."""
+        with tempfile.TemporaryFile() as file:  # memory-mapped, so that memory does not grow with the files
             self.values = np.memmap(file, np.float64, "w+", shape=(self.survey.segments,))
         segments = self._taken(scored_segments(self.files, scores), args.aggregate)
         if not is_written:
@@ -146,7 +163,7 @@ class _System:
 
 
 def _work_path(args: argparse.Namespace, number: int, stack: ExitStack) -> Path:
-    """Where scores are kept while others are computed: beside the output, so that a new run finds them."""
+    """The file of a system's scores during the run: beside the output, so that the next run finds it."""
     name = ("scores", "scores-compared")[number]
     if args.output is None:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rembert-"))) / name
@@ -169,12 +186,12 @@ def _check(args: argparse.Namespace) -> None:
     check_output(args.output)
     for path in (args.candidates, args.compare, *args.references):
         if path is not None and (str(path) == "-" or (path.exists() and not path.is_file())):
-            raise InputError(f"Texts to score must be in files, which are read more than once. Received: {path}.")
+            raise InputError(f"Texts to score must be regular files, which can be read twice. Received: {path}.")
     if args.output is None:
         return
     for path in (args.candidates, args.compare, *args.references):
         if path is not None and path.exists() and args.output.exists() and path.samefile(args.output):
-            raise InputError(f"--output must be no file that is read. Received: {args.output}.")
+            raise InputError(f"`--output` must not be an input file. Received: {args.output}.")
 
 
 def _survey(path: Path, args: argparse.Namespace) -> _System:
@@ -188,9 +205,9 @@ def _check_systems(systems: list[_System], args: argparse.Namespace) -> None:
         check_fields(first.fields or (), args.score_field, many=systems[0].survey.most_references > 1)
     if len(systems) == 2 and systems[0].survey.references != systems[1].survey.references:
         raise InputError(
-            f"Two systems are compared on the same references. Received: {args.candidates} with "
-            f"{systems[0].survey.segments} candidates and {args.compare} with {systems[1].survey.segments}, whose "
-            "references differ."
+            f"Both systems must have the same references. Received: {args.candidates} with "
+            f"{systems[0].survey.segments} candidates and {args.compare} with {systems[1].survey.segments}, and "
+            "different references."
         )
 
 
@@ -199,7 +216,7 @@ def _warn_of_empty(systems: list[_System]) -> None:
         if system.survey.empty:
             print(
                 f"rembert: {system.files.candidates}: {system.survey.empty:,} empty texts among candidates and "
-                "references; they are scored as they are",
+                "references; they are scored like any other",
                 file=sys.stderr,
             )
 
@@ -210,7 +227,7 @@ def _output_format(args: argparse.Namespace) -> str:
     return "text" if args.output is None else format_of(args.output)
 
 
-# ---------------------------------------------------------------------- what was found
+# ---------------------------------------------------------------------- the report
 
 
 def _report(scorer: RemBertScorer, systems: list[_System], args: argparse.Namespace) -> dict[str, Any]:
@@ -234,7 +251,7 @@ def _report(scorer: RemBertScorer, systems: list[_System], args: argparse.Namesp
         ],
     }
     if len(systems) == 2:
-        report["comparison"] = asdict(compare(systems[0].values, systems[1].values, **bootstrap))
+        report["comparison"] = asdict(compare_systems(systems[0].values, systems[1].values, **bootstrap))
     return report
 
 
@@ -245,7 +262,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         kind = f", {report['aggregate']} of their references" if system["pairs"] > system["segments"] else ""
         yield f"{system['file']}: {_interval(system)} on {system['segments']:,} segments{kind}"
         if system["cut"]:
-            yield f"{system['cut']:,} of {system['pairs']:,} pairs were cut to {report['max_length']} pieces"
+            yield f"{system['cut']:,} of {system['pairs']:,} pairs were truncated to {report['max_length']} tokens"
     if "comparison" in report:
         found = report["comparison"]
         yield (

@@ -1,7 +1,7 @@
-"""Batches of rows of like length, for training (shuffled, repeatable) and for prediction (streamed, in order).
+"""Batches of rows of similar lengths: for training shuffled and repeatable, for prediction streamed and in order.
 
-Little is padded where the rows of a batch are about as long as each other. Sorting all rows would take the chance out
-of training, and the memory of a whole file, so rows are grouped inside windows of a number of batches.
+Rows of similar lengths need little padding. Sorting all rows would fix the order of training and hold a whole file in
+memory, so rows are sorted within windows of some batches.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _WINDOW = 50  # batches
 
 
 class LengthGroupedBatches:
-    """The batches of an epoch as lists of row numbers: a `batch_sampler` of a PyTorch `DataLoader`, or, in
-    TensorFlow, the source of `tf.data.Dataset.from_generator`.
+    """The batches of an epoch as lists of row indexes: a `batch_sampler` of a PyTorch `DataLoader`, or, in TensorFlow,
+    the source of `tf.data.Dataset.from_generator`.
 
-    A function of its arguments and the epoch alone, so every process and both frameworks see the same batches.
+    The batches depend on the arguments and the epoch only, so all processes and both frameworks see the same ones.
 
     Args:
         lengths: of all rows.
-        batch_size: rows of a batch; the last one may have fewer.
-        seed: draws the order.
-        epoch: the number of the epoch; `set_epoch` changes it.
-        group: whether rows of like length come together; otherwise the order is drawn alone.
-        drop_last: leave a batch of fewer rows out.
+        batch_size: the number of rows in a batch; the last batch may have fewer.
+        seed: of the order.
+        epoch: the epoch's number; `set_epoch` changes it.
+        group: whether a batch has rows of similar lengths; otherwise rows are only shuffled.
+        drop_last: whether to drop a batch with fewer rows.
 
     Raises:
         InputError: `batch_size` is less than 1.
@@ -57,7 +57,7 @@ class LengthGroupedBatches:
         self.drop_last = drop_last
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches the next iteration gives."""
+        """Choose the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -67,11 +67,11 @@ class LengthGroupedBatches:
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.lengths))
-        batches = _cut(order, self.batch_size)
+        batches = _split(order, self.batch_size)
         if self.group:
             window = self.batch_size * _WINDOW
             grouped = [_by_length(order[at : at + window], self.lengths) for at in range(0, len(order), window)]
-            batches = [batch for part in grouped for batch in _cut(part, self.batch_size)]
+            batches = [batch for part in grouped for batch in _split(part, self.batch_size)]
         short = [batch for batch in batches if len(batch) < self.batch_size]
         batches = batches[: len(batches) - len(short)]
         if self.group:
@@ -89,17 +89,17 @@ def in_sorted_batches(
     max_tokens: int | None = None,
     window: int | None = None,
 ) -> Iterator[Result]:
-    """The results of `run` for each item, in the items' order, while `run` sees batches of like length.
+    """The result of `run` for each item, in the items' order; `run` is called with batches of similar lengths.
 
-    Items stream: a window of them is read, sorted by length, run, and given back in order before the next is read.
+    Items stream: a window of them is read, sorted by length and run before the next one is read.
 
     Args:
-        items: whatever has a length.
-        run: takes a batch, gives a result for each of its items.
+        items: to be run.
+        run: takes a batch, returns a result for each of its items.
         length: of an item.
-        batch_size: items of a batch at most.
-        max_tokens: the batch's items times its longest item's length at most; an item that is longer runs alone.
-        window: items held at once; by default fifty batches.
+        batch_size: the maximum number of items in a batch.
+        max_tokens: the maximum of a batch's items times its longest item's length; a longer item runs alone.
+        window: the number of items held at once; by default fifty batches.
 
     Raises:
         InputError: `batch_size`, `max_tokens` or `window` is less than 1.
@@ -110,12 +110,30 @@ def in_sorted_batches(
     check_argument("window", window, integer(at_least=1))
     source = iter(items)
     while held := list(islice(source, window)):
-        lengths = np.array([length(item) for item in held], np.int64)
         results: list[Result | None] = [None] * len(held)
-        for batch in _budgeted(_by_length(np.arange(len(held)), lengths), lengths, batch_size, max_tokens):
+        for batch in sorted_batches([length(item) for item in held], batch_size, max_tokens):
             for index, result in zip(batch, run([held[index] for index in batch]), strict=True):
                 results[index] = result
-        yield from results  # type: ignore[misc]  # every place has been filled
+        yield from results  # type: ignore[misc]  # none is None any more
+
+
+def sorted_batches(lengths: Sequence[int], batch_size: int, max_tokens: int | None) -> Iterator[list[int]]:
+    """Batches of indexes, sorted by length, longest first, as large as `batch_size` and `max_tokens` allow.
+
+    Args:
+        lengths: of all rows.
+        batch_size: the maximum number of rows in a batch.
+        max_tokens: the maximum of rows times the longest row's length; a longer row is a batch alone.
+    """
+    sizes = np.asarray(lengths, np.int64)
+    order = _by_length(np.arange(len(sizes)), sizes)
+    start = 0
+    while start < len(order):
+        rows = batch_size
+        if max_tokens is not None:
+            rows = min(rows, max(1, max_tokens // max(int(sizes[order[start]]), 1)))
+        yield order[start : start + rows].tolist()
+        start += rows
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -128,20 +146,9 @@ def check_batch_size(batch_size: int) -> None:
 
 
 def _by_length(order: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Row numbers, the longest first, so that a lack of memory shows at once; equal ones stay in order."""
+    """Row indexes, longest first, so that a lack of memory shows at once; the sort is stable."""
     return order[np.argsort(-lengths[order], kind="stable")]
 
 
-def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
+def _split(order: np.ndarray, size: int) -> list[np.ndarray]:
     return [order[at : at + size] for at in range(0, len(order), size)]
-
-
-def _budgeted(order: np.ndarray, lengths: np.ndarray, size: int, max_tokens: int | None) -> Iterator[list[int]]:
-    """Batches of sorted rows, the longest first: as many as `size` and `max_tokens` allow."""
-    at = 0
-    while at < len(order):
-        rows = size
-        if max_tokens is not None:
-            rows = min(size, max(1, max_tokens // max(int(lengths[order[at]]), 1)))
-        yield order[at : at + rows].tolist()
-        at += rows

@@ -1,4 +1,4 @@
-"""A small metric with the fixture's 32,000 pieces, as a BLEURT SavedModel, and its scores by numpy in float64."""
+"""A small metric with the fixture's 32,000 tokens, as a BLEURT SavedModel, and its scores by numpy in float64."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def make_variables(seed: int = 0, sizes: dict[str, Any] = BERT_CONFIG) -> dict[s
 
 def write_saved_model(
     directory: Path, variables: dict[str, np.ndarray], bert_config: dict[str, Any] = BERT_CONFIG,
-    bleurt_config: dict[str, Any] | None = BLEURT_CONFIG, pieces: Path | None = MODEL,
+    bleurt_config: dict[str, Any] | None = BLEURT_CONFIG, sentencepiece: Path | None = MODEL,
 ) -> Path:  # fmt: skip
-    """A SavedModel as BLEURT's are, without the operations of its graph."""
+    """A SavedModel like those of BLEURT, without the operations of its graph."""
     (directory / "variables").mkdir(parents=True)
     (directory / "saved_model.pb").write_bytes(b"\x08\x01")  # a graph without operations
     (directory / "bert_config.json").write_text(json.dumps(bert_config))
     if bleurt_config is not None:
         (directory / "bleurt_config.json").write_text(json.dumps(bleurt_config))
-    if pieces is not None:
-        shutil.copyfile(pieces, directory / "sent_piece.model")
+    if sentencepiece is not None:
+        shutil.copyfile(sentencepiece, directory / "sent_piece.model")
     write_bundle(directory / "variables" / "variables", variables)
     return directory
 
@@ -128,7 +128,7 @@ def reference_score(
 
 
 def reference_input(candidate: str, reference: str, max_length: int) -> tuple[list[int], list[int]]:
-    """Ids and types of a pair, one piece taken away at a time as the definition has it, ids from SentencePiece."""
+    """Ids and types of a pair, truncated one token at a time by the definition; ids from SentencePiece."""
     first, second = (list(processor().encode(text)) for text in (reference, candidate))
     while len(first) + len(second) > max_length - 3:
         (first if len(first) > len(second) else second).pop()

@@ -1,4 +1,4 @@
-"""What is refused as a metric, and how it is said."""
+"""Checkpoints of metrics: what is opened, and what is refused with which message."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _open(path: Path, **options: Any) -> Any:
         return found
 
 
-def test_a_saved_model(tmp_path: Path) -> None:
+def test_a_saved_model_is_opened(tmp_path: Path) -> None:
     found = _open(write_saved_model(tmp_path / "m", VARIABLES))
     assert (found.name, found.max_length) == ("tiny-32k", 48)
     assert (found.config.head_dim, found.config.num_attention_heads, found.config.hidden_act) == (8, 3, "gelu_new")
@@ -34,12 +34,12 @@ def test_a_saved_model(tmp_path: Path) -> None:
     assert _open(tmp_path / "m" / "saved_model.pb").fingerprint == found.fingerprint
 
 
-def test_without_bleurts_own_settings(tmp_path: Path) -> None:
+def test_a_checkpoint_needs_no_bleurt_config(tmp_path: Path) -> None:
     found = _open(write_saved_model(tmp_path / "mine", VARIABLES, bleurt_config=None))
     assert (found.name, found.max_length) == ("mine", BERT_CONFIG["max_position_embeddings"])
 
 
-def test_no_more_than_the_models_positions(tmp_path: Path) -> None:
+def test_max_length_is_limited_by_the_positions(tmp_path: Path) -> None:
     long = {**BLEURT_CONFIG, "max_seq_length": 512}
     assert _open(write_saved_model(tmp_path / "m", VARIABLES, bleurt_config=long)).max_length == 64
     for length in (65, 3, True, "20"):
@@ -47,33 +47,33 @@ def test_no_more_than_the_models_positions(tmp_path: Path) -> None:
             _open(tmp_path / "m", max_length=length)
 
 
-def test_other_weights_have_another_fingerprint(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_weights(tmp_path: Path) -> None:
     other = {name: value + (name == "dense/bias") for name, value in VARIABLES.items()}
     one, two = (_open(write_saved_model(tmp_path / name, v)) for name, v in (("a", VARIABLES), ("b", other)))
     assert one.fingerprint != two.fingerprint
 
 
 @pytest.mark.parametrize("length", [0, 3, None, "64", True, 64.0])
-def test_a_wrong_length_in_the_settings(tmp_path: Path, length: Any) -> None:
+def test_a_wrong_length_in_the_settings_is_refused(tmp_path: Path, length: Any) -> None:
     settings = {**BLEURT_CONFIG, "max_seq_length": length}
     with pytest.raises(CheckpointError, match=r"bleurt_config\.json: `max_seq_length` must be"):
         _open(write_saved_model(tmp_path / "m", VARIABLES, bleurt_config=settings))
 
 
-def test_settings_that_are_no_object(tmp_path: Path) -> None:
+def test_settings_must_be_an_object(tmp_path: Path) -> None:
     directory = write_saved_model(tmp_path / "m", VARIABLES)
     (directory / "bleurt_config.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"must hold a JSON object\. Received: list"):
         _open(directory)
 
 
-def test_a_bert_is_no_rembert(tmp_path: Path) -> None:
+def test_a_bert_is_refused(tmp_path: Path) -> None:
     settings = {**BLEURT_CONFIG, "vocab_file": "vocab.txt", "do_lower_case": True, "sp_model": None}
     bert = {name: value for name, value in VARIABLES.items() if "embedding_hidden_mapping_in" not in name}
     sizes = {key: value for key, value in BERT_CONFIG.items() if key != "embedding_size"}
-    with pytest.raises(CheckpointError, match="is not a RemBERT: its text is cut into WordPieces"):
-        _open(write_saved_model(tmp_path / "bert", bert, sizes, settings, pieces=None))
-    with pytest.raises(CheckpointError, match="is not a RemBERT: it has no mapping"):
+    with pytest.raises(CheckpointError, match="is not a RemBERT: its tokens are WordPieces"):
+        _open(write_saved_model(tmp_path / "bert", bert, sizes, settings, sentencepiece=None))
+    with pytest.raises(CheckpointError, match="is not a RemBERT: its embeddings are as wide as its layers"):
         _open(write_saved_model(tmp_path / "other", bert, sizes))
 
 
@@ -86,19 +86,19 @@ def test_a_bert_is_no_rembert(tmp_path: Path) -> None:
         ("token_classification", "is not a regressor.*Received: a token-classification model"),
     ],
 )
-def test_other_heads_are_no_regressors(name: str, message: str) -> None:
+def test_other_heads_are_refused(name: str, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         RemBertScorer.from_pretrained(GOLDEN / name)
 
 
 @pytest.mark.parametrize("without", ["dense/kernel", "bert/pooler/dense/kernel"])
-def test_a_regressor_must_be_whole(tmp_path: Path, without: str) -> None:
+def test_an_incomplete_regressor_is_refused(tmp_path: Path, without: str) -> None:
     variables = {name: value for name, value in VARIABLES.items() if name != without}
     with pytest.raises(CheckpointError, match=r"not a regressor|1 missing"):
         _open(write_saved_model(tmp_path / "m", variables))
 
 
-def test_hidden_layers_before_the_output_are_not_passed_over(tmp_path: Path) -> None:
+def test_hidden_layers_before_the_output_are_refused(tmp_path: Path) -> None:
     # Made with BLEURT's `n_hidden_layers=1`: `dense` is then a hidden layer, `dense_1` the output.
     variables = {**VARIABLES, "dense/kernel": np.zeros((24, 5), np.float32), "dense/bias": np.zeros(5, np.float32)}
     variables |= {"dense_1/kernel": np.zeros((5, 1), np.float32), "dense_1/bias": np.zeros(1, np.float32)}
@@ -106,7 +106,7 @@ def test_hidden_layers_before_the_output_are_not_passed_over(tmp_path: Path) -> 
         _open(write_saved_model(tmp_path / "m", variables))
 
 
-def test_a_converted_classifier_with_another_problem(tmp_path: Path) -> None:
+def test_a_converted_classifier_of_another_problem_type_is_refused(tmp_path: Path) -> None:
     convert(write_saved_model(tmp_path / "m", VARIABLES), tmp_path / "pt", "pt")
     file = tmp_path / "pt" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "problem_type": "multi_label_classification"}))
@@ -114,31 +114,31 @@ def test_a_converted_classifier_with_another_problem(tmp_path: Path) -> None:
         _open(tmp_path / "pt")
 
 
-def test_heads_cannot_be_guessed(tmp_path: Path) -> None:
+def test_the_number_of_attention_heads_is_required(tmp_path: Path) -> None:
     sizes = {key: value for key, value in BERT_CONFIG.items() if key != "num_attention_heads"}
     with pytest.raises(ConfigError, match="must say `num_attention_heads`"):
         _open(write_saved_model(tmp_path / "m", VARIABLES, sizes))
 
 
-def test_a_missing_sentencepiece_model(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match=r"no usable SentencePiece model.*Put sent_piece\.model"):
-        _open(write_saved_model(tmp_path / "m", VARIABLES, pieces=None))
+def test_a_missing_sentencepiece_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match=r"must have a SentencePiece model.*Put sent_piece\.model"):
+        _open(write_saved_model(tmp_path / "m", VARIABLES, sentencepiece=None))
 
 
-def test_a_sentencepiece_model_under_its_own_name(tmp_path: Path) -> None:
+def test_the_settings_name_the_sentencepiece_model(tmp_path: Path) -> None:
     settings = {**BLEURT_CONFIG, "sp_model": "mine"}
-    directory = write_saved_model(tmp_path / "m", VARIABLES, bleurt_config=settings, pieces=None)
+    directory = write_saved_model(tmp_path / "m", VARIABLES, bleurt_config=settings, sentencepiece=None)
     shutil.copyfile(MODEL, directory / "mine.model")
     assert _open(directory).tokenizer.sentencepiece_model.size == 32000
 
 
-def test_a_sentencepiece_model_that_is_too_large(tmp_path: Path) -> None:
+def test_a_sentencepiece_model_larger_than_the_table_is_refused(tmp_path: Path) -> None:
     sizes = {**BERT_CONFIG, "vocab_size": 160}
-    with pytest.raises(TokenizerError, match="32000 pieces for a table of 160 rows"):
+    with pytest.raises(TokenizerError, match="32000 tokens for a table of 160 rows"):
         _open(write_saved_model(tmp_path / "m", make_variables(sizes=sizes), sizes))
 
 
-def test_wrong_arguments(tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     directory = write_saved_model(tmp_path / "m", VARIABLES)
     with pytest.raises(InputError, match="`framework` must be one of pt, tf"):
         RemBertScorer.from_pretrained(directory, framework="jax")
@@ -162,18 +162,18 @@ def _archive(path: Path, contents: dict[str, bytes]) -> Path:
     return path
 
 
-def test_an_archive_without_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+def test_an_archive_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="must hold a checkpoint"):
         _open(_archive(tmp_path / "m.zip", {"readme.txt": b"text"}))
 
 
-def test_no_archive_at_all(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.zip").write_bytes(b"text")
-    with pytest.raises(CheckpointError, match="no readable ZIP archive"):
+    with pytest.raises(CheckpointError, match="is not a valid ZIP archive"):
         _open(tmp_path / "m.zip")
 
 
-def test_a_damaged_archive_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_archive_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {str(file.relative_to(tmp_path)): file.read_bytes()
              for file in write_saved_model(tmp_path / "m", VARIABLES).rglob("*") if file.is_file()}  # fmt: skip
     archive = _archive(tmp_path / "m.zip", files)
@@ -183,12 +183,12 @@ def test_a_damaged_archive_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    with pytest.raises(CheckpointError, match="no readable ZIP archive"):
+    with pytest.raises(CheckpointError, match="is not a valid ZIP archive"):
         _open(archive)
     assert list(temporary.iterdir()) == []
 
 
-def test_names_that_lead_out_of_an_archive_are_passed_over(tmp_path: Path) -> None:
+def test_names_outside_the_archive_are_ignored(tmp_path: Path) -> None:
     directory = write_saved_model(tmp_path / "inside" / "m", VARIABLES)
     files = {f"m/{file.relative_to(directory)}": file.read_bytes() for file in directory.rglob("*") if file.is_file()}
     evil = {"m/../../../evil.json": b"{}", "m/variables/../../evil.json": b"{}", "/evil.json": b"{}"}
@@ -196,8 +196,8 @@ def test_names_that_lead_out_of_an_archive_are_passed_over(tmp_path: Path) -> No
     assert not list(tmp_path.rglob("evil.json"))
 
 
-def test_no_room_to_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_larger_than_the_free_space_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = _archive(tmp_path / "m.zip", {"variables/variables.index": bytes(1000)})
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10, 1, 9))
-    with pytest.raises(CheckpointError, match="needs 1,000 bytes to be unpacked"):
+    with pytest.raises(CheckpointError, match="needs 1,000 bytes of disk space"):
         _open(archive)

@@ -58,7 +58,7 @@ REFERENCES = [
 
 @pytest.fixture(scope="module")
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BLEURT of 32,000 pieces."""
+    """A BLEURT with 32,000 tokens."""
     return write_saved_model(tmp_path_factory.mktemp("bleurt") / "tiny-32k", VARIABLES)
 
 
@@ -72,7 +72,7 @@ def expected() -> np.ndarray:
 
 
 @on_both
-def test_scores_are_those_of_the_variables(framework: Framework, saved_model: Path, expected: np.ndarray) -> None:
+def test_scores_equal_those_of_numpy(framework: Framework, saved_model: Path, expected: np.ndarray) -> None:
     scorer = RemBertScorer.from_pretrained(saved_model, framework=framework.name)
     scores = scorer.score(CANDIDATES, REFERENCES)
     assert scores.dtype == np.float64
@@ -82,7 +82,7 @@ def test_scores_are_those_of_the_variables(framework: Framework, saved_model: Pa
 
 
 @on_both
-def test_float64_scores_are_those_of_the_variables_to_rounding(
+def test_float64_scores_equal_those_of_numpy_to_rounding(
     framework: Framework, saved_model: Path, expected: np.ndarray
 ) -> None:
     scorer = RemBertScorer.from_pretrained(saved_model, framework=framework.name, dtype="float64")
@@ -90,7 +90,7 @@ def test_float64_scores_are_those_of_the_variables_to_rounding(
 
 
 @on_both
-def test_the_golden_saved_model_with_more_words(framework: Framework, tmp_path: Path) -> None:
+def test_the_golden_saved_model_scores_with_more_tokens(framework: Framework, tmp_path: Path) -> None:
     # Variables that TensorFlow wrote under BLEURT's names; only the table of words is made as long as the fixture's.
     golden = GOLDEN / "bleurt_savedmodel"
     sources = read_bundle(golden / "variables" / "variables.index")
@@ -110,7 +110,7 @@ def test_the_golden_saved_model_with_more_words(framework: Framework, tmp_path: 
 
 
 @needs_pt
-def test_the_other_form_of_gelu_gives_other_scores(saved_model: Path, expected: np.ndarray) -> None:
+def test_the_exact_gelu_gives_other_scores(saved_model: Path, expected: np.ndarray) -> None:
     # So the comparison above sees which form is computed.
     scorer = RemBertScorer.from_pretrained(saved_model, dtype="float64", hidden_act="gelu")
     assert np.abs(scorer.score(CANDIDATES, REFERENCES) - expected).max() > 1e-5
@@ -118,7 +118,7 @@ def test_the_other_form_of_gelu_gives_other_scores(saved_model: Path, expected: 
 
 @needs_pt
 @pytest.mark.parametrize("folder", ["", "BLEURT-20-D3/"])
-def test_a_zip_archive_scores_as_its_directory(
+def test_a_zip_archive_scores_like_its_directory(
     saved_model: Path, expected: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     archive = _zipped(saved_model, tmp_path / "BLEURT-20-D3.zip", folder)
@@ -142,14 +142,14 @@ def test_a_converted_checkpoint_scores_the_same(
 
 
 @needs_pt
-def test_sizes_that_the_config_leaves_out_come_from_the_variables(expected: np.ndarray, tmp_path: Path) -> None:
+def test_missing_sizes_come_from_the_variables(expected: np.ndarray, tmp_path: Path) -> None:
     told = {"num_attention_heads": BERT_CONFIG["num_attention_heads"]}
     scorer = RemBertScorer.from_pretrained(write_saved_model(tmp_path / "distilled", VARIABLES, told))
     assert np.abs(scorer.score(CANDIDATES, REFERENCES) - expected).max() < 1e-5
 
 
 @needs_pt
-def test_the_head_count_is_the_checkpoints_own(tmp_path: Path) -> None:
+def test_the_number_of_attention_heads_comes_from_the_checkpoint(tmp_path: Path) -> None:
     sizes = {**BERT_CONFIG, "num_attention_heads": 6}  # the same shapes, other heads
     scorer = RemBertScorer.from_pretrained(write_saved_model(tmp_path / "six", VARIABLES, sizes), dtype="float64")
     inputs = reference_input(CANDIDATES[0], REFERENCES[1], MAX_LENGTH)
@@ -164,7 +164,7 @@ def test_the_head_count_is_the_checkpoints_own(tmp_path: Path) -> None:
 @given(
     first=st.integers(0, 60), second=st.integers(0, 60), limit=st.integers(4, 64),
 )  # fmt: skip
-def test_the_longer_side_is_cut_piece_by_piece(first: int, second: int, limit: int) -> None:
+def test_the_longer_side_is_truncated_token_by_token(first: int, second: int, limit: int) -> None:
     reference, candidate = "a " * first, "b " * second
     (pair,) = PairEncoder(_tokenizer(), limit)([candidate], [reference])
     ids, types = reference_input(candidate, reference, limit)
@@ -173,7 +173,7 @@ def test_the_longer_side_is_cut_piece_by_piece(first: int, second: int, limit: i
     assert pair.was_cut == (first + second + 3 > limit)
 
 
-def test_special_tokens_in_a_text_are_text(saved_model: Path) -> None:
+def test_special_tokens_in_a_text_are_plain_text(saved_model: Path) -> None:
     texts = ["a [SEP] b", "[CLS] [MASK]", "<pad> </s>"]
     for pair, text in zip(PairEncoder(_tokenizer(), 99)(texts, texts[::-1]), texts, strict=True):
         assert pair.ids[pair.first : -1].tolist() == reference_input(text, "", 99)[0][2:-1]
@@ -182,7 +182,7 @@ def test_special_tokens_in_a_text_are_text(saved_model: Path) -> None:
 
 
 @needs_pt
-def test_encode_gives_the_models_arguments(saved_model: Path) -> None:
+def test_encode_returns_the_models_arguments(saved_model: Path) -> None:
     scorer = RemBertScorer.from_pretrained(saved_model)
     inputs = scorer.encode(CANDIDATES, REFERENCES)
     width = inputs["input_ids"].shape[1]
@@ -215,7 +215,7 @@ def _scorer(regressor: Any, **options: Any) -> RemBertScorer:
     return RemBertScorer("lengths", "pt", regressor, _tokenizer(), 64, b"", **options)
 
 
-def test_pairs_are_scored_in_batches_of_like_length_and_given_back_in_order() -> None:
+def test_pairs_are_scored_in_batches_of_similar_lengths_and_returned_in_order() -> None:
     numbers = np.random.default_rng(0).integers(0, 12, 200).tolist()
     model = Lengths()
     scores = _scorer(model).score(["a " * n for n in numbers], [f"{'b ' * (n % 3)}" for n in numbers])
@@ -244,7 +244,7 @@ def test_a_stream_is_scored_window_by_window(monkeypatch: pytest.MonkeyPatch, wi
     assert sum(map(len, model.batches)) == 5  # a pair of an earlier window is not computed again
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scorer_module, "WINDOW", 1)
     monkeypatch.setattr(scorer_module, "_REMEMBERED", 2)
     model = Lengths()
@@ -253,7 +253,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [batch[0] - 4 for batch in model.batches] == [1, 2, 3, 2]
 
 
-def test_best_and_mean_of_several_references() -> None:
+def test_several_references_give_the_best_or_the_mean() -> None:
     scorer = _scorer(Lengths())
     references = [["b", "b b b"], ["b b"]]
     assert [one.tolist() for one in scorer.score_references(["a", "a"], references)] == [[5, 7], [6]]
@@ -262,7 +262,7 @@ def test_best_and_mean_of_several_references() -> None:
     assert scorer.score([], []).tolist() == []
 
 
-def test_cut_pairs_are_told() -> None:
+def test_truncated_pairs_are_marked() -> None:
     scores = list(_scorer(Lengths()).stream([("a", "b"), ("a " * 70, "b"), ("a " * 60, "b"), ("a " * 61, "b")]))
     assert [score.was_cut for score in scores] == [False, True, False, True]
 
@@ -270,37 +270,37 @@ def test_cut_pairs_are_told() -> None:
 @pytest.mark.parametrize(
     ("candidates", "references", "message"),
     [
-        (["a"], ["b", "c"], "as many `references` as `candidates`. Received: 2 and 1"),
+        (["a"], ["b", "c"], "`references` must have one item for each of the 1 candidates. Received: 2"),
         (["a"], [[]], "none for candidate 0"),
         (["a"], [None], "none for candidate 0"),
-        ([3], ["b"], "must be texts. Received: 3 at 0"),
+        ([3], ["b"], "must be strings. Received: 3 at 0"),
         ("a", ["b"], "`candidates` must be a list"),
-        (["a"], [["b", 1]], "must be texts. Received: 1 at 0"),
+        (["a"], [["b", 1]], "must be strings. Received: 1 at 0"),
         (["a\ud800"], ["b"], "lone surrogates"),
     ],
 )
-def test_what_is_no_text_is_refused(candidates: Any, references: Any, message: str) -> None:
+def test_candidates_and_references_must_be_strings(candidates: Any, references: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         _scorer(Lengths()).score(candidates, references)
 
 
 @pytest.mark.parametrize("pair", [("a", 3), ("a",), ("a", "b", "c"), "ab", None])
-def test_what_is_no_pair_is_refused(pair: Any) -> None:
+def test_pairs_must_be_pairs_of_strings(pair: Any) -> None:
     with pytest.raises(InputError, match=r"must be \(candidate, reference\)\. Received"):
         list(_scorer(Lengths()).stream([("a", "b"), pair]))
 
 
-def test_wrong_settings_are_refused() -> None:
+def test_wrong_options_are_refused() -> None:
     with pytest.raises(InputError, match="`aggregate` must be one of best, mean"):
         _scorer(Lengths()).score(["a"], ["b"], aggregate="median")
     with pytest.raises(InputError, match="`batch_tokens` must be an integer of 1 or more"):
         _scorer(Lengths(), batch_tokens=0)
 
 
-def test_a_model_that_gives_no_number_is_refused() -> None:
+def test_nan_scores_are_refused() -> None:
     model = Lengths()
     model.__class__ = type("NaN", (Lengths,), {"__call__": lambda self, pairs: np.full(len(pairs), np.nan)})
-    with pytest.raises(CheckpointError, match="no numbers"):
+    with pytest.raises(CheckpointError, match="must be finite"):
         _scorer(model).score(["a"], ["b"])
 
 
@@ -308,7 +308,7 @@ def test_a_model_that_gives_no_number_is_refused() -> None:
 
 
 @on_both
-def test_gradients_reach_the_embeddings_of_the_texts(framework: Framework, saved_model: Path) -> None:
+def test_scores_have_gradients_in_the_embeddings(framework: Framework, saved_model: Path) -> None:
     scorer = RemBertScorer.from_pretrained(saved_model, framework=framework.name, dtype="float64")
     inputs = scorer.encode(CANDIDATES[:2], REFERENCES[:2])
     ids = inputs.pop("input_ids")
@@ -355,7 +355,7 @@ PUBLISHED = {
 
 @needs_pt
 @pytest.mark.parametrize("variable", PUBLISHED)
-def test_published_scores(variable: str) -> None:
+def test_scores_equal_the_published_ones(variable: str) -> None:
     """The port computes the exact form of GELU, Google's graph the tanh form: the first is compared closely."""
     if variable not in os.environ:
         pytest.skip(f"set {variable} to a local copy of the checkpoint to compare its scores with the published ones")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rembert.bleurt import regressors, running
+from rembert.bleurt import regressors, score_files
 from rembert.bleurt.score_file import CUT, DONE, TODO, ScoreFile
 from rembert.bleurt.scorer import Score
 from rembert.cli.main import main
@@ -143,7 +143,7 @@ def test_no_field_of_the_input_is_written_over(call: Any, capsys: pytest.Capture
     Path("in.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps({**row, taken: 9})}\n")
     for ending in ("tsv", "jsonl"):
         assert call("--candidates", f"in.{ending}", "--output", f"s.{ending}") == 2
-        assert f"{taken!r}, which the input has already" in capsys.readouterr().err
+        assert f"must differ from the input's fields. Received: {taken!r}" in capsys.readouterr().err
         assert not Path(f"s.{ending}").exists()
 
 
@@ -162,7 +162,7 @@ def test_report_as_json_with_a_second_system(call: Any, capsys: pytest.CaptureFi
     assert [float(line) for line in Path("s").read_text().splitlines()] == close(values)
     call("--candidates", "long.txt", "--compare", "o.txt", "--references", "r.txt", "--output", "s")
     said = capsys.readouterr().out
-    assert "1 of 4 pairs were cut to 48 pieces" in said
+    assert "1 of 4 pairs were truncated to 48 tokens" in said
     assert "the first is better in" in said
 
 
@@ -187,8 +187,8 @@ def test_empty_texts_are_scored_and_counted(call: Any, capsys: pytest.CaptureFix
         (b"a\n\xff\n", "c.txt", 1, "c.txt:2: text must be UTF-8"),
         ('{"candidate": "a"}\n', "c.jsonl", 1, "c.jsonl:1: a candidate must have a reference"),
         ('{"text": "a"}\n', "c.jsonl", 1, "c.jsonl:1: a field 'candidate' was expected. Received: 'text'"),
-        ('{"candidate": "a", "reference": 3}\n', "c.jsonl", 1, "'reference' must be a text. Received: int 3"),
-        ('{"candidate": "\\ud800", "reference": "a"}\n', "c.jsonl", 1, "half of a surrogate pair"),
+        ('{"candidate": "a", "reference": 3}\n', "c.jsonl", 1, "'reference' must be a string. Received: int 3"),
+        ('{"candidate": "\\ud800", "reference": "a"}\n', "c.jsonl", 1, "a lone surrogate"),
         ("{\n", "c.jsonl", 1, "c.jsonl:1: a JSON object was expected"),
         ("candidate\treference\na\n", "c.tsv", 1, "c.tsv:2: 2 columns (candidate, reference) were expected"),
         ("", "c.tsv", 1, "at least one candidate was expected"),
@@ -209,7 +209,7 @@ def test_wrong_files(
     ("arguments", "message"),
     [
         (("--candidates", "c.txt"), "no file of references"),
-        (("--candidates", "c.txt", "--references", "r.txt", "--output", "c.txt"), "must be no file that is read"),
+        (("--candidates", "c.txt", "--references", "r.txt", "--output", "c.txt"), "must not be an input file"),
         (("--candidates", "c.txt", "--references", "r.txt", "--output", "no/where"), "in an existing directory"),
         (
             ("--candidates", "c.txt", "--references", "r.txt", "--resamples", "0"),
@@ -225,8 +225,8 @@ def test_wrong_files(
             ("--candidates", "c.txt", "--references", "r.txt", "--max-length", "900"),
             "`max_length` must be an integer",
         ),
-        (("--candidates", "r.jsonl", "--output", "s.jsonl"), "which the input has already"),
-        (("--candidates", "r.jsonl", "--compare", "c.jsonl"), "on the same references"),
+        (("--candidates", "r.jsonl", "--output", "s.jsonl"), "must differ from the input's fields"),
+        (("--candidates", "r.jsonl", "--compare", "c.jsonl"), "must have the same references"),
     ],
 )
 def test_wrong_calls(call: Any, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str) -> None:
@@ -295,10 +295,10 @@ def test_what_was_done_for_other_texts_or_models_is_not_used(
 
 def test_a_file_of_scores(tmp_path: Path) -> None:
     path, digest = tmp_path / "scores", b"d" * 32
-    scores = ScoreFile.open_or_make(path, digest, 5)
+    scores = ScoreFile.open_or_create(path, digest, 5)
     scores.put([3, 0, 4], [Score(0.3, False), Score(0.0, True), Score(0.4, False)])
     scores.close()
-    scores = ScoreFile.open_or_make(path, digest, 5)
+    scores = ScoreFile.open_or_create(path, digest, 5)
     assert scores.states(0, 5).tolist() == [CUT, TODO, TODO, DONE, DONE]
     assert scores.done() == 3
     scores.put([1, 2], [Score(0.1, False), Score(0.2, True)])
@@ -307,11 +307,11 @@ def test_a_file_of_scores(tmp_path: Path) -> None:
     ]  # fmt: skip
     scores.close()
     for other in ((b"e" * 32, 5), (digest, 6)):
-        scores = ScoreFile.open_or_make(path, *other)
+        scores = ScoreFile.open_or_create(path, *other)
         assert scores.done() == 0
         scores.close()
     path.write_bytes(path.read_bytes()[:-1])  # cut off
-    scores = ScoreFile.open_or_make(path, digest, 6)
+    scores = ScoreFile.open_or_create(path, digest, 6)
     assert scores.done() == 0
     scores.close()
 
@@ -320,7 +320,7 @@ def test_a_file_of_scores(tmp_path: Path) -> None:
 
 
 def test_two_processes_split_the_file(model: Path, tmp_path: Path) -> None:
-    count = 3 * running._SMALLEST_WINDOW + 5
+    count = 3 * score_files._SMALLEST_WINDOW + 5
     numbers = [number % 23 for number in range(count)]
     (tmp_path / "c.txt").write_text("".join("a " * (number + 1) + "\n" for number in numbers))
     (tmp_path / "r.txt").write_text("a b c\n" * count)
@@ -352,26 +352,26 @@ def test_windows_go_to_the_processes_in_turn(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any
 ) -> None:
     # Each process alone: the second one's part, and then the first one, which finds it done.
-    monkeypatch.setattr(running, "_SMALLEST_WINDOW", 1)
-    monkeypatch.setattr(running.Process, "wait_for_all", lambda self: None)
-    files = running.SegmentFiles("c.txt", ["r.txt"])
+    monkeypatch.setattr(score_files, "_SMALLEST_WINDOW", 1)
+    monkeypatch.setattr(score_files.Process, "wait_for_all", lambda self: None)
+    files = score_files.SegmentFiles("c.txt", ["r.txt"])
     scorer, survey, path = RemBertScorer.from_pretrained(model), files.survey(), tmp_path / "scores"
-    made = running.score_files(scorer, files, survey, path)
+    made = score_files.score_files(scorer, files, survey, path)
     digest = path.read_bytes()[:32]
     made.close()
     path.unlink()
-    ScoreFile.open_or_make(path, digest, 4).close()
-    second = running.score_files(scorer, files, survey, path, process=running.Process(1, 2))
+    ScoreFile.open_or_create(path, digest, 4).close()
+    second = score_files.score_files(scorer, files, survey, path, process=score_files.Process(1, 2))
     assert second.states(0, 4).tolist() == [TODO, DONE, TODO, DONE]
     second.close()
-    first = running.score_files(scorer, files, survey, path, process=running.Process(0, 2))
+    first = score_files.score_files(scorer, files, survey, path, process=score_files.Process(0, 2))
     assert [score.value for score in first.scores()] == close(FIRST)
     first.close()
 
 
 @pytest.mark.parametrize(
     ("rank", "size", "message"),
-    [("2", "2", "RANK=2 and WORLD_SIZE=2"), ("x", "2", "RANK=x"), ("0", "2", "put their scores together in a file")],
+    [("2", "2", "RANK=2 and WORLD_SIZE=2"), ("x", "2", "RANK=x"), ("0", "2", "`--output` must be given")],
 )
 def test_wrong_processes(
     call: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rank: str, size: str, message: str
@@ -388,7 +388,7 @@ def test_a_process_waits_for_slower_ones(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(distributed, "is_initialized", lambda: False)
     monkeypatch.setattr(distributed, "init_process_group", lambda backend, **options: given.update(options))
     monkeypatch.setattr(distributed, "barrier", lambda: None)
-    running.Process(1, 2).wait_for_all()
+    score_files.Process(1, 2).wait_for_all()
     assert (given["rank"], given["world_size"]) == (1, 2)
     assert given["timeout"].days >= 1  # by default half an hour, which a part of large files may take longer than
 

@@ -53,7 +53,7 @@ def test_grouping_saves_most_of_the_padding() -> None:
 
 
 @given(LENGTHS, st.integers(1, 5), st.sampled_from([None, 1, 40, 500]), st.sampled_from([1, 7, None]))
-def test_results_come_in_the_items_order(
+def test_results_are_in_the_order_of_the_items(
     lengths: list[int], size: int, tokens: int | None, window: int | None
 ) -> None:
     seen: list[list[tuple[int, int]]] = []

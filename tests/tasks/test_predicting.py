@@ -120,7 +120,7 @@ def test_predictions_do_not_depend_on_the_batches(
 @needs_pt
 @needs_tf
 @pytest.mark.parametrize("name", TASKS)
-def test_both_frameworks_predict_and_score_the_same(name: str, opened: Open, predicted: Predict) -> None:
+def test_frameworks_predict_and_score_alike(name: str, opened: Open, predicted: Predict) -> None:
     found = []
     for framework in (PT, TF):
         task, pairs = opened(name, framework)[0], predicted(name, framework)
@@ -198,7 +198,7 @@ def test_masks_are_filled_with_the_most_likely_tokens(framework: Framework, open
 
 @on_both
 @pytest.mark.parametrize("layer", [-1, 0])
-def test_vectors_are_means_of_states(framework: Framework, layer: int, tmp_path: Path) -> None:
+def test_vectors_are_means_of_hidden_states(framework: Framework, layer: int, tmp_path: Path) -> None:
     settings = config()
     model = framework.build(settings, "model")
     framework.set_weights(model, random_weights(settings, "model", dtype="float32"))
@@ -217,7 +217,7 @@ def test_vectors_are_means_of_states(framework: Framework, layer: int, tmp_path:
     np.testing.assert_allclose(unit, found / np.linalg.norm(found, axis=1, keepdims=True), rtol=1e-4, atol=1e-5)
 
 
-def test_vectors_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_an_interrupted_file_of_vectors_keeps_the_old_one(tmp_path: Path) -> None:
     def breaking() -> Iterator[np.ndarray]:
         yield np.zeros(3, np.float32)
         raise RuntimeError("the model broke")

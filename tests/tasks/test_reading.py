@@ -32,7 +32,7 @@ def records(path: Path, **options: str) -> list[Record | BadLine]:
     return list(read_records(path, **options))
 
 
-def test_tsv_with_and_without_quotes(tmp_path: Path) -> None:
+def test_tsv_fields_may_be_quoted(tmp_path: Path) -> None:
     lines = [
         "index_id\tcategory\ttext",
         '7\tsport\t"Sie rief ""Tor!"", und alle sprangen auf."',
@@ -52,20 +52,20 @@ def test_tsv_with_and_without_quotes(tmp_path: Path) -> None:
     ]
 
 
-def test_csv_with_line_breaks_in_fields(tmp_path: Path) -> None:
+def test_csv_fields_may_hold_line_breaks(tmp_path: Path) -> None:
     content = 'text,label\n"one, two\nand three",x\n"she said ""no""",y\n'
     found = list(task().read(write(tmp_path / "a.csv", content)))
     assert [example.text for example in found] == ["one, two\nand three", 'she said "no"']
     assert [example.location.line for example in found] == [2, 4]
 
 
-def test_columns_have_names_of_the_callers_choice(tmp_path: Path) -> None:
+def test_columns_may_be_named_by_the_caller(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"headline": "नमस्ते दुनिया", "topic": 3, "lang": "hi"}\n')
     [example] = task(columns={"text": "headline", "label": "topic"}).read(path)
     assert (example.text, example.label, example.language) == ("नमस्ते दुनिया", 3, "hi")
 
 
-def test_conll_of_any_width(tmp_path: Path) -> None:
+def test_conll_files_may_have_any_number_of_columns(tmp_path: Path) -> None:
     content = "-DOCSTART- -X- O\n\n# a comment\nAmina NNP B-PER\nanaishi VB O\n\n\nNairobi NNP B-LOC"
     found = list(task("token-classification").read(write(tmp_path / "a.conll", content)))
     assert [(example.words, example.tags) for example in found] == [
@@ -78,7 +78,7 @@ def test_conll_of_any_width(tmp_path: Path) -> None:
     assert [example.tags for example in task("token-classification").read(untagged)] == [None, None]
 
 
-def test_conll_u_gives_words_and_their_parts_of_speech(tmp_path: Path) -> None:
+def test_conllu_files_give_words_and_parts_of_speech(tmp_path: Path) -> None:
     rows = [
         "# sent_id = 1\n# text = Zum Haus",
         "1-2\tZum\t_\t_\t_\t_\t_\t_\t_\t_",
@@ -99,12 +99,12 @@ def test_conll_u_gives_words_and_their_parts_of_speech(tmp_path: Path) -> None:
         list(task("token-classification").read(short))
 
 
-def test_spaces_inside_words_part_no_columns(tmp_path: Path) -> None:
+def test_other_spaces_do_not_separate_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "a.conll", "10\u00a0000 O\nfrancs O\n")
     assert next(task("token-classification").read(path)).words == ("10\u00a0000", "francs")
 
 
-def test_squad_in_both_versions(tmp_path: Path) -> None:
+def test_squad_files_of_both_versions_are_read(tmp_path: Path) -> None:
     path = squad_file(tmp_path / "a.json")
     found = list(task("question-answering").read(path))
     assert [example.id for example in found] == ["q1", "q2", "q3"]
@@ -115,7 +115,7 @@ def test_squad_in_both_versions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.tsv", "a.csv", "a.txt", "a.json"])
-def test_gzip_and_byte_order_marks(tmp_path: Path, name: str) -> None:
+def test_files_may_have_gzip_and_a_byte_order_mark(tmp_path: Path, name: str) -> None:
     if name == "a.json":
         plain, head = squad_file(tmp_path / "plain.json"), "question-answering"
     else:
@@ -196,7 +196,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_lines_are_named_or_counted(tmp_path: Path, case: str) -> None:
+def test_malformed_lines_are_refused_or_counted(tmp_path: Path, case: str) -> None:
     name, file, content, line, said = BAD[case]
     path = write(tmp_path / file, content)
     with pytest.raises(DataError) as caught:
@@ -212,7 +212,7 @@ def test_bad_lines_are_named_or_counted(tmp_path: Path, case: str) -> None:
     assert reader.report.reasons[0].startswith(f"{path}:{line}: ")
 
 
-def test_an_answer_that_is_elsewhere_in_squad_names_the_line_of_its_question(tmp_path: Path) -> None:
+def test_a_wrong_squad_answer_names_the_line_of_its_question(tmp_path: Path) -> None:
     path = squad_file(tmp_path / "a.json")
     text = path.read_text(encoding="utf-8").replace('"сорок минут"', '"сорок часов"')
     path.write_text(text, encoding="utf-8")
@@ -221,13 +221,13 @@ def test_an_answer_that_is_elsewhere_in_squad_names_the_line_of_its_question(tmp
         list(task("question-answering").read(path))
 
 
-def test_a_context_that_is_missing_in_squad_is_a_missing_column(tmp_path: Path) -> None:
+def test_a_missing_squad_context_is_a_missing_column(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", '{"data": [\n{"paragraphs": [{"qas": [{"id": 7, "question": "x"}]}]}]}')
     with pytest.raises(DataError, match=r"a\.json:2, question 7: a column 'context' or 'passage' was expected"):
         list(task("question-answering").read(path))
 
 
-def test_where_all_lines_are_bad_the_first_is_named(tmp_path: Path) -> None:
+def test_a_file_without_valid_lines_names_the_first(tmp_path: Path) -> None:
     good, bad = write(tmp_path / "a.jsonl", '{"text": "x"}\n{}\n'), write(tmp_path / "b.tsv", "body\nx\ny\n")
     with pytest.raises(
         DataError, match=r"Received: none, and 2 malformed line\(s\) skipped: .*b\.tsv:2: a column 'text'"
@@ -236,13 +236,13 @@ def test_where_all_lines_are_bad_the_first_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.tsv", "a.csv", "a.txt", "a.json"])
-def test_an_empty_file_is_an_error(tmp_path: Path, name: str) -> None:
+def test_an_empty_file_is_refused(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, b"")
     with pytest.raises(DataError, match="at least one example"):
         list(task().read(path))
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.tsv cannot be read"):
         list(task().read(tmp_path / "nowhere.tsv"))
     damaged = write(tmp_path / "a.tsv.gz", gzip.compress(b"text\n" + b"x\n" * 5000)[:-20])
@@ -258,7 +258,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         list(task("question-answering").read(write(tmp_path / "a.json", '{"data":\n [}')))
 
 
-def test_files_are_mixed_and_ids_are_of_their_file(tmp_path: Path) -> None:
+def test_files_of_several_formats_are_read_and_ids_are_unique_per_file(tmp_path: Path) -> None:
     one = write(tmp_path / "a.jsonl", json.dumps({"id": 1, "text": "Wien", "language": "de"}) + "\n")
     other = write(tmp_path / "b.tsv", "id\ttext\n1\tVienna\n")
     found = list(task(language="en").read(one, other))
@@ -268,7 +268,7 @@ def test_files_are_mixed_and_ids_are_of_their_file(tmp_path: Path) -> None:
     ]
 
 
-def test_reading_takes_no_more_memory_for_more_lines(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("text\tlabel\n" + "".join(f"the {n}th line of many\tx\n" for n in range(8000)))
     tracemalloc.start()

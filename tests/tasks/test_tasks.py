@@ -49,7 +49,7 @@ ROWS = [
 ]
 
 
-def test_single_labels(tmp_path: Path) -> None:
+def test_single_labels_become_class_ids(tmp_path: Path) -> None:
     task, examples = opened("sequence-classification", lines(tmp_path / "a.jsonl", ROWS))
     assert task.config_overrides() == {
         "problem_type": "single_label_classification",
@@ -70,7 +70,7 @@ def test_single_labels(tmp_path: Path) -> None:
     assert sum(found["scores"].values()) == pytest.approx(1)
 
 
-def test_labels_come_back_from_a_configuration(tmp_path: Path) -> None:
+def test_labels_are_restored_from_a_configuration(tmp_path: Path) -> None:
     task, _ = opened("sequence-classification", lines(tmp_path / "a.jsonl", ROWS))
     later = get_task("sequence-classification", TOKENIZER(), max_length=64)
     later.prepare(config=config(**task.config_overrides()))
@@ -84,13 +84,13 @@ def test_labels_come_back_from_a_configuration(tmp_path: Path) -> None:
     assert lenient.report.skipped == 1
 
 
-def test_numbers_as_names_are_in_their_order(tmp_path: Path) -> None:
+def test_numeric_names_are_sorted_by_value(tmp_path: Path) -> None:
     rows = [{"text": "x", "label": label} for label in (10, 2, 2, 1)]
     task, _ = opened("sequence-classification", lines(tmp_path / "a.jsonl", rows))
     assert task.config_overrides()["id2label"] == {0: "1", 1: "2", 2: "10"}
 
 
-def test_several_labels(tmp_path: Path) -> None:
+def test_several_labels_become_indicators(tmp_path: Path) -> None:
     rows = [{"text": "x", "label": ["b", "a"]}, {"text": "y", "label": []}, {"text": "z", "label": ["c"]}]
     task, examples = opened("sequence-classification", lines(tmp_path / "a.jsonl", rows))
     assert task.config_overrides()["problem_type"] == "multi_label_classification"
@@ -107,7 +107,7 @@ def test_several_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again["labels"], batch["labels"])
 
 
-def test_regression(tmp_path: Path) -> None:
+def test_fractions_mean_regression(tmp_path: Path) -> None:
     rows = [{"text": "x", "label": 1.5}, {"text": "y", "label": 2}, {"text": "z", "label": 0.25}]
     task, examples = opened("sequence-classification", lines(tmp_path / "a.jsonl", rows))
     assert task.config_overrides() == {"problem_type": "regression", "num_labels": 1}
@@ -120,7 +120,7 @@ def test_regression(tmp_path: Path) -> None:
     assert task.decode(examples[0], outputs[0]) == {"value": 4.0}
 
 
-def test_a_name_among_numbers_is_refused_unless_the_caller_wants_classes(tmp_path: Path) -> None:
+def test_a_name_among_numbers_is_refused_unless_they_are_classes(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\nx,0.5\ny,high\nz,2\n")
     with pytest.raises(
@@ -131,7 +131,7 @@ def test_a_name_among_numbers_is_refused_unless_the_caller_wants_classes(tmp_pat
     assert task.labels == ["0.5", "2", "high"]
 
 
-def test_pairs_and_long_texts(tmp_path: Path) -> None:
+def test_pairs_are_encoded_together_and_long_texts_are_truncated(tmp_path: Path) -> None:
     long = "eins zwei drei vier fünf " * 40
     rows = [{"premise": "Es regnet.", "hypothesis": "Es ist nass.", "label": "x"}, {"text": long, "label": "y"}]
     path = lines(tmp_path / "a.jsonl", rows)
@@ -144,7 +144,7 @@ def test_pairs_and_long_texts(tmp_path: Path) -> None:
     assert task.report.truncated == 1
 
 
-def test_one_class_is_none(tmp_path: Path) -> None:
+def test_a_single_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least two classes"):
         opened("sequence-classification", lines(tmp_path / "a.jsonl", ROWS[1:]))
     with pytest.raises(DataError, match=r"a\.jsonl:2: a label was expected"):
@@ -154,7 +154,7 @@ def test_one_class_is_none(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- token classification
 
 
-def test_one_tag_is_none(tmp_path: Path) -> None:
+def test_a_single_tag_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least two tags"):
         opened("token-classification", conll(tmp_path / "a.txt", [(["x", "y"], ["O", "O"])]))
 
@@ -176,7 +176,7 @@ def test_an_unknown_tag_is_named_with_its_sentence_and_word(tmp_path: Path) -> N
         list(task.read(other))
 
 
-def test_words_are_labelled_at_their_first_piece(tmp_path: Path) -> None:
+def test_words_are_labelled_at_their_first_token(tmp_path: Path) -> None:
     task, [example] = opened("token-classification", conll(tmp_path / "a.conll", [(SENTENCE, TAGS)]))
     [feature] = task.features(example)
     encoded = TOKENIZER()(SENTENCE, is_split_into_words=True)
@@ -234,14 +234,14 @@ def test_parts_of_speech_are_scored_by_word(tmp_path: Path) -> None:
     assert task.score([example], [outputs])["accuracy"] == pytest.approx(2 / 3)
 
 
-def test_a_word_of_which_nothing_is_left_is_no_entity(tmp_path: Path) -> None:
+def test_a_word_without_tokens_is_outside_any_entity(tmp_path: Path) -> None:
     words = ["Nyeri", "\u200b", "Kenya"]  # a zero-width space between them
     rows = [{"tokens": words, "tags": ["B-LOC", "O", "B-LOC"]}]
     task, [example] = opened("token-classification", lines(tmp_path / "a.jsonl", rows))
     assert task.decode(example, tagged(task, example, ["B-LOC", "B-LOC", "B-LOC"]))["tags"][0] == "B-LOC"
 
 
-def test_iob1_files(tmp_path: Path) -> None:
+def test_iob1_tags_are_rewritten(tmp_path: Path) -> None:
     path = conll(tmp_path / "a.conll", [(SENTENCE, [tag.replace("B-", "I-") for tag in TAGS])])
     _, [example] = opened("token-classification", path, scheme="iob1")
     assert list(example.tags) == TAGS
@@ -254,7 +254,7 @@ def windowed(path: Path, **options: Any) -> tuple[Task, list[Example]]:
     return opened("question-answering", path, **{"max_length": 40, "stride": 8, "max_question_length": 12, **options})
 
 
-def test_windows_hold_the_whole_context_and_the_answer(tmp_path: Path) -> None:
+def test_windows_cover_the_context_and_the_answer(tmp_path: Path) -> None:
     task, examples = windowed(squad_file(tmp_path / "a.json"))
     assert task.config_overrides() == {"num_labels": 2, "no_answer_threshold": 0.0}
     features = task.features(examples[0])
@@ -290,7 +290,7 @@ def sure(task: Task, example: Example, start: int, end: int, null: float = 0.0) 
     return task.outputs(features, {"start_logits": starts, "end_logits": ends})
 
 
-def test_the_answer_comes_back(tmp_path: Path) -> None:
+def test_the_predicted_answer_is_decoded(tmp_path: Path) -> None:
     task, examples = windowed(squad_file(tmp_path / "a.json"))
     at = CONTEXT.index("сорок минут")
     outputs = sure(task, examples[0], at, at + len("сорок минут"))
@@ -300,7 +300,7 @@ def test_the_answer_comes_back(tmp_path: Path) -> None:
     assert task.score([examples[0]], [outputs]) == {"exact_match": 1.0, "f1": 1.0}
 
 
-def test_no_answer_is_given_where_it_is_likelier(tmp_path: Path) -> None:
+def test_no_answer_is_given_where_its_score_is_higher(tmp_path: Path) -> None:
     task, examples = windowed(squad_file(tmp_path / "a.json"))
     unsure = sure(task, examples[2], 0, 3, null=20.0)
     assert task.decode(examples[2], unsure)["answer"] == ""
@@ -317,7 +317,7 @@ def test_no_answer_is_given_where_it_is_likelier(tmp_path: Path) -> None:
     assert scores["exact_match_no_answer"] == 1.0
 
 
-def test_long_questions_are_cut(tmp_path: Path) -> None:
+def test_long_questions_are_truncated(tmp_path: Path) -> None:
     row = {"question": "warum " * 60, "context": "Darum.", "answers": [{"text": "Darum", "answer_start": 0}]}
     task, [example] = windowed(lines(tmp_path / "a.jsonl", [row]))
     [feature] = task.features(example)
@@ -407,7 +407,7 @@ POEM = (
 
 
 @pytest.mark.parametrize("name", ["masked-lm", "causal-lm"])
-def test_texts_fill_rows_and_none_is_lost(tmp_path: Path, name: str) -> None:
+def test_texts_fill_rows_completely(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.txt"
     path.write_text(POEM, encoding="utf-8")
     task, examples = opened(name, path, max_length=24)
@@ -424,7 +424,7 @@ def test_texts_fill_rows_and_none_is_lost(tmp_path: Path, name: str) -> None:
     assert len(list(apart.training_features(examples))) == sum(len(task.features(example)) for example in examples)
 
 
-def test_masks_are_drawn_in_training_and_stand_in_evaluation(tmp_path: Path) -> None:
+def test_masks_are_random_in_training_and_fixed_in_evaluation(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(POEM, encoding="utf-8")
     task, examples = opened("masked-lm", path)
@@ -456,7 +456,7 @@ def test_every_token_is_masked_in_turn(tmp_path: Path) -> None:
         assert batch["labels"][row].tolist() == [-100] * (row + 1) + [ids[row + 1]] + [-100] * (len(ids) - row - 2)
 
 
-def test_pieces_begin_words_where_spaces_or_scripts_say_so() -> None:
+def test_tokens_begin_words_after_spaces_and_in_scripts_without_them() -> None:
     from rembert.tasks.definitions.masked_lm import _starts_word
 
     assert [_starts_word(piece) for piece in ("▁haus", "tür", "渡", "ー", "ไทย", "s", "▁")] == [
@@ -464,7 +464,7 @@ def test_pieces_begin_words_where_spaces_or_scripts_say_so() -> None:
     ]  # fmt: skip
 
 
-def test_a_decoder_sees_no_labels_on_padding(tmp_path: Path) -> None:
+def test_a_decoder_has_no_labels_on_padding(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("eins\neins zwei drei\n")
     task, examples = opened("causal-lm", path)

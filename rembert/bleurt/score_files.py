@@ -1,4 +1,4 @@
-"""Scoring files: resumed where it was interrupted, split over processes, in constant memory."""
+"""Scoring of files: resumable, distributed over processes, in constant memory."""
 
 from __future__ import annotations
 
@@ -19,45 +19,42 @@ from rembert.bleurt.scorer import WINDOW, RemBertScorer, Score
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import DataError, InputError
 
-_WINDOWS_EACH = 4  # at least so many for each process, where there are pairs enough, so that all have as much to do
+_WINDOWS_EACH = 4  # for each process, at least, to balance the work
 _SMALLEST_WINDOW = 64
 _POLL_SECONDS = 0.1
-_PATIENCE = timedelta(days=7)  # with the other processes' parts; by default a barrier gives up after half an hour
+_BARRIER_TIMEOUT = timedelta(days=7)  # other processes may still be scoring; the default is half an hour
 
 
 @dataclass(frozen=True)
 class Process:
-    """One of several that score the same files, as `torchrun` counts them.
+    """One of the processes that score the same files, as numbered by `torchrun`.
 
     Attributes:
-        rank: its number from 0; the first one gathers the scores.
-        world_size: how many there are.
+        rank: its number, from 0; the first process collects the scores.
+        world_size: the number of processes.
     """
 
     rank: int = 0
     world_size: int = 1
 
     @classmethod
-    def of_environment(cls) -> Process:
-        """What RANK and WORLD_SIZE say; a process alone where they say nothing.
+    def from_environment(cls) -> Process:
+        """The process that RANK and WORLD_SIZE describe; a single process if they are not set.
 
         Raises:
-            InputError: they are no numbers that go together.
+            InputError: they are not valid numbers.
         """
         rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
         if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
-            raise InputError(
-                f"RANK and WORLD_SIZE must be numbers, the first below the second. Received: RANK={rank} and "
-                f"WORLD_SIZE={size}."
-            )
+            raise InputError(f"RANK must be a number below WORLD_SIZE. Received: RANK={rank} and WORLD_SIZE={size}.")
         return cls(int(rank), int(size))
 
     def wait_for_all(self) -> None:
-        """Go on when all processes have come here.
+        """Return when all processes have called this.
 
         Raises:
-            MissingDependencyError: torch is not installed, by which processes find each other.
-            InputError: they cannot find each other.
+            MissingDependencyError: torch is not installed, which connects the processes.
+            InputError: they cannot connect.
         """
         if self.world_size == 1:
             return
@@ -67,12 +64,12 @@ class Process:
         try:
             if not distributed.is_initialized():
                 distributed.init_process_group(
-                    "gloo", rank=self.rank, world_size=self.world_size, timeout=_PATIENCE
+                    "gloo", rank=self.rank, world_size=self.world_size, timeout=_BARRIER_TIMEOUT
                 )  # fmt: skip
             distributed.barrier()
         except (ValueError, RuntimeError) as problem:
             raise InputError(
-                f"The {self.world_size} processes must find each other: start them with `torchrun`. Received: "
+                f"The {self.world_size} processes must be able to connect: start them with `torchrun`. Received: "
                 f"{str(problem).splitlines()[0]:.200}"
             ) from None
 
@@ -99,7 +96,7 @@ class ScoredSegment:
 
     @property
     def cut(self) -> int:
-        """How many of the pairs were cut."""
+        """The number of truncated pairs."""
         return sum(score.was_cut for score in self.scores)
 
 
@@ -110,31 +107,32 @@ def score_files(
 ) -> ScoreFile:  # fmt: skip
     """Score the pairs of files into a file of scores.
 
-    What stands in that file already is not computed again. Windows of pairs go to the processes in turn; the first
-    process returns when the scores of all are there, any other when its own are.
+    Scores that the file already holds are not computed again. The processes take windows of pairs in turn; the first
+    process returns when all scores are done, any other when its own are.
 
     Args:
         scorer: the metric.
-        files, survey: what to score, and what a first reading found in it.
+        files: what to score.
+        survey: of the files.
         path: of the file of scores.
         process: this one.
-        progress: called with the pairs done and the pairs in all.
-        resumed: called once with the pairs that an earlier run has done.
+        progress: called with the number of pairs done and the total.
+        resumed: called once with the number of pairs that an earlier run has done.
 
     Raises:
-        DataError: the files have changed since they were first read.
-        CheckpointError: the model gives what is no number.
+        DataError: the files have changed since the survey.
+        CheckpointError: the model returns NaN or infinite scores.
     """
     digest = hashlib.blake2b(scorer.fingerprint + survey.digest, digest_size=32).digest()
     if process.rank == 0:
-        scores = ScoreFile.open_or_make(path, digest, survey.pairs)
+        scores = ScoreFile.open_or_create(path, digest, survey.pairs)
     process.wait_for_all()
     if process.rank != 0:
         scores = ScoreFile(path, survey.pairs)
     resumed(scores.done())
     try:
         _score_windows(scorer, files, survey.pairs, scores, process, progress)
-        while process.rank == 0 and (done := scores.done()) < survey.pairs:  # the others'
+        while process.rank == 0 and (done := scores.done()) < survey.pairs:  # other processes are not done
             progress(done, survey.pairs)
             time.sleep(_POLL_SECONDS)
     except BaseException:
@@ -156,7 +154,7 @@ def _score_windows(
     for number, start in enumerate(range(0, count, size)):
         window = list(islice(pairs, size))
         if len(window) != min(size, count - start):
-            raise DataError(f"{files.candidates}: the files were changed while they were scored. Start again.")
+            raise DataError(f"{files.candidates}: the files have changed since scoring began. Start again.")
         if number % process.world_size != process.rank:
             continue
         todo = np.flatnonzero(scores.states(start, start + len(window)) == TODO).tolist()
