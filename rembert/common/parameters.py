@@ -70,7 +70,8 @@ class Head:
         architecture: the name of its PyTorch class; the TensorFlow class has `TF` before it.
         has_pooler: whether it has a pooler by default.
         own_parameters: the parameters of the head itself, by canonical name, as a function of the configuration. The
-            last one has an entry for each class that a label can name.
+            last one has an entry for each class that a label can name. Names of layers come before `layers` in the
+            alphabet: Keras' files call later ones by their class.
         labels: the names of its label arguments.
         label_kind: what one of these labels belongs to.
         by_problem_type: whether the kind of its labels follows `config.problem_type`.

