@@ -116,7 +116,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
                 pass
             header = strict_json.loads(file.read(length))
         except (SafetensorError, ValueError) as problem:
-            raise CheckpointError(f"{path} is no readable safetensors file: {problem}.") from None
+            raise CheckpointError(f"{path} is truncated, damaged or no safetensors file: {problem}.") from None
     header.pop("__metadata__", None)
     return header, 8 + length
 
