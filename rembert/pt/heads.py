@@ -84,8 +84,9 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
             max_seqlen=max_seqlen,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output))
+        smoothing = self.smoothing(self.training)
         result = SequenceClassifierOutput(
-            loss=None if labels is None else sequence_loss(logits, labels, problem_type),
+            loss=None if labels is None else sequence_loss(logits, labels, problem_type, smoothing),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -170,8 +171,9 @@ class RemBertForMultipleChoice(RemBertPreTrainedModel):
             max_seqlen=max_seqlen,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output)).view(-1, choices)
+        smoothing = self.smoothing(self.training)
         result = MultipleChoiceModelOutput(
-            loss=None if labels is None else cross_entropy(logits, labels),
+            loss=None if labels is None else cross_entropy(logits, labels, label_smoothing=smoothing),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -229,8 +231,9 @@ class RemBertForTokenClassification(RemBertPreTrainedModel):
             max_seqlen=max_seqlen,
         )
         logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        smoothing = self.smoothing(self.training)
         result = TokenClassifierOutput(
-            loss=None if labels is None else token_loss(logits, labels, attention_mask),
+            loss=None if labels is None else token_loss(logits, labels, attention_mask, smoothing),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -291,12 +294,12 @@ class RemBertForQuestionAnswering(RemBertPreTrainedModel):
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            if cu_seqlens is None:
-                loss = span_loss(start_logits, end_logits, start_positions, end_positions, attention_mask)
-            else:
+            starts, ends, mask = start_logits, end_logits, attention_mask
+            if cu_seqlens is not None:
                 packing = pack_lengths(cu_seqlens)
-                starts, ends = (packing.unpack(logits) for logits in (start_logits, end_logits))
-                loss = span_loss(starts, ends, start_positions, end_positions, packing.mask())
+                starts, ends, mask = packing.unpack(starts), packing.unpack(ends), packing.mask()
+            smoothing = self.smoothing(self.training)
+            loss = span_loss(starts, ends, start_positions, end_positions, mask, smoothing)
         result = QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=start_logits,

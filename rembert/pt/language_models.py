@@ -31,7 +31,7 @@ class RemBertLMPredictionHead(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.output_embedding_size, eps=config.layer_norm_eps)
         self.decoder = nn.Linear(config.output_embedding_size, config.vocab_size)
 
-    def forward(self, hidden_states: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, hidden_states: Tensor, labels: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
         """[..., e] to [..., v]; or, given labels [...], to their mean cross entropy, without holding all logits."""
         if labels is None:
             return self.decoder(self.transform(hidden_states))
@@ -41,8 +41,8 @@ class RemBertLMPredictionHead(nn.Module):
             hidden_states, labels = hidden_states[counted], labels[counted]
         states = self.transform(hidden_states)
         if is_plain_linear(self.decoder):
-            return linear_cross_entropy(states, self.decoder.weight, self.decoder.bias, labels)
-        return cross_entropy(self.decoder(states), labels)
+            return linear_cross_entropy(states, self.decoder.weight, self.decoder.bias, labels, label_smoothing)
+        return cross_entropy(self.decoder(states), labels, label_smoothing=label_smoothing)
 
     def transform(self, hidden_states: Tensor) -> Tensor:
         """[..., e] to [..., output_embedding_size], what the output embeddings are compared with."""
@@ -56,9 +56,9 @@ class RemBertOnlyMLMHead(nn.Module):
         super().__init__()
         self.predictions = RemBertLMPredictionHead(config)
 
-    def forward(self, hidden_states: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, hidden_states: Tensor, labels: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
         """As `RemBertLMPredictionHead`."""
-        return self.predictions(hidden_states, labels)
+        return self.predictions(hidden_states, labels, label_smoothing)
 
 
 class RemBertLanguageModel(RemBertPreTrainedModel):
@@ -77,10 +77,11 @@ class RemBertLanguageModel(RemBertPreTrainedModel):
         Training needs no logits of its own: by default they are left out there when labels are given.
         """
         wants_logits = not (self.training and labels is not None) if return_logits is None else return_logits
+        smoothing = self.smoothing(self.training)
         if not wants_logits:
-            return None if labels is None else self.cls(hidden_states, labels), None
+            return None if labels is None else self.cls(hidden_states, labels, smoothing), None
         logits = self.cls(hidden_states)
-        return None if labels is None else cross_entropy(logits, labels), logits
+        return None if labels is None else cross_entropy(logits, labels, label_smoothing=smoothing), logits
 
 
 class RemBertForMaskedLM(RemBertLanguageModel):

@@ -1,9 +1,14 @@
-"""Cross entropy of a linear layer's outputs, without all the outputs: what a loss over a large vocabulary needs.
+"""Cross entropy of a linear layer's outputs without holding all outputs, for losses over large vocabularies.
 
 n rows have n × v logits, 1 GB for 1,024 rows of RemBERT's vocabulary, and automatic differentiation holds them several
-times. Here a few rows are taken at a time: their logits, their loss, and at once their part of the gradients, which
-follow from the same probabilities. What is kept is the gradients themselves, the layer's in one piece of memory that
-each part is added to. The backward pass has nothing left to do but to scale them.
+times. Here rows are processed in chunks: their logits, their loss and at once their share of the gradients, which
+follows from the same probabilities. Only the gradients are kept, those of the layer in one buffer that each chunk adds
+to. The backward pass only scales them.
+
+With p = softmax(z) of a row's logits z, y the one-hot label and a label smoothing of ε:
+
+    loss = log Σ exp(z) - (1 - ε) z[label] - ε mean(z)
+    dloss/dz = p - (1 - ε) y - ε / v
 
 Products are in the dtype of the given states, the softmax and every sum in float32, or float64 for float64.
 """
@@ -20,22 +25,25 @@ from torch import Tensor, nn
 from rembert.common.checks import IGNORE_INDEX
 from rembert.pt.torch_internals import has_hooks
 
-# Logits held at a time: 128 MB in float32. Fewer make the products too thin to be fast; a GPU needs thicker ones.
+# Logits of a chunk: 128 MB in float32. With fewer the products are too thin to be fast; a GPU needs thicker ones.
 _AT_A_TIME = {"cpu": 2**25, "cuda": 2**28}
-# Rows of the layer's weight that are cast at a time where the products are in another dtype than the weight.
+# Rows of the layer's weight that are cast at a time if the products are in another dtype than the weight.
 _CAST_AT_A_TIME = 2**14
 
 
-def linear_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
-    """Mean of -log softmax(states weightᵀ + bias)[label] over the labels that are not -100; 0 where none is.
+def linear_cross_entropy(
+    states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean of -log softmax(states weightᵀ + bias)[label] over the labels that are not -100; 0 if all are.
 
-    The gradient can be taken once: it has none of its own.
+    The gradient can be taken once and has no gradient itself.
 
     Args:
         states: [n, w]; under autocast they are cast as a linear layer would cast them.
         weight: [v, w].
         bias: [v].
         labels: [n] integers.
+        label_smoothing: in [0, 1); the fraction of each target's probability that is spread over the v classes.
 
     Returns:
         A scalar in float32, or float64 for float64.
@@ -44,7 +52,7 @@ def linear_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, labels: T
     if device != "meta" and torch.is_autocast_enabled(device):
         states = states.to(torch.get_autocast_dtype(device))
     wanted = [torch.is_grad_enabled() and each.requires_grad for each in (states, weight, bias)]
-    return _LinearCrossEntropy.apply(states, weight, bias, labels.long(), wanted)
+    return _LinearCrossEntropy.apply(states, weight, bias, labels.long(), wanted, label_smoothing)
 
 
 def is_plain_linear(layer: nn.Module) -> bool:
@@ -59,8 +67,16 @@ def is_plain_linear(layer: nn.Module) -> bool:
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, wanted: list[bool]) -> Tensor:
-        loss, *gradients = _loss_and_gradients(states, weight, bias, labels, wanted)
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        labels: Tensor,
+        wanted: list[bool],
+        label_smoothing: float,
+    ) -> Tensor:
+        loss, *gradients = _loss_and_gradients(states, weight, bias, labels, wanted, label_smoothing)
         ctx.wanted, ctx.states_dtype = wanted, states.dtype
         ctx.save_for_backward(*gradients)
         return loss
@@ -77,18 +93,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
             elif is_one:
                 result.append(gradient)
             else:
-                # In place, as the weight's is large. Going back a second time is refused by autograd itself then.
+                # In place, as the weight's is large. Autograd itself then refuses a second backward pass.
                 result.append(gradient * scale if compiling else gradient.mul_(scale))
         if result[0] is not None:
             result[0] = result[0].to(ctx.states_dtype)  # after the scale, which brings them into float16's range
-        return (*result, None, None)
+        return (*result, None, None, None)
 
 
-# An operator of its own, so that `torch.compile` takes it as it is: how many labels count is no shape that a compiled
-# graph can know.
+# A custom operator, which `torch.compile` calls as it is: a compiled graph cannot know how many labels count.
 @torch.library.custom_op("rembert::linear_cross_entropy", mutates_args=())
 def _loss_and_gradients(
-    states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, wanted: list[bool]
+    states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, wanted: list[bool], label_smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The mean loss, and its gradients in the states, the weight and the bias; one that is not `wanted` is empty.
 
@@ -107,13 +122,18 @@ def _loss_and_gradients(
         logits = _logits(rows, weight, bias)
         highest = logits.amax(1, keepdim=True)
         at_labels = logits.gather(1, targets) - highest
-        probabilities = logits.sub_(highest).exp_()
+        logits.sub_(highest)
+        if label_smoothing:
+            loss += label_smoothing * (at_labels - logits.mean(1, keepdim=True)).sum()
+        probabilities = logits.exp_()
         sums = probabilities.sum(1, keepdim=True)
         loss += (sums.log() - at_labels).sum()
         if not any(wanted):
             continue
         d_logits = probabilities.div_(sums)
-        d_logits.scatter_add_(1, targets, d_logits.new_full(targets.shape, -1.0))
+        if label_smoothing:
+            d_logits.sub_(label_smoothing / len(weight))
+        d_logits.scatter_add_(1, targets, d_logits.new_full(targets.shape, label_smoothing - 1))
         if of_bias:
             d_bias.add_(d_logits.sum(0), alpha=1 / count)
         d_rows = torch.zeros_like(rows, dtype=statistics)
@@ -130,7 +150,7 @@ def _loss_and_gradients(
 
 @_loss_and_gradients.register_fake
 def _(
-    states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, wanted: list[bool]
+    states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, wanted: list[bool], label_smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     given = zip((states.to(_statistics(states)), weight, bias), wanted, strict=True)
     one, two, three = (torch.empty_like(each) if asked else each.new_empty(0) for each, asked in given)
@@ -142,13 +162,13 @@ def _statistics(states: Tensor) -> torch.dtype:
 
 
 def _chunks(rows: Tensor, outputs: int) -> tuple[Tensor, ...]:
-    """`rows` in parts of about the same size, each with few enough logits."""
+    """`rows` in chunks of about the same size, none with more logits than are held at a time."""
     most = max(_AT_A_TIME.get(rows.device.type, _AT_A_TIME["cuda"]) // outputs, 1)
     return rows.chunk(-(-len(rows) // most)) if len(rows) else ()
 
 
 def _blocks(weight: Tensor, rows: Tensor) -> Iterator[slice]:
-    """The weight's rows in one block, or in several where each must be cast."""
+    """The weight's rows in one block, or in several if they must be cast."""
     size = len(weight) if weight.dtype == rows.dtype else _CAST_AT_A_TIME
     return (slice(start, start + size) for start in range(0, len(weight), size))
 

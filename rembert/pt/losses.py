@@ -1,6 +1,7 @@
 """The heads' losses: scalars in float32, or in float64 for float64 logits.
 
-A mean runs over the labels that count. Where none counts it is 0, so a batch without labels leaves training alone.
+A loss is a mean over the labels that count. If none counts it is 0: a batch without labels does not affect training.
+A `label_smoothing` is the fraction of each target's probability that is spread evenly; see `LabelSmoothing`.
 """
 
 from __future__ import annotations
@@ -10,53 +11,75 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rembert.common.checks import IGNORE_INDEX
+from rembert.common.label_smoothing import check_smoothing
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
+def cross_entropy(
+    logits: Tensor, labels: Tensor, ignore_index: int = IGNORE_INDEX, label_smoothing: float = 0.0
+) -> Tensor:
     """Mean of -log softmax(logits)[label] over the labels that are not `ignore_index`.
 
     Args:
         logits: [..., classes].
         labels: [...] integers.
+        ignore_index: the label that does not count.
+        label_smoothing: in [0, 1); spread over the classes.
     """
     labels = labels.long().reshape(-1)
     total = F.cross_entropy(
-        _precise(logits).reshape(-1, logits.shape[-1]), labels, ignore_index=ignore_index, reduction="sum"
+        _precise(logits).reshape(-1, logits.shape[-1]),
+        labels,
+        ignore_index=ignore_index,
+        reduction="sum",
+        label_smoothing=label_smoothing,
     )
     return total / (labels != ignore_index).sum().clamp(min=1)
 
 
-def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None) -> Tensor:
+def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None, label_smoothing: float = 0.0) -> Tensor:
     """Cross entropy of every token's label; labels on padding are ignored.
 
     Args:
         logits: [b, s, classes].
         labels: [b, s] integers, -100 to ignore.
         attention_mask: as the model took it; only a [b, t] mask says which tokens are padding.
+        label_smoothing: in [0, 1); spread over the classes.
     """
-    return cross_entropy(logits, ignore_padding(labels, attention_mask))
+    return cross_entropy(logits, ignore_padding(labels, attention_mask), label_smoothing=label_smoothing)
 
 
-def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str) -> Tensor:
+def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoothing: float = 0.0) -> Tensor:
     """The loss of a sequence classifier.
 
     Args:
         logits: [b, labels].
         labels: [b] class ids; [b, labels] of 0 and 1 for several classes; [b] or [b, labels] numbers for regression.
         problem_type: one of `rembert.common.labels.PROBLEM_TYPES`.
+        label_smoothing: in [0, 1); spread over the classes; with several classes, targets are drawn to one half.
+
+    Raises:
+        InputError: a smoothing of regression.
     """
+    check_smoothing(label_smoothing, problem_type)
     if problem_type == "single_label_classification":
-        return cross_entropy(logits, labels)
+        return cross_entropy(logits, labels, label_smoothing=label_smoothing)
     logits = _precise(logits)
     targets = labels.to(logits.dtype).reshape(logits.shape)
+    if label_smoothing:
+        targets = targets * (1 - label_smoothing) + label_smoothing / 2
     loss = F.mse_loss if problem_type == "regression" else F.binary_cross_entropy_with_logits
     return loss(logits, targets, reduction="sum") / max(targets.numel(), 1)  # of no rows 0
 
 
 def span_loss(
-    start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor, attention_mask: Tensor | None = None
+    start_logits: Tensor,
+    end_logits: Tensor,
+    starts: Tensor,
+    ends: Tensor,
+    attention_mask: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean of the start's and the end's cross entropy, where real positions alone compete.
+    """Mean of the start's and the end's cross entropy, where only real positions compete.
 
     Positions of s and more and those on padding are ignored; negative ones count as 0.
 
@@ -64,19 +87,23 @@ def span_loss(
         start_logits, end_logits: [b, s].
         starts, ends: [b] or [b, 1] integers.
         attention_mask: as the model took it; only a [b, s] mask says which positions are padding.
+        label_smoothing: in [0, 1); spread over the real positions.
     """
     length = start_logits.shape[1]
     real = attention_mask != 0 if attention_mask is not None and attention_mask.ndim == 2 else None
     losses = []
     for logits, positions in ((start_logits, starts), (end_logits, ends)):
-        positions = positions.long().reshape(-1).clamp(0, length)
+        logits, positions = _precise(logits), positions.long().reshape(-1).clamp(0, length)
         if real is not None:
             # Not minus infinity: a row without real positions would have no softmax.
-            logits = _precise(logits)
             logits = logits.masked_fill(~real, torch.finfo(logits.dtype).min / 2)
             held = F.pad(real, (0, 1)).gather(1, positions[:, None]).squeeze(1)
             positions = positions.masked_fill(~held, length)
-        losses.append(cross_entropy(logits, positions, ignore_index=length))
+        loss = cross_entropy(logits, positions, ignore_index=length)
+        if label_smoothing:
+            even = _even_cross_entropy(logits, real, positions < length)
+            loss = (1 - label_smoothing) * loss + label_smoothing * even
+        losses.append(loss)
     return (losses[0] + losses[1]) / 2
 
 
@@ -104,6 +131,20 @@ def next_labels(labels: Tensor, attention_mask: Tensor | None, cu_seqlens: Tenso
     if cu_seqlens is not None:
         following = following.index_fill(0, cu_seqlens[1:].long() - 1, IGNORE_INDEX)
     return ignore_padding(following, attention_mask)
+
+
+def _even_cross_entropy(logits: Tensor, real: Tensor | None, counted: Tensor) -> Tensor:
+    """Mean over the rows that count of -log softmax(logits), averaged over the real positions.
+
+    Args:
+        logits: [b, s].
+        real: [b, s] booleans, or None if every position is real.
+        counted: [b] booleans.
+    """
+    if real is None:
+        real = torch.ones_like(logits, dtype=torch.bool)
+    costs = torch.where(real, -F.log_softmax(logits, -1), 0).sum(-1) / real.sum(-1).clamp(min=1)
+    return torch.where(counted, costs, 0).sum() / counted.sum().clamp(min=1)
 
 
 def _precise(logits: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from rembert.common.arguments import check_argument, instance_of, one_of
 from rembert.common.checks import resized_vocabulary
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import ConfigError, InputError
+from rembert.common.label_smoothing import LabelSmoothing
 from rembert.common.loading import check_match, loading_config
 from rembert.common.name_matching import check_shapes, match
 from rembert.common.outputs import ModelOutput
@@ -27,7 +28,7 @@ from rembert.pt.torch_internals import ConversionWatcher, can_pack
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
-class RemBertPreTrainedModel(ConversionWatcher):
+class RemBertPreTrainedModel(LabelSmoothing, ConversionWatcher):
     """Base of the model classes. A subclass sets `head`, a key of the parameter table's `HEADS`."""
 
     head: ClassVar[str]

@@ -96,8 +96,9 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
             training=training,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output, training=training))
+        smoothing = self.smoothing(training)
         result = SequenceClassifierOutput(
-            loss=None if labels is None else sequence_loss(logits, labels, problem_type),
+            loss=None if labels is None else sequence_loss(logits, labels, problem_type, smoothing),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -190,8 +191,9 @@ class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
         )
         logits = self.classifier(self.dropout(outputs.pooler_output, training=training))
         logits = ops.reshape(logits, (-1, columns))
+        smoothing = self.smoothing(training)
         result = MultipleChoiceModelOutput(
-            loss=None if labels is None else cross_entropy(logits, labels),
+            loss=None if labels is None else cross_entropy(logits, labels, label_smoothing=smoothing),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -256,8 +258,9 @@ class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
             training=training,
         )
         logits = self.classifier(self.dropout(outputs.last_hidden_state, training=training))
+        smoothing = self.smoothing(training)
         result = TokenClassifierOutput(
-            loss=None if labels is None else token_loss(logits, labels, attention_mask),
+            loss=None if labels is None else token_loss(logits, labels, attention_mask, smoothing),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -325,11 +328,11 @@ class TFRemBertForQuestionAnswering(TFRemBertPreTrainedModel):
         start_logits, end_logits = ops.unstack(self.qa_outputs(outputs.last_hidden_state), 2, axis=-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            if cu_seqlens is None:
-                loss = span_loss(start_logits, end_logits, start_positions, end_positions, attention_mask)
-            else:
-                padded, mask = pad_packed((start_logits, end_logits), cu_seqlens)
-                loss = span_loss(padded[0], padded[1], start_positions, end_positions, mask)
+            starts, ends, mask = start_logits, end_logits, attention_mask
+            if cu_seqlens is not None:
+                (starts, ends), mask = pad_packed((starts, ends), cu_seqlens)
+            smoothing = self.smoothing(training)
+            loss = span_loss(starts, ends, start_positions, end_positions, mask, smoothing)
         result = QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=start_logits,

@@ -42,7 +42,13 @@ class TFRemBertLMPredictionHead(RemBertLayerBase):
         width = self.config.output_embedding_size
         self.build_parts(dense=self.config.hidden_size, LayerNorm=width, decoder=width)
 
-    def call(self, hidden_states: Tensor, labels: Tensor | None = None, training: bool | None = None) -> Tensor:
+    def call(
+        self,
+        hidden_states: Tensor,
+        labels: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        training: bool | None = None,
+    ) -> Tensor:
         """[..., e] to [..., v]; or, given labels [...], to their mean cross entropy, without holding all logits."""
         if labels is None:
             return self.decoder(self.transform(hidden_states))
@@ -54,8 +60,8 @@ class TFRemBertLMPredictionHead(RemBertLayerBase):
         states = self.transform(hidden_states)
         if is_plain_linear(self.decoder):
             kernel, bias = (variable.value for variable in (self.decoder.kernel, self.decoder.bias))
-            return linear_cross_entropy(states, kernel, bias, labels, bool(training))
-        return cross_entropy(self.decoder(states), labels)
+            return linear_cross_entropy(states, kernel, bias, labels, bool(training), label_smoothing)
+        return cross_entropy(self.decoder(states), labels, label_smoothing=label_smoothing)
 
     def transform(self, hidden_states: Tensor) -> Tensor:
         """[..., e] to [..., output_embedding_size], what the output embeddings are compared with."""
@@ -73,9 +79,15 @@ class TFRemBertOnlyMLMHead(RemBertLayerBase):
     def build(self, input_shape: Any = None) -> None:
         self.build_parts(predictions=None)
 
-    def call(self, hidden_states: Tensor, labels: Tensor | None = None, training: bool | None = None) -> Tensor:
+    def call(
+        self,
+        hidden_states: Tensor,
+        labels: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        training: bool | None = None,
+    ) -> Tensor:
         """As `TFRemBertLMPredictionHead`."""
-        return self.predictions(hidden_states, labels, training=training)
+        return self.predictions(hidden_states, labels, label_smoothing=label_smoothing, training=training)
 
 
 class TFRemBertLanguageModel(TFRemBertPreTrainedModel):
@@ -92,10 +104,13 @@ class TFRemBertLanguageModel(TFRemBertPreTrainedModel):
         Training needs no logits of its own: by default they are left out there when labels are given.
         """
         wants_logits = not (training and labels is not None) if return_logits is None else return_logits
+        smoothing = self.smoothing(training)
         if not wants_logits:
-            return None if labels is None else self.cls(hidden_states, labels, training=training), None
+            if labels is None:
+                return None, None
+            return self.cls(hidden_states, labels, label_smoothing=smoothing, training=training), None
         logits = self.cls(hidden_states)
-        return None if labels is None else cross_entropy(logits, labels), logits
+        return None if labels is None else cross_entropy(logits, labels, label_smoothing=smoothing), logits
 
 
 @keras.saving.register_keras_serializable("rembert")

@@ -1,9 +1,14 @@
-"""Cross entropy of a linear layer's outputs, without all the outputs: what a loss over a large vocabulary needs.
+"""Cross entropy of a linear layer's outputs without holding all outputs, for losses over large vocabularies.
 
 n rows have n × v logits, 1 GB for 1,024 rows of RemBERT's vocabulary, and automatic differentiation holds them several
-times. Here a few rows are taken at a time: their logits, their loss, and at once their part of the gradients, which
-follow from the same probabilities. What is kept is the gradients themselves, the layer's in one piece of memory that
-each part is added to. The backward pass has nothing left to do but to scale them.
+times. Here rows are processed in chunks: their logits, their loss and at once their share of the gradients, which
+follows from the same probabilities. Only the gradients are kept, those of the layer in one buffer that each chunk adds
+to. The backward pass only scales them.
+
+With p = softmax(z) of a row's logits z, y the one-hot label and a label smoothing of ε:
+
+    loss = log Σ exp(z) - (1 - ε) z[label] - ε mean(z)
+    dloss/dz = p - (1 - ε) y - ε / v
 
 Products are in the dtype of the given states, the softmax and every sum in float32, or float64 for float64.
 """
@@ -11,7 +16,7 @@ Products are in the dtype of the given states, the softmax and every sum in floa
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -21,23 +26,26 @@ from rembert.tf.keras_internals import in_xla
 
 Tensor = Any
 
-# Logits held at a time: 128 MB in float32. Fewer make the products too thin to be fast; a GPU needs thicker ones.
+# Logits of a chunk: 128 MB in float32. With fewer the products are too thin to be fast; a GPU needs thicker ones.
 _AT_A_TIME = {"CPU": 2**25, "GPU": 2**28}
-# Columns of the kernel's gradient that are added to at a time.
+# Columns of the kernel's gradient that a chunk is added to at a time.
 _ADDED_AT_A_TIME = 2**14
 
 
-def linear_cross_entropy(states: Tensor, kernel: Tensor, bias: Tensor, labels: Tensor, training: bool) -> Tensor:
-    """Mean of -log softmax(states kernel + bias)[label] over the labels that are not -100; 0 where none is.
+def linear_cross_entropy(
+    states: Tensor, kernel: Tensor, bias: Tensor, labels: Tensor, training: bool, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean of -log softmax(states kernel + bias)[label] over the labels that are not -100; 0 if all are.
 
-    The gradient can be taken once: it has none of its own.
+    The gradient can be taken once and has no gradient itself.
 
     Args:
         states: [n, w]; the products are in their dtype.
         kernel: [w, v].
         bias: [v].
         labels: [n] integers.
-        training: whether gradients will be wanted. If they are and this is False, they cost the logits once more.
+        training: whether gradients will be taken. If they are and this is False, the logits are computed twice.
+        label_smoothing: in [0, 1); the fraction of each target's probability that is spread over the v classes.
 
     Returns:
         A scalar in float32, or float64 for float64.
@@ -46,11 +54,12 @@ def linear_cross_entropy(states: Tensor, kernel: Tensor, bias: Tensor, labels: T
 
     def compute(states: Tensor, kernel: Tensor, bias: Tensor, wanted: bool) -> Any:
         if not tf.executing_eagerly():
-            return _compute(states, kernel, bias, labels, wanted)
-        # As a graph: there memory is used anew as soon as it is free. A tape that watched the inputs would have the
-        # graph keep all of it, for a gradient of its own that nobody takes.
+            return _loss_and_gradients(states, kernel, bias, labels, wanted, label_smoothing)
+        # As a graph, which reuses memory as soon as it is free. If the tape watched the inputs, the graph would keep
+        # all of it for a gradient that nobody takes.
         unwatched = map(tf.stop_gradient, (states, kernel, bias))
-        return _in_graph(tuple(kernel.shape), states.dtype, kernel.dtype, wanted)(*unwatched, labels)
+        graph = _in_graph(tuple(kernel.shape), states.dtype, kernel.dtype, wanted, label_smoothing)
+        return graph(*unwatched, labels)
 
     @tf.custom_gradient
     def loss_of(states: Tensor, kernel: Tensor, bias: Tensor) -> tuple[Tensor, Any]:
@@ -73,11 +82,13 @@ def is_plain_linear(layer: keras.layers.Layer) -> bool:
 
 
 @cache
-def _in_graph(shape: tuple[int, int], dtype: Any, kernel_dtype: Any, wanted: bool) -> Any:
-    """`_compute` as a graph for any number of rows."""
+def _in_graph(shape: tuple[int, int], dtype: Any, kernel_dtype: Any, wanted: bool, label_smoothing: float) -> Any:
+    """`_loss_and_gradients` as a graph for any number of rows."""
     inputs, outputs = shape
     return tf.function(
-        lambda states, kernel, bias, labels: _compute(states, kernel, bias, labels, wanted),
+        lambda states, kernel, bias, labels: _loss_and_gradients(
+            states, kernel, bias, labels, wanted, label_smoothing
+        ),
         input_signature=[
             tf.TensorSpec([None, inputs], dtype),
             tf.TensorSpec(shape, kernel_dtype),
@@ -88,82 +99,116 @@ def _in_graph(shape: tuple[int, int], dtype: Any, kernel_dtype: Any, wanted: boo
     )
 
 
-def _compute(states: Tensor, kernel: Tensor, bias: Tensor, labels: Tensor, wanted: bool) -> Any:
-    """The mean loss, and where they are wanted its gradients in the states, the kernel and the bias."""
-    statistics = keras.backend.result_type(states.dtype, "float32")
+def _loss_and_gradients(
+    states: Tensor, kernel: Tensor, bias: Tensor, labels: Tensor, wanted: bool, label_smoothing: float
+) -> tuple[Tensor, ...]:
+    """The mean loss, and if `wanted` its gradients in the states, the kernel and the bias."""
     counted = labels != IGNORE_INDEX
-    weights = tf.cast(counted, statistics)
-    share = 1 / tf.maximum(tf.reduce_sum(weights), 1)
-    targets = tf.where(counted, labels, 0)
-    used_kernel, used_bias = tf.cast(kernel, states.dtype), tf.cast(bias, states.dtype)
-
-    def part(begin: Any, end: Any) -> tuple[Tensor, ...]:
-        """The loss of some rows and its gradient in them; and what the kernel's gradient is the product of."""
-        rows, wanted_at, weight = states[begin:end], targets[begin:end], weights[begin:end]
-        logits = tf.cast(tf.matmul(rows, used_kernel) + used_bias, statistics)
-        logits -= tf.reduce_max(logits, 1, keepdims=True)
-        probabilities = tf.exp(logits)
-        sums = tf.reduce_sum(probabilities, 1)
-        losses = tf.math.log(sums) - tf.gather(logits, wanted_at, batch_dims=1)
-        loss = tf.reduce_sum(losses * weight) * share
-        if not wanted:
-            return (loss,)
-        places = tf.stack([tf.range(tf.shape(rows)[0]), wanted_at], 1)
-        d_logits = probabilities * (weight / sums)[:, None]
-        d_logits = tf.tensor_scatter_nd_sub(d_logits, places, weight)
-        used_d_logits = tf.cast(d_logits, states.dtype)
-        d_rows = tf.matmul(used_d_logits, used_kernel, transpose_b=True)
-        return loss, _scaled(d_rows, share), tf.reduce_sum(d_logits, 0) * share, rows, used_d_logits
-
-    def first(begin: Any, end: Any) -> tuple[Tensor, ...]:
-        if not wanted:
-            return part(begin, end)
-        loss, d_rows, d_bias, rows, d_logits = part(begin, end)
-        return loss, d_rows, d_bias, _scaled(tf.matmul(rows, d_logits, transpose_a=True), share)
-
-    def following(begin: Any, end: Any, *totals: Tensor) -> tuple[Tensor, ...]:
-        if not wanted:
-            return (totals[0] + part(begin, end)[0],)
-        loss, d_rows, d_bias, rows, d_logits = part(begin, end)
-        d_kernel = totals[3]
-        for start in range(0, kernel.shape[1], _ADDED_AT_A_TIME):
-            stop = min(start + _ADDED_AT_A_TIME, kernel.shape[1])
-            block = _scaled(tf.matmul(rows, d_logits[:, start:stop], transpose_a=True), share)
-            block += d_kernel[:, start:stop]
-            # Written into the memory of `d_kernel`, which nobody else holds.
-            d_kernel = tf.raw_ops.TensorStridedSliceUpdate(
-                input=d_kernel, begin=[0, start], end=[rows.shape[1], stop], strides=[1, 1], value=block
-            )
-        return totals[0] + loss, tf.concat([totals[1], d_rows], 0), totals[2] + d_bias, d_kernel
-
-    def _scaled(product: Tensor, factor: Tensor) -> Tensor:
-        # The factor comes last: before the product, float16 would lose the small probabilities.
-        return tf.cast(product, statistics) * factor
-
-    most = max(_AT_A_TIME["GPU" if tf.config.list_physical_devices("GPU") else "CPU"] // kernel.shape[1], 1)
-    count = states.shape[0]
-    if count is not None:
-        size = -(-count // max(-(-count // most), 1))
-        totals = first(0, size)
-        for begin in range(size, count, size):
-            totals = following(begin, begin + size, *totals)
-    elif in_xla():
-        # Known when it compiles, but not here: XLA's loops know no tensor that grows, so all rows are one part.
-        totals = first(0, tf.shape(states)[0])
-    else:
-        count = tf.shape(states)[0]
-        size = -(-count // tf.maximum(-(-count // most), 1))
-        totals = first(0, size)
-        shapes = [total.shape for total in totals]
-        if wanted:
-            shapes[1] = tf.TensorShape([None, states.shape[1]])
-        _, *totals = tf.while_loop(
-            lambda begin, *_: begin < count,
-            lambda begin, *totals: (begin + size, *following(begin, begin + size, *totals)),
-            (size, *totals),
-            shape_invariants=(tf.TensorShape([]), *shapes),
-        )
+    weights = tf.cast(counted, _statistics(states))
+    inputs = _Inputs(
+        states=states,
+        kernel=tf.cast(kernel, states.dtype),
+        bias=tf.cast(bias, states.dtype),
+        targets=tf.where(counted, labels, 0),
+        weights=weights,
+        share=1 / tf.maximum(tf.reduce_sum(weights), 1),
+        wanted=wanted,
+        label_smoothing=label_smoothing,
+    )
+    totals = _totals(inputs)
     if not wanted:
-        return (totals[0],)
+        return totals
     loss, d_states, d_bias, d_kernel = totals
     return loss, tf.cast(d_states, states.dtype), tf.cast(d_kernel, kernel.dtype), tf.cast(d_bias, bias.dtype)
+
+
+class _Inputs(NamedTuple):
+    """What a chunk of rows is computed from."""
+
+    states: Tensor  # [n, w]
+    kernel: Tensor  # [w, v], in the dtype of the states
+    bias: Tensor  # [v], in the dtype of the states
+    targets: Tensor  # [n] labels; 0 where they do not count
+    weights: Tensor  # [n] 1 where a label counts, otherwise 0
+    share: Tensor  # of a row in the mean
+    wanted: bool  # whether gradients are
+    label_smoothing: float
+
+
+def _totals(inputs: _Inputs) -> tuple[Tensor, ...]:
+    """The loss, and if wanted the gradients in the states, the bias and the kernel, over all chunks."""
+    width, outputs = inputs.kernel.shape
+    most = max(_AT_A_TIME["GPU" if tf.config.list_physical_devices("GPU") else "CPU"] // outputs, 1)
+    count = inputs.states.shape[0]
+    if count is not None:
+        size = -(-count // max(-(-count // most), 1))
+        totals = _add_chunk(inputs, 0, size, None)
+        for begin in range(size, count, max(size, 1)):
+            totals = _add_chunk(inputs, begin, begin + size, totals)
+        return totals
+    count = tf.shape(inputs.states)[0]
+    if in_xla():
+        # The number is known when XLA compiles, but not here, and its loops have no tensor that grows: one chunk.
+        return _add_chunk(inputs, 0, count, None)
+    size = -(-count // tf.maximum(-(-count // most), 1))
+    totals = _add_chunk(inputs, 0, size, None)
+    shapes = [total.shape for total in totals]
+    if inputs.wanted:
+        shapes[1] = tf.TensorShape([None, width])
+    _, *totals = tf.while_loop(
+        lambda begin, *_: begin < count,
+        lambda begin, *totals: (begin + size, *_add_chunk(inputs, begin, begin + size, totals)),
+        (size, *totals),
+        shape_invariants=(tf.TensorShape([]), *shapes),
+    )
+    return tuple(totals)
+
+
+def _add_chunk(inputs: _Inputs, begin: Any, end: Any, totals: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+    """`totals` of the rows before `begin`, or None, with those of the rows from `begin` to `end` added."""
+    rows, targets, weight = inputs.states[begin:end], inputs.targets[begin:end], inputs.weights[begin:end]
+    logits = tf.cast(tf.matmul(rows, inputs.kernel) + inputs.bias, _statistics(rows))
+    logits -= tf.reduce_max(logits, 1, keepdims=True)
+    at_labels = tf.gather(logits, targets, batch_dims=1)
+    probabilities = tf.exp(logits)
+    sums = tf.reduce_sum(probabilities, 1)
+    losses = tf.math.log(sums) - at_labels
+    if inputs.label_smoothing:
+        losses += inputs.label_smoothing * (at_labels - tf.reduce_mean(logits, 1))
+    loss = tf.reduce_sum(losses * weight) * inputs.share
+    if not inputs.wanted:
+        return (loss,) if totals is None else (totals[0] + loss,)
+    d_logits = probabilities * (weight / sums)[:, None]
+    if inputs.label_smoothing:
+        d_logits -= (weight * (inputs.label_smoothing / inputs.kernel.shape[1]))[:, None]
+    at = tf.stack([tf.range(tf.shape(rows)[0]), targets], 1)
+    d_logits = tf.tensor_scatter_nd_sub(d_logits, at, weight * (1 - inputs.label_smoothing))
+    d_bias = tf.reduce_sum(d_logits, 0) * inputs.share
+    d_logits = tf.cast(d_logits, rows.dtype)
+    d_rows = _scaled(tf.matmul(d_logits, inputs.kernel, transpose_b=True), inputs.share)
+    if totals is None:
+        return loss, d_rows, d_bias, _scaled(tf.matmul(rows, d_logits, transpose_a=True), inputs.share)
+    d_kernel = _add_product(totals[3], rows, d_logits, inputs.share)
+    return totals[0] + loss, tf.concat([totals[1], d_rows], 0), totals[2] + d_bias, d_kernel
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor, factor: Tensor) -> Tensor:
+    """`total` [w, v] plus leftᵀ right, written into the memory of `total`, which nobody else holds."""
+    width, outputs = total.shape
+    for start in range(0, outputs, _ADDED_AT_A_TIME):
+        stop = min(start + _ADDED_AT_A_TIME, outputs)
+        block = _scaled(tf.matmul(left, right[:, start:stop], transpose_a=True), factor)
+        block += total[:, start:stop]
+        total = tf.raw_ops.TensorStridedSliceUpdate(
+            input=total, begin=[0, start], end=[width, stop], strides=[1, 1], value=block
+        )
+    return total
+
+
+def _scaled(product: Tensor, factor: Tensor) -> Tensor:
+    # The factor comes last: before the product, float16 would lose the small probabilities.
+    return tf.cast(product, _statistics(product)) * factor
+
+
+def _statistics(states: Tensor) -> Any:
+    return keras.backend.result_type(states.dtype, "float32")

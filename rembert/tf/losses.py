@@ -1,6 +1,7 @@
 """The heads' losses: scalars in float32, or in float64 for float64 logits.
 
-A mean runs over the labels that count. Where none counts it is 0, so a batch without labels leaves training alone.
+A loss is a mean over the labels that count. If none counts it is 0: a batch without labels does not affect training.
+A `label_smoothing` is the fraction of each target's probability that is spread evenly; see `LabelSmoothing`.
 """
 
 from __future__ import annotations
@@ -12,49 +13,65 @@ import tensorflow as tf
 from keras import ops
 
 from rembert.common.checks import IGNORE_INDEX
+from rembert.common.label_smoothing import check_smoothing
 
 Tensor = Any
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: Any = IGNORE_INDEX) -> Tensor:
+def cross_entropy(
+    logits: Tensor, labels: Tensor, ignore_index: Any = IGNORE_INDEX, label_smoothing: float = 0.0
+) -> Tensor:
     """Mean of -log softmax(logits)[label] over the labels that are not `ignore_index`.
 
     Args:
         logits: [..., classes].
         labels: [...] integers.
+        ignore_index: the label that does not count.
+        label_smoothing: in [0, 1); spread over the classes.
     """
     logits = _precise(logits)
     logits = ops.reshape(logits, (-1, ops.shape(logits)[-1]))
     labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
     counted = ops.not_equal(labels, ignore_index)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(ops.where(counted, labels, 0), logits)
+    if label_smoothing:
+        even = -ops.mean(ops.log_softmax(logits), axis=-1)
+        losses = (1 - label_smoothing) * losses + label_smoothing * even
     counted = ops.cast(counted, losses.dtype)
     return ops.sum(losses * counted) / ops.maximum(ops.sum(counted), 1.0)
 
 
-def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None) -> Tensor:
+def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None, label_smoothing: float = 0.0) -> Tensor:
     """Cross entropy of every token's label; labels on padding are ignored.
 
     Args:
         logits: [b, s, classes].
         labels: [b, s] integers, -100 to ignore.
         attention_mask: as the model took it; only a [b, t] mask says which tokens are padding.
+        label_smoothing: in [0, 1); spread over the classes.
     """
-    return cross_entropy(logits, ignore_padding(labels, attention_mask))
+    return cross_entropy(logits, ignore_padding(labels, attention_mask), label_smoothing=label_smoothing)
 
 
-def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str) -> Tensor:
+def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoothing: float = 0.0) -> Tensor:
     """The loss of a sequence classifier.
 
     Args:
         logits: [b, labels].
         labels: [b] class ids; [b, labels] of 0 and 1 for several classes; [b] or [b, labels] numbers for regression.
         problem_type: one of `rembert.common.labels.PROBLEM_TYPES`.
+        label_smoothing: in [0, 1); spread over the classes; with several classes, targets are drawn to one half.
+
+    Raises:
+        InputError: a smoothing of regression.
     """
+    check_smoothing(label_smoothing, problem_type)
     if problem_type == "single_label_classification":
-        return cross_entropy(logits, labels)
+        return cross_entropy(logits, labels, label_smoothing=label_smoothing)
     logits = _precise(logits)
     targets = ops.reshape(ops.cast(labels, logits.dtype), ops.shape(logits))
+    if label_smoothing:
+        targets = targets * (1 - label_smoothing) + label_smoothing / 2
     if problem_type == "regression":
         losses = ops.square(logits - targets)
     else:
@@ -63,9 +80,14 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str) -> Tensor:
 
 
 def span_loss(
-    start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor, attention_mask: Tensor | None = None
+    start_logits: Tensor,
+    end_logits: Tensor,
+    starts: Tensor,
+    ends: Tensor,
+    attention_mask: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean of the start's and the end's cross entropy, where real positions alone compete.
+    """Mean of the start's and the end's cross entropy, where only real positions compete.
 
     Positions of s and more and those on padding are ignored; negative ones count as 0.
 
@@ -73,6 +95,7 @@ def span_loss(
         start_logits, end_logits: [b, s].
         starts, ends: [b] or [b, 1] integers.
         attention_mask: as the model took it; only a [b, s] mask says which positions are padding.
+        label_smoothing: in [0, 1); spread over the real positions.
     """
     length = ops.shape(start_logits)[1]
     real = None
@@ -80,15 +103,19 @@ def span_loss(
         real = ops.not_equal(attention_mask, ops.zeros((), dtype=attention_mask.dtype))
     losses = []
     for logits, positions in ((start_logits, starts), (end_logits, ends)):
+        logits = _precise(logits)
         # Clipped as int64: a position beyond int32 stays beyond the sequence.
         positions = ops.clip(ops.reshape(ops.cast(positions, "int64"), (-1,)), 0, ops.cast(length, "int64"))
         if real is not None:
             # Not minus infinity: a row without real positions would have no softmax.
-            logits = _precise(logits)
             logits = ops.where(real, logits, ops.cast(logits.dtype.min / 2, logits.dtype))
             held = tf.gather(ops.pad(real, ((0, 0), (0, 1))), positions, batch_dims=1)
             positions = ops.where(held, positions, ops.cast(length, "int64"))
-        losses.append(cross_entropy(logits, positions, ignore_index=length))
+        loss = cross_entropy(logits, positions, ignore_index=length)
+        if label_smoothing:
+            even = _even_cross_entropy(logits, real, positions < ops.cast(length, "int64"))
+            loss = (1 - label_smoothing) * loss + label_smoothing * even
+        losses.append(loss)
     return (losses[0] + losses[1]) / 2
 
 
@@ -118,6 +145,20 @@ def next_labels(labels: Tensor, attention_mask: Tensor | None, cu_seqlens: Tenso
         ends = ops.cast(cu_seqlens[1:, None], "int32") - 1
         following = tf.tensor_scatter_nd_update(following, ends, ops.full_like(ends[:, 0], IGNORE_INDEX))
     return ignore_padding(following, attention_mask)
+
+
+def _even_cross_entropy(logits: Tensor, real: Tensor | None, counted: Tensor) -> Tensor:
+    """Mean over the rows that count of -log softmax(logits), averaged over the real positions.
+
+    Args:
+        logits: [b, s].
+        real: [b, s] booleans, or None if every position is real.
+        counted: [b] booleans.
+    """
+    weights = ops.ones_like(logits) if real is None else ops.cast(real, logits.dtype)
+    costs = ops.sum(-ops.log_softmax(logits) * weights, axis=-1) / ops.maximum(ops.sum(weights, axis=-1), 1)
+    counted = ops.cast(counted, logits.dtype)
+    return ops.sum(costs * counted) / ops.maximum(ops.sum(counted), 1.0)
 
 
 def _precise(logits: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from rembert.common.arguments import check_argument, instance_of
 from rembert.common.checks import resized_vocabulary
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError, InputError
+from rembert.common.label_smoothing import LabelSmoothing
 from rembert.common.loading import check_exact_match, check_match, loading_config
 from rembert.common.name_matching import check_shapes, match
 from rembert.common.outputs import ModelOutput
@@ -40,7 +41,7 @@ _ATTRIBUTES = {
 }
 
 
-class TFRemBertPreTrainedModel(TrainableModel):
+class TFRemBertPreTrainedModel(LabelSmoothing, TrainableModel):
     """Base of the model classes. A subclass sets `head`, a key of the parameter table's `HEADS`."""
 
     head: ClassVar[str]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rembert.common.errors import DataError, InputError
+from rembert.common.label_smoothing import check_smoothing
 from rembert.tasks.examples import Example
 from rembert.tasks.task import Feature, Task
 from rembert.training.disk_list import DiskList
@@ -53,7 +54,7 @@ def read_training_data(
     counter = _Counter("training", train, task)
     examples = DiskList(_labelled(task, task.read(*train)))
     task.prepare(examples)
-    _check_smoothing(task, recipe)
+    check_smoothing(recipe.label_smoothing, task.config_overrides().get("problem_type"))
     rows = DiskList(counter.observe(task.training_features(examples)))
     examples.close()
     if not len(rows):
@@ -86,14 +87,6 @@ def _labelled(task: Task, examples: Iterable[Example]) -> Iterator[Example]:
             task.report.skip(example.location, "a label was expected. Received: none")
         else:
             yield example
-
-
-def _check_smoothing(task: Task, recipe: Recipe) -> None:
-    if recipe.label_smoothing and task.config_overrides().get("problem_type") == "regression":
-        raise InputError(
-            "`label_smoothing` must be 0 for regression, whose targets are not probabilities. Received: "
-            f"`label_smoothing={recipe.label_smoothing}`."
-        )
 
 
 class _Counter:

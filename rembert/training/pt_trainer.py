@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 import rembert.pt
@@ -24,9 +23,7 @@ from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.initialization import initial_values
-from rembert.common.labels import LabelKind
 from rembert.common.parameters import HEADS
-from rembert.pt.losses import cross_entropy, ignore_padding
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
 from rembert.training.initial_model import fresh_names, step_seed, training_overrides
@@ -82,6 +79,7 @@ class Trainer:
         self.fresh: list[str]
         self.config: RemBertConfig = self.model.config
         self.model.to(self.device)
+        self.model.label_smoothing = recipe.label_smoothing
         if recipe.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
         self._sharded = sharded
@@ -114,7 +112,7 @@ class Trainer:
         for number, (batch, weight) in enumerate(micro_batches):
             with self._collecting(last=number == len(micro_batches) - 1):
                 with self._autocast():
-                    loss = self._loss(self._tensors(batch)) * weight
+                    loss = self._wrapped(**self._tensors(batch)).loss * weight
                 # Gradients are averaged over the processes; the micro-batches' losses must add up.
                 (loss * self.world).backward()
             total += loss.detach()
@@ -251,14 +249,6 @@ class Trainer:
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
 
-    def _loss(self, batch: dict[str, Tensor]) -> Tensor:
-        if not self.recipe.label_smoothing:
-            loss: Tensor = self._wrapped(**batch).loss
-            return loss
-        inputs = {name: value for name, value in batch.items() if name not in HEADS[self.head].labels}
-        outputs = self._wrapped(**inputs)
-        return smoothed_loss(self.head, outputs, batch, self.config.problem_type, self.recipe.label_smoothing)
-
     def _tensors(self, batch: Batch) -> dict[str, Tensor]:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
@@ -272,58 +262,6 @@ class Trainer:
 
 
 _MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}
-
-
-def smoothed_loss(
-    head: str, outputs: Any, batch: Mapping[str, Tensor], problem_type: str | None, smoothing: float
-) -> Tensor:
-    """The head's loss where a part `smoothing` of each target's probability is spread evenly.
-
-    Over the classes of a label; over the real positions of an answer's window; of several labels at once, each is
-    drawn to one half. Szegedy et al. (CVPR 2016), section 7.
-
-    Args:
-        head: a key of `HEADS`.
-        outputs: of the model without labels.
-        batch: the labels, and `attention_mask`.
-        problem_type: of a sequence classifier.
-        smoothing: in (0, 1).
-    """
-    declared, mask = HEADS[head], batch.get("attention_mask")
-    kind = declared.kind_of_labels(problem_type)
-    if kind is LabelKind.SPAN:
-        starts_and_ends = (
-            (outputs.start_logits, batch["start_positions"]),
-            (outputs.end_logits, batch["end_positions"]),
-        )
-        losses = [_smoothed_positions(logits, mask, at, smoothing) for logits, at in starts_and_ends]
-        return (losses[0] + losses[1]) / 2
-    logits, labels = outputs.logits, batch["labels"]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if kind is LabelKind.CLASSES:
-        targets = labels.to(logits.dtype) * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(logits, targets)
-    if kind is LabelKind.TOKEN:
-        labels = ignore_padding(labels, mask)
-    if declared.predicts_next:
-        logits, labels = logits[:, :-1], labels[:, 1:]
-    counted = labels != -100
-    spread = -F.log_softmax(logits, -1).mean(-1)
-    even = torch.where(counted, spread, 0).sum() / counted.sum().clamp(min=1)
-    return (1 - smoothing) * cross_entropy(logits, labels) + smoothing * even
-
-
-def _smoothed_positions(logits: Tensor, mask: Tensor | None, positions: Tensor, smoothing: float) -> Tensor:
-    """Of the starts, or the ends, of answers; logits [b, s]."""
-    length = logits.shape[1]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    real = torch.ones_like(logits, dtype=torch.bool) if mask is None else mask != 0
-    logits = logits.masked_fill(~real, torch.finfo(logits.dtype).min)
-    positions = positions.long().reshape(-1).clamp(0, length)
-    counted = positions < length
-    spread = -torch.where(real, F.log_softmax(logits, -1), 0).sum(-1) / real.sum(-1).clamp(min=1)
-    even = torch.where(counted, spread, 0).sum() / counted.sum().clamp(min=1)
-    return (1 - smoothing) * cross_entropy(logits, positions, ignore_index=length) + smoothing * even
 
 
 def _join_processes() -> bool:

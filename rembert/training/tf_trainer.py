@@ -21,11 +21,9 @@ from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.initialization import initial_values
-from rembert.common.labels import LabelKind
 from rembert.common.parameters import HEADS, Kind, Parameter
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
-from rembert.tf.losses import cross_entropy, ignore_padding
 from rembert.tf.optimizer import AdamW
 from rembert.training.initial_model import fresh_names, step_seed, training_overrides
 from rembert.training.micro_batches import Batch, MicroBatch
@@ -76,6 +74,7 @@ class Trainer:
         with self._strategy.scope():
             self.model = self._load(os.fspath(source), training_overrides(recipe, overrides), from_scratch)
             self.config: RemBertConfig = self.model.config
+            self.model.label_smoothing = recipe.label_smoothing
             if recipe.gradient_checkpointing:
                 self.model.gradient_checkpointing_enable()
             self._table = self.model.parameter_table()
@@ -219,7 +218,7 @@ class Trainer:
         def on_one_device() -> tuple[Tensor, list[Tensor]]:
             number = int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))
             with tf.GradientTape() as tape:
-                loss = self._loss(batches[number])
+                loss = self.model(batches[number], training=True).loss
                 loss = loss * tf.cast(weights[number], loss.dtype)
             found = tape.gradient(loss, [variable.value for variable in self._variables])
             self._used = [index for index, gradient in enumerate(found) if gradient is not None]
@@ -251,79 +250,12 @@ class Trainer:
             name: tf.cast(value, "float32") if value.dtype == tf.bfloat16 else value for name, value in tensors.items()
         }
 
-    def _loss(self, batch: dict[str, Tensor]) -> Tensor:
-        if not self.recipe.label_smoothing:
-            return self.model(batch, training=True).loss
-        inputs = {name: value for name, value in batch.items() if name not in HEADS[self.head].labels}
-        outputs = self.model(inputs, training=True)
-        return smoothed_loss(self.head, outputs, batch, self.config.problem_type, self.recipe.label_smoothing)
-
     def _by_name(self) -> Iterable[tuple[str, Any]]:
         names = [name for group in self._groups for name in group.names]
         return [(name, self.model.variable(self._table[name])) for name in names]
 
 
 _MOMENTS = ("first", "second")
-
-
-def smoothed_loss(
-    head: str, outputs: Any, batch: Mapping[str, Tensor], problem_type: str | None, smoothing: float
-) -> Tensor:
-    """The head's loss where a part `smoothing` of each target's probability is spread evenly.
-
-    Over the classes of a label; over the real positions of an answer's window; of several labels at once, each is
-    drawn to one half. Szegedy et al. (CVPR 2016), section 7.
-
-    Args:
-        head: a key of `HEADS`.
-        outputs: of the model without labels.
-        batch: the labels, and `attention_mask`.
-        problem_type: of a sequence classifier.
-        smoothing: in (0, 1).
-    """
-    declared, mask = HEADS[head], batch.get("attention_mask")
-    kind = declared.kind_of_labels(problem_type)
-    if kind is LabelKind.SPAN:
-        starts_and_ends = (
-            (outputs.start_logits, batch["start_positions"]),
-            (outputs.end_logits, batch["end_positions"]),
-        )
-        losses = [_smoothed_positions(logits, mask, at, smoothing) for logits, at in starts_and_ends]
-        return (losses[0] + losses[1]) / 2
-    logits, labels = _precise(outputs.logits), batch["labels"]
-    if kind is LabelKind.CLASSES:
-        targets = tf.cast(labels, logits.dtype) * (1 - smoothing) + smoothing / 2
-        return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
-    if kind is LabelKind.TOKEN:
-        labels = ignore_padding(labels, mask)
-    if declared.predicts_next:
-        logits, labels = logits[:, :-1], labels[:, 1:]
-    spread = -tf.reduce_mean(tf.nn.log_softmax(logits), -1)
-    even = _mean(spread, labels != -100)
-    return (1 - smoothing) * cross_entropy(logits, labels) + smoothing * even
-
-
-def _smoothed_positions(logits: Tensor, mask: Tensor | None, positions: Tensor, smoothing: float) -> Tensor:
-    """Of the starts, or the ends, of answers; logits [b, s]."""
-    logits = _precise(logits)
-    length = tf.shape(logits)[1]
-    real = tf.ones_like(logits, dtype="bool") if mask is None else tf.not_equal(mask, tf.zeros((), mask.dtype))
-    logits = tf.where(real, logits, logits.dtype.min)
-    positions = tf.clip_by_value(tf.cast(tf.reshape(positions, [-1]), "int32"), 0, length)
-    count = tf.maximum(tf.reduce_sum(tf.cast(real, logits.dtype), -1), 1)
-    spread = -tf.reduce_sum(tf.where(real, tf.nn.log_softmax(logits), 0), -1) / count
-    even = _mean(spread, positions < length)
-    return (1 - smoothing) * cross_entropy(logits, positions, ignore_index=length) + smoothing * even
-
-
-def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    """Mean of the values that count; 0 where none does."""
-    counted = tf.cast(counted, values.dtype)
-    return tf.reduce_sum(values * counted) / tf.maximum(tf.reduce_sum(counted), 1)
-
-
-def _precise(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == tf.float64 else tf.cast(logits, "float32")
 
 
 def _strategy(devices: Sequence[str] | None) -> Any:
