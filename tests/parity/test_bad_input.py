@@ -284,7 +284,7 @@ def test_integers_of_any_width(framework: Framework, kind: type) -> None:
 
 @on_both
 def test_a_model_needs_a_configuration(framework: Framework) -> None:
-    with pytest.raises(ConfigError, match=r"must be a RemBertConfig\. Received: dict"):
+    with pytest.raises(ConfigError, match=r"`config` must be a RemBertConfig\. Received: `config={"):
         framework.model_class("model")({"hidden_size": 4})
     config = BY_NAME["model"].config()
     config.hidden_size = 13
