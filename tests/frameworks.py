@@ -17,6 +17,7 @@ from rembert.bridge import TARGETS
 from rembert.common.config import RemBertConfig
 from rembert.common.dependencies import is_installed
 from rembert.common.parameters import HEADS, Kind, Parameter, parameters
+from rembert.tasks.backends import installed_frameworks
 
 GOLDEN = Path(__file__).parent / "fixtures" / "golden"
 
@@ -181,6 +182,7 @@ def needs(*packages: str) -> pytest.MarkDecorator:
 
 needs_pt = needs("torch")
 needs_tf = needs("tensorflow", "keras")
+needs_a_framework = pytest.mark.skipif(not installed_frameworks(), reason="not installed: torch, tensorflow")
 # A test with an argument `framework` runs on each.
 on_both = pytest.mark.parametrize(
     "framework", [pytest.param(PT, id="pt", marks=needs_pt), pytest.param(TF, id="tf", marks=needs_tf)]

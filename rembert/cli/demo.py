@@ -1,14 +1,13 @@
-"""`rembert demo [CHECKPOINT]`: a checkpoint through both frameworks, every step shown."""
+"""`rembert demo [CHECKPOINT]`: a checkpoint through everything that is installed, every step shown."""
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -18,24 +17,30 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rembert import RemBertConfig, RemBertTokenizer
-from rembert.bridge import convert, open_checkpoint
+from rembert.bridge import convert, inspect, open_checkpoint
+from rembert.bridge.trimming import trim
+from rembert.cli.demo_checkpoint import make_checkpoint
 from rembert.cli.demo_task import SUBJECTS
 from rembert.cli.demo_text import SENTENCES
 from rembert.cli.text import byte_size, table
 from rembert.common.errors import InputError
-from rembert.common.files import atomic_path, write_text
+from rembert.common.files import write_text
+from rembert.common.initialization import initial_values
 from rembert.common.parameters import HEADS, Kind, file_name
 from rembert.common.trials import Arrays, output_differences, trial_inputs
-from rembert.tasks import get_task
-from rembert.tasks.backends import FRAMEWORKS, get_backend, load_model
+from rembert.tasks.backends import FRAMEWORKS, get_backend, installed_frameworks, load_model
 from rembert.tasks.definitions.sequence_classification import SequenceClassification
-from rembert.tasks.predicting import evaluate
+from rembert.tasks.predicting import evaluate, load_task, predict
 from rembert.training import finetune
 
 # Float32 rounding through a deep encoder; the largest difference is judged against the logits' largest magnitude.
 TOLERANCE = 1e-4
-# For four layers of random weights; the released model wants a hundredth of this rate.
-LEARNING: dict[str, Any] = {"epochs": 12, "batch_size": 12, "learning_rate": 1e-3, "max_length": 32}
+# For four layers of random weights; the released model wants a fiftieth of this rate.
+LEARNING: dict[str, Any] = {"epochs": 12, "batch_size": 12, "learning_rate": 5e-4, "max_length": 32}
+# The languages that the trimmed vocabulary keeps.
+KEPT_LANGUAGES = ("de", "en", "fr")
+SHOWN_LANGUAGE = "fr"  # of the predictions that are printed
+_NAMES = {"pt": "PyTorch", "tf": "TensorFlow"}
 Result = TypeVar("Result")
 
 
@@ -43,10 +48,12 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "demo",
-        help="take a checkpoint through both frameworks and compare every head",
+        help="take a checkpoint through all that is installed and compare every head",
         description="Make a small multilingual checkpoint (or take CHECKPOINT), convert it PyTorch → TensorFlow → "
-        "PyTorch, and print every head's largest logit difference between the frameworks. The small checkpoint "
-        "is also fine-tuned in PyTorch on a task in twelve languages, and scored in both frameworks.",
+        "PyTorch, and print every head's largest logit difference between the frameworks; with one framework "
+        "installed, between both layouts in that one. The small checkpoint is also inspected, trimmed, fine-tuned on "
+        "a task in twelve languages, and scored. With no framework installed, the demo shows the steps that need "
+        "none.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", type=Path, help="a checkpoint of your own")
     parser.add_argument("--output", type=Path, help="keep what is made in this new directory")
@@ -55,177 +62,128 @@ def add_parser(subparsers: Any) -> None:
 
 def demo(args: argparse.Namespace) -> int:
     """Run the demonstration; 1 where a step gives a difference."""
-    for framework in FRAMEWORKS:  # one that is missing is said before any work is done
-        get_backend(framework)
+    installed = installed_frameworks()
+    is_own = args.checkpoint is not None  # it may be too large to trim and train in passing
     with _workplace(args.output) as work:
-        if args.checkpoint is None:
-            source = work / "original"
-            size = _step("making a small multilingual checkpoint", lambda: make_checkpoint(source))
+        if not is_own:
+            size = _step("making a small multilingual checkpoint", lambda: make_checkpoint(work / "original"))
             print(f"    {size}")
-        else:
-            source = args.checkpoint
-        original = _step("PyTorch layout", lambda: convert(source, work / "pytorch", "pt"))
-        _say(original)
-        _say(_step("PyTorch → TensorFlow", lambda: convert(work / "pytorch", work / "tensorflow", "tf")))
-        _say(_step("TensorFlow → PyTorch", lambda: convert(work / "tensorflow", work / "pytorch-again", "pt")))
-        changed = _step(
-            "comparing the first with the last", lambda: _changed(work / "pytorch", work / "pytorch-again")
-        )
-        print(f"    {len(changed)} tensors changed" if changed else "    every tensor the same, bit for bit")
-        print("running every head in both frameworks on the same input")
-        rows: list[tuple[object, ...]] = [("head", "from the checkpoint", "logit difference", "largest logit", "")]
-        failed = bool(changed)
-        for head in HEADS:
-            difference, scale, is_fresh = compare(head, work / "pytorch", work / "tensorflow")
-            equal = difference <= TOLERANCE * scale
-            failed |= not equal
-            part = "encoder; head made afresh" if is_fresh else "all of it"
-            rows.append((head, part, f"{difference:.1e}", f"{scale:.2f}", "equal" if equal else "DIFFERS"))
-        print()
-        print(table(rows, right=(2, 3)))
-        if args.checkpoint is None:  # one of your own may be too large to train in passing
-            print()
-            failed |= not learn(work)
+        passed = convert_both_ways(args.checkpoint if is_own else work / "original", work)
+        if not is_own:
+            show_tokenizer(work)
+        if installed:
+            passed &= compare_heads(work, installed)
+        if installed and not is_own:
+            passed &= learn(work, installed)
+        if len(installed) < len(FRAMEWORKS):
+            print(f"\n{_what_is_missing(installed)}")
         if args.output is not None:
             print(f"\nkept in {args.output}")
-    return 1 if failed else 0
+    return 0 if passed else 1
 
 
-def learn(work: Path) -> bool:
-    """Fine-tune the small checkpoint in PyTorch, score the result in both frameworks, and print what came out.
+# ---------------------------------------------------------------------- without a framework
+
+
+def convert_both_ways(source: Path, work: Path) -> bool:
+    """Convert `source` to PyTorch's layout, to TensorFlow's and back, and print what the second one holds.
 
     Returns:
-        whether both frameworks give the same scores.
+        Whether every tensor comes back as it was.
     """
-    for use, lines in task_lines().items():
-        write_text(work / f"{use}.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    trained = work / "fine-tuned"
-    name, held_out = SequenceClassification.name, work / "test.jsonl"
-    result = _step(
-        f"fine-tuning in PyTorch: what {len(SUBJECTS)} languages speak of",
-        lambda: finetune(name, work / "pytorch", work / "train.jsonl", output=trained, **LEARNING),
+    _say(_step("PyTorch layout", lambda: convert(source, work / "pytorch", "pt")))
+    _say(_step("PyTorch → TensorFlow", lambda: convert(work / "pytorch", work / "tensorflow", "tf")))
+    _say(_step("TensorFlow → PyTorch", lambda: convert(work / "tensorflow", work / "pytorch-again", "pt")))
+    changed = _step("comparing the first with the last", lambda: _changed(work / "pytorch", work / "pytorch-again"))
+    print(f"    {len(changed)} tensors changed" if changed else "    every tensor the same, bit for bit")
+    found = _step("inspecting the TensorFlow layout", lambda: inspect(work / "tensorflow"))
+    print(f"    {found.head}: {found.parameters:,} parameters in {len(found.tensors)} tensors")
+    return not changed
+
+
+def show_tokenizer(work: Path) -> None:
+    """Tokenize a sentence, and trim the small checkpoint to the vocabulary of some of its languages."""
+    tokenizer = RemBertTokenizer.from_pretrained(work / "pytorch")
+    sentence = SENTENCES["de"][0]
+    tokens = _step(f"tokenizing: {sentence}", lambda: tokenizer.tokenize(sentence))
+    print(f"    {' '.join(tokens)}")
+    corpus = work / "corpus.txt"
+    write_text(corpus, "".join(f"{line}\n" for language in KEPT_LANGUAGES for line in SENTENCES[language]))
+    done = _step(
+        f"trimming the vocabulary to the text of {', '.join(KEPT_LANGUAGES)}",
+        lambda: trim(work / "pytorch", work / "trimmed", corpus=[corpus]),
     )
-    print(f"    training loss {result['train_loss']:.4f} in the end")
-    scores = {}
-    for framework in FRAMEWORKS:
-        model, _ = load_model(framework, name, trained)
-        task = get_task(name, RemBertTokenizer.from_pretrained(trained), max_length=LEARNING["max_length"])
-        task.prepare(config=model.config)
-        examples = list(task.read(held_out))
-        scores[framework] = _step(
-            f"{len(examples)} sentences it has not seen, in {'PyTorch' if framework == 'pt' else 'TensorFlow'}",
-            partial(evaluate, task, model, examples),
+    assert done.corpus is not None
+    print(
+        f"    {done.pieces_before} → {done.pieces_after} tokens, {done.parameters_before:,} → "
+        f"{done.parameters_after:,} parameters; {done.corpus.changed} of {done.corpus.lines} lines changed"
+    )
+
+
+def _what_is_missing(installed: Sequence[str]) -> str:
+    """What the demonstration leaves out with these frameworks, and what to install for it."""
+    if not installed:
+        return (
+            "Neither PyTorch nor TensorFlow is installed, so no model was run. Run `pip install 'rembert[pt]'` or "
+            "`pip install 'rembert[tf]'` to compare the heads, fine-tune and predict."
         )
-        print(f"    accuracy {scores[framework]['accuracy']:.4f}, F1 {scores[framework]['f1_macro']:.4f}")
-    equal = scores["pt"] == scores["tf"]
-    print(f"    all {len(scores['pt'])} scores, those of each language too, {'are equal' if equal else 'DIFFER'}")
-    return equal
-
-
-def task_lines() -> dict[str, list[dict[str, str]]]:
-    """The examples of the demonstration's task, to train on and to test on."""
-    lines: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
-    for language, subjects in SUBJECTS.items():
-        for label, (*train, test) in subjects.items():
-            lines["train"] += [{"text": text, "label": label, "language": language} for text in train]
-            lines["test"].append({"text": test, "label": label, "language": language})
-    return lines
-
-
-def make_checkpoint(directory: Path) -> str:
-    """Write a small masked language model with random weights, its tokenizer trained on `SENTENCES`.
-
-    Returns:
-        its sizes in words.
-    """
-    directory.mkdir(parents=True)
-    tokenizer = make_tokenizer(directory)
-    config = RemBertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=96,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        input_embedding_size=32,
-        output_embedding_size=128,
-        intermediate_size=384,
-        max_position_embeddings=128,
-        # Wide enough that a random model's outputs vary from token to token, as a trained one's do.
-        initializer_range=0.1,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.cls_token_id,
-        eos_token_id=tokenizer.sep_token_id,
-    )
-    import torch
-
-    from rembert.pt import RemBertForMaskedLM
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = RemBertForMaskedLM(config)
-    model.save_pretrained(directory)
+    (absent,) = set(FRAMEWORKS) - set(installed)
     return (
-        f"{len(SENTENCES)} languages, {config.vocab_size} pieces, {config.num_hidden_layers} layers of width "
-        f"{config.hidden_size}, {model.num_parameters():,} parameters"
+        f"{_NAMES[absent]} is not installed, so {_NAMES[installed[0]]} ran both layouts. Run "
+        f"`pip install 'rembert[{absent}]'` to compare the frameworks."
     )
 
 
-def make_tokenizer(directory: Path) -> RemBertTokenizer:
-    """Train a SentencePiece model on `SENTENCES`, write it with its tokenizer into `directory`, and return that."""
-    import sentencepiece
-
-    trained = io.BytesIO()
-    lines = [sentence for sentences in SENTENCES.values() for sentence in sentences]
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=trained,
-        model_type="unigram",
-        vocab_size=600,
-        hard_vocab_limit=False,
-        character_coverage=1.0,
-        normalization_rule_name="nmt_nfkc",
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        pad_piece="<pad>",
-        control_symbols=["[CLS]", "[SEP]", "[MASK]"],
-        num_threads=1,
-        minloglevel=2,
-    )
-    with atomic_path(directory / "sentencepiece.model") as temporary:
-        temporary.write_bytes(trained.getvalue())
-    tokenizer = RemBertTokenizer(directory / "sentencepiece.model")
-    tokenizer.save_pretrained(directory)
-    return tokenizer
+# ---------------------------------------------------------------------- heads
 
 
-def compare(head: str, pytorch: Path, tensorflow: Path) -> tuple[float, float, bool]:
-    """Run a head in PyTorch and in TensorFlow, each from its own layout, on the same input.
-
-    A head that the checkpoint does not have is made afresh in PyTorch and its weights copied over.
+def compare_heads(work: Path, installed: Sequence[str]) -> bool:
+    """Run every head from both layouts on the same input, each in its own framework if that is installed.
 
     Returns:
-        the largest difference of the logits (the base model: of the last hidden states), the largest magnitude, and
-        whether the head was made afresh.
+        Whether both give the same for every head.
     """
-    with open_checkpoint(pytorch) as checkpoint:
-        config = checkpoint.config
-    assert config is not None  # a conversion writes one
-    import_module("torch").manual_seed(0)  # the same head every time
+    sides = ((installed[0], work / "pytorch"), (installed[-1], work / "tensorflow"))
+    where = "both frameworks" if len(installed) > 1 else f"{_NAMES[installed[0]]}, from both layouts,"
+    print(f"running every head in {where} on the same input")
+    rows: list[tuple[object, ...]] = [("head", "from the checkpoint", "logit difference", "largest logit", "")]
+    passed = True
+    for head in HEADS:
+        difference, scale, is_new = compare(head, sides)
+        equal = difference <= TOLERANCE * scale
+        passed &= equal
+        part = "encoder; new head" if is_new else "all of it"
+        rows.append((head, part, f"{difference:.1e}", f"{scale:.2f}", "equal" if equal else "DIFFERS"))
+    print(f"\n{table(rows, right=(2, 3))}\n")
+    return passed
+
+
+def compare(head: str, sides: Sequence[tuple[str, Path]]) -> tuple[float, float, bool]:
+    """Run a head on two sides, each a framework and a checkpoint, on the same input.
+
+    Parameters that the checkpoint does not have get the same initial values on both sides.
+
+    Returns:
+        The largest difference of the logits (base model: of the last hidden states), their largest magnitude, and
+        whether the head is new.
+    """
     options: dict[str, Any] = {"is_decoder": HEADS[head].predicts_next}
     if not options["is_decoder"]:
         options["add_cross_attention"] = False
-    one, report = load_model("pt", head, pytorch, **options)
-    other, _ = load_model("tf", head, tensorflow, **options)
-    table = one.parameter_table()
-    for name in report["missing_keys"]:
-        own = one.get_parameter(file_name(name, head)).detach().numpy()
-        other.variable(table[name]).assign(own.T if table[name].kind is Kind.KERNEL else own)
-    inputs = example_inputs(pytorch, one.config, head)
-    outputs = (get_backend("pt").run_once(one, inputs), get_backend("tf").run_once(other, inputs))
+    inputs: Arrays = {}
+    outputs: list[Arrays] = []
+    is_new = False
+    for framework, path in sides:
+        model, report = load_model(framework, head, path, **options)
+        declared, missing = model.parameter_table(), report["missing_keys"]
+        deviation = model.config.initializer_range
+        _assign(framework, model, {name: initial_values(declared[name], deviation) for name in missing})
+        is_new |= bool(missing)
+        inputs = inputs or example_inputs(path, model.config, head)
+        outputs.append(get_backend(framework).run_once(model, inputs))
     found = output_differences(*outputs, head=head, mask=inputs["attention_mask"])
     logits = [found[name] for name in HEADS[head].logits or ("last_hidden_state",)]
-    return max(each.largest for each in logits), max(each.scale for each in logits), bool(report["missing_keys"])
+    return max(each.largest for each in logits), max(each.scale for each in logits), is_new
 
 
 def example_inputs(directory: Path, config: RemBertConfig, head: str) -> Arrays:
@@ -241,6 +199,69 @@ def example_inputs(directory: Path, config: RemBertConfig, head: str) -> Arrays:
     if HEADS[head].takes_choices:  # two of them: the sentences, and the same in the other order
         return {name: np.stack([array, array[::-1]], axis=1) for name, array in inputs.items()}
     return inputs
+
+
+def _assign(framework: str, model: Any, values: Mapping[str, np.ndarray]) -> None:
+    """Set parameters, by canonical name and in the shapes of the parameter table."""
+    declared = model.parameter_table()
+    for name, array in values.items():
+        if framework == "pt":
+            torch = import_module("torch")
+            model.get_parameter(file_name(name, model.head)).data.copy_(torch.from_numpy(array))
+        else:
+            is_kernel = declared[name].kind is Kind.KERNEL
+            model.variable(declared[name]).assign(array.T if is_kernel else array)
+
+
+# ---------------------------------------------------------------------- a task
+
+
+def learn(work: Path, installed: Sequence[str]) -> bool:
+    """Fine-tune the small checkpoint, score the result in each framework, and print scores and predictions.
+
+    Returns:
+        Whether all frameworks give the same scores.
+    """
+    for use, lines in task_lines().items():
+        write_text(work / f"{use}.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    name, trained = SequenceClassification.name, work / "fine-tuned"
+    paths = (work / "pytorch", work / "train.jsonl")
+    result = _step(
+        f"fine-tuning in {_NAMES[installed[0]]}: what {len(SUBJECTS)} languages speak of",
+        lambda: finetune(name, *paths, output=trained, framework=installed[0], **LEARNING),
+    )
+    print(f"    training loss {result['train_loss']:.4f} in the end")
+    scores = []
+    for framework in installed:
+        task, model = load_task(name, trained, framework, max_length=LEARNING["max_length"])
+        examples = list(task.read(work / "test.jsonl"))
+        scores.append(
+            _step(
+                f"{len(examples)} sentences it has not seen, in {_NAMES[framework]}",
+                partial(evaluate, task, model, examples),
+            )
+        )
+        print(f"    accuracy {scores[-1]['accuracy']:.4f}, F1 {scores[-1]['f1_macro']:.4f}")
+        for line, found in zip(task_lines()["test"], predict(task, model, examples), strict=True):
+            if line["language"] == SHOWN_LANGUAGE:
+                print(f"    {line['text']} {found['label']}, {found['score']:.0%}")
+    equal = all(each == scores[0] for each in scores)
+    if len(scores) > 1:
+        print(f"    all {len(scores[0])} scores, those of each language too, {'are equal' if equal else 'DIFFER'}")
+    return equal
+
+
+def task_lines() -> dict[str, list[dict[str, str]]]:
+    """The examples of the demonstration's task, to train on and to test on."""
+    lines: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
+    for language, subjects in SUBJECTS.items():
+        for label, (*train, test) in subjects.items():
+            lines["train"] += [{"text": text, "label": label, "language": language} for text in train]
+            lines["test"].append({"text": test, "label": label, "language": language})
+    return lines
+
+
+# ---------------------------------------------------------------------- steps
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from rembert.common.errors import CheckpointError, ConfigError, InputError, Toke
 from rembert.tasks import RemBertScorer
 from tests.bleurt.cases import BERT_CONFIG, BLEURT_CONFIG, MODEL, make_variables, write_saved_model
 from tests.bridge.support import GOLDEN
+from tests.frameworks import needs_pt, needs_tf
 
 VARIABLES = make_variables()
 
@@ -77,6 +78,7 @@ def test_a_bert_is_refused(tmp_path: Path) -> None:
         _open(write_saved_model(tmp_path / "other", bert, sizes))
 
 
+@needs_pt
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -138,6 +140,8 @@ def test_a_sentencepiece_model_larger_than_the_table_is_refused(tmp_path: Path) 
         _open(write_saved_model(tmp_path / "m", make_variables(sizes=sizes), sizes))
 
 
+@needs_pt
+@needs_tf
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     directory = write_saved_model(tmp_path / "m", VARIABLES)
     with pytest.raises(InputError, match="`framework` must be one of pt, tf"):

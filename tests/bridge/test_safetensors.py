@@ -94,7 +94,7 @@ def test_a_source_may_be_transposed_and_of_another_dtype(tmp_path: Path) -> None
 
 def test_metadata_is_what_transformers_looks_for(tmp_path: Path) -> None:
     save_safetensors(tmp_path, sources(a=np.zeros(2, np.float32)))
-    with safetensors.safe_open(tmp_path / "model.safetensors", "pt") as file:
+    with safetensors.safe_open(tmp_path / "model.safetensors", "np") as file:
         assert file.metadata() == {"format": "pt"}
 
 

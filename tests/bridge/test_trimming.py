@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rembert import RemBertConfig, RemBertTokenizer
 from rembert.bridge import open_checkpoint, save_checkpoint
 from rembert.bridge.trimming import trim
-from rembert.cli.demo import make_tokenizer
+from rembert.cli.demo_checkpoint import make_tokenizer
 from rembert.cli.demo_text import SENTENCES
 from rembert.common.errors import CheckpointError, DataError, InputError
 from rembert.common.parameters import parameters

@@ -10,7 +10,7 @@ import pytest
 
 from rembert import RemBertConfig
 from rembert.bridge import save_checkpoint
-from rembert.cli.demo import make_tokenizer
+from rembert.cli.demo_checkpoint import make_tokenizer
 from rembert.cli.main import main
 from rembert.common.parameters import parameters
 

@@ -11,10 +11,13 @@ import pytest
 from rembert import RemBertConfig
 from rembert.bridge import open_checkpoint, save_checkpoint
 from rembert.cli.main import main
+from tests.frameworks import needs_a_framework, needs_pt, needs_tf
 
 GOLDEN = Path(__file__).parent.parent / "fixtures" / "golden"
 
 
+@needs_pt
+@needs_tf
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in GOLDEN.glob("*/tf_model.h5")))
 def test_both_frameworks_give_the_same(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytorch, tensorflow = GOLDEN / name / "model.safetensors", GOLDEN / name / "tf_model.h5"
@@ -25,6 +28,7 @@ def test_both_frameworks_give_the_same(name: str, capsys: pytest.CaptureFixture[
     assert printed.count("equal") >= 2 - (name == "model") + (name == "question_answering")
 
 
+@needs_a_framework
 def test_changed_weights_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_checkpoint(GOLDEN / "token_classification") as checkpoint:
         weights = {name: np.array(checkpoint.read(name)) for name in checkpoint.tensors}
@@ -35,6 +39,7 @@ def test_changed_weights_are_found(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["verify", str(GOLDEN / "token_classification"), str(tmp_path), "--tolerance", "0.1"]) == 0
 
 
+@needs_a_framework
 def test_weights_that_are_no_numbers_differ(tmp_path: Path) -> None:
     with open_checkpoint(GOLDEN / "model") as checkpoint:
         weights = {name: np.array(checkpoint.read(name)) for name in checkpoint.tensors}
@@ -43,6 +48,8 @@ def test_weights_that_are_no_numbers_differ(tmp_path: Path) -> None:
     assert main(["verify", str(GOLDEN / "model"), str(tmp_path), "--tolerance", "1e9"]) == 1
 
 
+@needs_pt
+@needs_tf
 def test_encoders_of_different_heads_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from rembert.pt import RemBertForTokenClassification, RemBertModel
 
@@ -55,6 +62,7 @@ def test_encoders_of_different_heads_are_compared(tmp_path: Path, capsys: pytest
     assert "last_hidden_state" in printed
 
 
+@needs_a_framework
 def test_bad_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     golden = str(GOLDEN / "model")
     assert main(["verify", golden, str(tmp_path)]) == 1
