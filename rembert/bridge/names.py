@@ -1,7 +1,7 @@
-"""How other formats spell the parameter table's names.
+"""The names of parameters in other formats.
 
-Every mapping has two directions: from a parameter (its kind decides the last part of the name, and whether a matrix
-is transposed), and back from a spelling alone, because a file is read before it is known which head it holds.
+Every mapping has two directions: from a parameter, whose kind decides the last part of the name and whether a matrix is
+transposed, and back from the name alone, because a file is read before its head is known.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from rembert.common.parameters import BASE_PREFIX, Kind, Parameter, file_name, r
 
 # ---------------------------------------------------------------------- TensorFlow, by path
 
-# The last part of a TensorFlow name, by kind. Two matrices were declared as `weight` of [rows, width] in transformers'
-# TensorFlow classes: the input table, and the output table, which is a kernel to PyTorch; neither is transposed.
+# The last part of a TensorFlow name, by kind. The TensorFlow classes of transformers have two matrices named `weight`
+# and not transposed: the input embeddings and the output embeddings, which are a kernel in PyTorch.
 _LEAVES = {
     Kind.EMBEDDING: "embeddings",
     Kind.KERNEL: "kernel",
@@ -35,7 +35,7 @@ _H5_ROOTS = {"cls": "mlm___cls"}
 
 
 def h5_path(parameter: Parameter) -> tuple[str, bool]:
-    """Where transformers' TensorFlow classes keep a parameter, and whether it stands there transposed.
+    """The name of a parameter in transformers' TensorFlow classes, and whether it is transposed there.
 
     `rembert.encoder.layer.0.output.dense.weight` is `rembert/encoder/layer_._0/output/dense/kernel:0`, transposed.
     """
@@ -46,10 +46,10 @@ def h5_path(parameter: Parameter) -> tuple[str, bool]:
 
 
 def from_h5_path(path: str) -> tuple[str, bool] | None:
-    """The canonical name of an H5 dataset, and whether it stands there transposed; None where it is no parameter.
+    """The canonical name of an H5 dataset, and whether it is transposed there; None if it is not a parameter.
 
-    Groups to the left carry the layer's and the model instance's names, which vary from file to file
-    (`tf_rem_bert_for_causal_lm_1/…`), so the name is what follows the last root that is known.
+    The first groups name the layer and the instance of the model, which vary from file to file
+    (`tf_rem_bert_for_causal_lm_1/…`), so the name begins at the last known root.
     """
     parts = path.removesuffix(":0").split("/")
     roots = {_H5_ROOTS.get(root, root): root for root in root_names()}
@@ -63,9 +63,9 @@ def from_h5_path(path: str) -> tuple[str, bool] | None:
 
 # ---------------------------------------------------------------------- Keras 3, by attribute
 
-# Keras names a variable by the attributes that lead to it and its number within its layer. It looks at a model's
-# attributes in alphabetical order and meets its list `layers` on the way: what comes later in the alphabet is called
-# by its class in that list. `output` is taken in Keras; our layers call that part `out`.
+# Keras names a variable by the attributes that lead to it and its number within its layer. It visits attributes in
+# alphabetical order, among them the list `layers`: layers that come later in the alphabet are named by their class in
+# that list. Every Keras layer has an attribute `output` of another meaning; our layers have `out` instead.
 _KERAS_NUMBERS = {Kind.EMBEDDING: 0, Kind.KERNEL: 0, Kind.BIAS: 1, Kind.SCALE: 0, Kind.SHIFT: 1}
 _KERAS_PARTS = (
     ("rembert", "layers/tf_rem_bert_model"),
@@ -77,7 +77,7 @@ _KERAS_LAYER = "tf_rem_bert_layer"
 
 
 def keras_path(parameter: Parameter, head: str) -> tuple[str, bool]:
-    """Where Keras keeps a parameter of our model class, and whether it stands there transposed.
+    """The path of a parameter in a Keras file of our classes, and whether it is transposed there.
 
     `rembert.encoder.layer.2.output.dense.weight` is
     `layers/tf_rem_bert_model/encoder/layer/tf_rem_bert_layer_2/out/dense/vars/0`, transposed.
@@ -89,9 +89,11 @@ def keras_path(parameter: Parameter, head: str) -> tuple[str, bool]:
 
 
 def from_keras_path(path: str, dimensions: int) -> tuple[str, bool] | None:
-    """The canonical name of a Keras variable with so many dimensions, and whether it stands there transposed.
+    """The canonical name of a Keras variable, and whether it is transposed there; None if it is not a parameter.
 
-    None where it is no parameter.
+    Args:
+        path: in the file.
+        dimensions: of the variable: 1 or 2.
     """
     found = re.fullmatch(r"(.+)/vars/([01])", path)
     if not found:

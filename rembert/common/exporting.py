@@ -61,8 +61,8 @@ class Exported:
         files: their names.
         nbytes: their size together.
         inputs, outputs: the names of the graph's inputs and outputs.
-        shapes: the shapes of `input_ids` that the written graph was tried with.
-        differences: for each output, the largest difference from the model, as a part of the largest number in it.
+        shapes: the shapes of `input_ids` that the export was compared with the model on.
+        differences: the largest difference of each output from the model's, relative to the largest magnitude in it.
     """
 
     target: str
@@ -89,13 +89,13 @@ def compare_export(
         head: a key of `HEADS`.
         expected: the model: inputs to outputs by name.
         written: the export.
-        tolerance: the largest difference allowed, as a part of the largest number in the output.
+        tolerance: the largest difference allowed, relative to the largest magnitude in the output.
 
     Returns:
         The shapes of `input_ids`, and the largest difference of each output over all inputs.
 
     Raises:
-        ExportError: an output is missing, has another shape, or differs by more.
+        ExportError: an output is missing, has another shape, or differs by more than the tolerance.
     """
     shapes: list[tuple[int, ...]] = []
     found: dict[str, OutputDifference] = {}
@@ -116,28 +116,28 @@ def compare_export(
     for name, difference in found.items():
         if not difference.relative <= tolerance:  # a NaN fails too
             raise ExportError(
-                f"The export computes something else: `{name}` differs by {difference.relative:.1e} of its largest "
-                f"number; {tolerance:.1e} is allowed."
+                f"The export differs from the model: `{name}` by {difference.relative:.1e} of its largest magnitude; "
+                f"{tolerance:.1e} is allowed."
             )
     return shapes, {name: difference.relative for name, difference in found.items()}
 
 
 def is_export(directory: Path) -> bool:
-    """Whether a directory is one that an exporter has written, which `force` may replace."""
+    """Whether a directory holds an export, which `force` may replace."""
     return any((directory / target.file).is_file() for target in EXPORT_TARGETS.values())
 
 
 def check_litert_size(numbers: int) -> None:
-    """Refuse a float32 model whose LiteRT file would end beyond 2 GB.
+    """Refuse a float32 model with a LiteRT file of more than 2 GB.
 
     Args:
-        numbers: of the parameters together.
+        numbers: the size of all parameters together.
 
     Raises:
-        InputError: quotes the size.
+        InputError: the file would be too large; the message quotes the size.
     """
     if numbers * 4 >= LITERT_LIMIT:
         raise InputError(
-            f"A LiteRT file ends at 2 GB. Received: a model whose float32 parameters take {numbers * 4 / 1e9:.1f} GB. "
+            f"A LiteRT file can hold 2 GB. Received: a model whose float32 parameters take {numbers * 4 / 1e9:.1f} GB. "
             "Export it as a SavedModel, trim its vocabulary, or use fewer layers."
         )

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors matched by name and shape with the parameters of a model."""
+"""Match the tensors of a checkpoint with the parameters of a model, by name and shape."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from rembert.common.parameters import BASE_PREFIX, HEADS, Head, Parameter, param
 
 
 def canonical_name(name: str) -> str | None:
-    """The canonical spelling of a name found in a checkpoint, or None for what is no parameter.
+    """The canonical name of a tensor in a PyTorch checkpoint; None for the `position_ids` buffers of old checkpoints.
 
-    Understands `LayerNorm.gamma`/`beta`, and adds the `rembert.` prefix that a bare encoder's checkpoint lacks.
-    Old `position_ids` buffers are no parameters.
+    `gamma` and `beta` become `weight` and `bias`, and names of a base model get the prefix `rembert.`.
+
+    Example:
+        >>> canonical_name("embeddings.LayerNorm.gamma")
+        'rembert.embeddings.LayerNorm.weight'
     """
     if name.endswith(".position_ids"):
         return None
-    name = name.removeprefix("module.")  # a model saved from inside a data-parallel wrapper
+    name = name.removeprefix("module.")  # saved from a data-parallel wrapper
     for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
         if name.endswith(old):
             name = name.removesuffix(old) + new
@@ -31,7 +34,7 @@ def canonical_name(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A parameter whose shape in the checkpoint differs from the model's."""
+    """A parameter with different shapes in a checkpoint and in a model."""
 
     name: str
     in_checkpoint: tuple[int, ...]
@@ -40,35 +43,39 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Match:
-    """How a checkpoint's tensors fit a model's parameters, by canonical name.
+    """The result of `match`.
 
-    `found` maps a parameter to the tensor that holds it. Tensors that no parameter takes are in one of three lists:
-    `ignored` are passed over in silence (a pooler beside a head without one, old buffers), `unused` belong to a
-    RemBERT with another head or more layers, `unexpected` belong to no RemBERT.
+    Attributes:
+        found: the name of the tensor for each parameter that the checkpoint has.
+        missing: parameters that the checkpoint lacks.
+        mismatched: parameters with another shape in the checkpoint.
+        unused: tensors of a RemBERT with another head or more layers.
+        unexpected: tensors of no RemBERT.
+        ignored: tensors that no report mentions: the pooler where the head has none, and old buffers.
     """
 
     found: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    mismatched: list[Mismatch] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
-    mismatched: list[Mismatch] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
     @property
     def fresh(self) -> list[str]:
-        """Parameters that the checkpoint does not give: missing or mismatched."""
+        """The parameters that must be newly initialised: those missing and those mismatched."""
         return [*self.missing, *(mismatch.name for mismatch in self.mismatched)]
 
 
 def match(wanted: Mapping[str, Parameter], tensors: Mapping[str, tuple[int, ...]]) -> Match:
-    """Find the tensor of every wanted parameter.
+    """Find the tensor of each parameter.
 
     Args:
         wanted: the model's parameters by canonical name.
-        tensors: a checkpoint's tensor names, as they stand in its files, and shapes in PyTorch's orientation.
+        tensors: the shapes of a checkpoint's tensors, in PyTorch's orientation, by the names in its files.
 
     Raises:
-        CheckpointError: two tensors are the same parameter under two spellings.
+        CheckpointError: two tensors are the same parameter under two names.
     """
     result = Match()
     known = _known_names(tuple(HEADS.values()))
@@ -98,20 +105,20 @@ def match(wanted: Mapping[str, Parameter], tensors: Mapping[str, tuple[int, ...]
 
 
 def check_shapes(wanted: Mapping[str, Parameter], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse to save tensors that the model's own configuration would not take back.
+    """Check before saving that a model's tensors have the shapes of its configuration.
 
     Args:
         wanted: the model's parameters by canonical name.
-        shapes: of the tensors, by the same names, in PyTorch's orientation.
+        shapes: of the tensors, in PyTorch's orientation, by canonical name.
 
     Raises:
-        InputError: quotes the first that does not fit.
+        InputError: a shape differs; the message quotes it.
     """
     for name, parameter in wanted.items():
         if shapes[name] != parameter.shape:
             raise InputError(
-                f"`{name}` must have the shape that the configuration says, {list(parameter.shape)}. Received: "
-                f"{list(shapes[name])}. `resize_token_embeddings` of the whole model changes all tables together."
+                f"`{name}` must have the shape of the configuration, {list(parameter.shape)}. Received: "
+                f"{list(shapes[name])}. To change the vocabulary, call `resize_token_embeddings` of the model."
             )
 
 

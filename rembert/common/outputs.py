@@ -1,7 +1,7 @@
-"""What the models return: ordered mappings with attributes, the same classes for both frameworks.
+"""The outputs of the models: ordered mappings with attribute access, the same classes in both frameworks.
 
-A field that was not asked for, or is set to None, is left out, so `dict(outputs)` holds tensors only, while reading it
-as an attribute gives None. Indexing by position counts the fields that are present: `outputs[0]`, `outputs[:2]`.
+A field that was not requested is absent: `dict(outputs)` holds tensors only, and the attribute is None. Positions count
+the fields that are present: `outputs[0]`, `outputs[:2]`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from rembert.common.config import RemBertConfig
 
-# Tensor stands for `torch.Tensor` or a TensorFlow tensor: this module knows neither.
+# `torch.Tensor` or a TensorFlow tensor; neither framework is imported here.
 Tensor = Any
 LayerCache = tuple[Tensor, ...]
 
@@ -20,8 +20,15 @@ LayerCache = tuple[Tensor, ...]
 class ModelOutput(dict[str, Any]):
     """An ordered mapping from field names to tensors (or tuples of tensors), with attribute access.
 
-    Subclasses declare their fields as annotations; the order of declaration is the order of `to_tuple()`. It is a
-    `dict`, mutable like one, because TensorFlow rebuilds structures by filling an empty instance.
+    Subclasses declare their fields as annotations, in the order of `to_tuple()`. The class is a mutable `dict` because
+    TensorFlow rebuilds structures by filling an empty instance.
+
+    Example:
+        >>> outputs = SequenceClassifierOutput(logits=[0.3, 0.7])
+        >>> outputs.logits, outputs["logits"], outputs[0]
+        ([0.3, 0.7], [0.3, 0.7], [0.3, 0.7])
+        >>> outputs.loss is None, "loss" in outputs
+        (True, False)
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
@@ -31,10 +38,10 @@ class ModelOutput(dict[str, Any]):
         cls.fields = (*cls.fields, *own)
 
     def __init__(self, content: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **named: Any) -> None:
-        """Fields by keyword, or from a mapping or pairs. None is left out.
+        """Take fields by keyword, or from a mapping or pairs. A field that is None is absent.
 
         Raises:
-            KeyError: a name that is no field of this class.
+            KeyError: the class has no field of this name.
         """
         super().__init__()
         given = {**dict(content), **named}
@@ -48,7 +55,7 @@ class ModelOutput(dict[str, Any]):
                 super().__setitem__(name, given[name])
 
     def __getattr__(self, name: str) -> Any:
-        # Only reached for names that are no ordinary attributes.
+        # Python calls this for names that are not ordinary attributes.
         if name in type(self).fields:
             return self.get(name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
@@ -65,7 +72,7 @@ class ModelOutput(dict[str, Any]):
             self.pop(name, None)
         elif name in self:
             super().__setitem__(name, value)
-        else:  # a field set late stands in its place all the same: behind it come those declared after it
+        else:  # keeps the declared order: the later fields are removed and added again
             later = [(other, self.pop(other)) for other in self.fields[self.fields.index(name) :] if other in self]
             for field, content in [(name, value), *later]:
                 super().__setitem__(field, content)

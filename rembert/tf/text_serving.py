@@ -84,7 +84,7 @@ def export_text_savedmodel(
             _difference(model, tokenizer(_TRIALS, others, **_CALL, max_length=length), pairs),
         ]
         if not max(differences) <= 1e-5:
-            raise ExportError(f"What was written computes something else: it differs by {max(differences):.1e}.")
+            raise ExportError(f"The export differs from the model: by {max(differences):.1e}.")
     return max(differences)
 
 
