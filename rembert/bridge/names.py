@@ -1,7 +1,7 @@
 """The names of parameters in other formats.
 
-Every mapping has two directions: from a parameter, whose kind decides the last part of the name and whether a matrix is
-transposed, and back from the name alone, because a file is read before its head is known.
+Every mapping has two directions: from a parameter, whose kind decides the last part of the name and whether a matrix
+is transposed, and back from the name alone, because a file is read before its head is known.
 """
 
 from __future__ import annotations

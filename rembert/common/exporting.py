@@ -116,8 +116,8 @@ def compare_export(
     for name, difference in found.items():
         if not difference.relative <= tolerance:  # a NaN fails too
             raise ExportError(
-                f"The export differs from the model: `{name}` by {difference.relative:.1e} of its largest magnitude; "
-                f"{tolerance:.1e} is allowed."
+                f"The export differs from the model: `{name}` differs by {difference.relative:.1e} of its largest "
+                f"magnitude; {tolerance:.1e} is allowed."
             )
     return shapes, {name: difference.relative for name, difference in found.items()}
 
@@ -138,6 +138,6 @@ def check_litert_size(numbers: int) -> None:
     """
     if numbers * 4 >= LITERT_LIMIT:
         raise InputError(
-            f"A LiteRT file can hold 2 GB. Received: a model whose float32 parameters take {numbers * 4 / 1e9:.1f} GB. "
+            f"A LiteRT file can hold 2 GB. Received: a model with {numbers * 4 / 1e9:.1f} GB of float32 parameters. "
             "Export it as a SavedModel, trim its vocabulary, or use fewer layers."
         )

@@ -1,7 +1,7 @@
 """The outputs of the models: ordered mappings with attribute access, the same classes in both frameworks.
 
-A field that was not requested is absent: `dict(outputs)` holds tensors only, and the attribute is None. Positions count
-the fields that are present: `outputs[0]`, `outputs[:2]`.
+A field that was not requested is absent: `dict(outputs)` holds tensors only, and the attribute is None. Positions
+count the fields that are present: `outputs[0]`, `outputs[:2]`.
 """
 
 from __future__ import annotations
