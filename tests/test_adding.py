@@ -13,20 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rembert import RemBertConfig
 from rembert.bridge import FORMATS, TARGETS, open_checkpoint
 from rembert.bridge.format import Format
 from rembert.bridge.heads import recognise_head
 from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import Contents, TensorSource
 from rembert.cli.main import main
-from rembert.common.errors import InputError
+from rembert.common import config_values
+from rembert.common.arguments import one_of, optional
+from rembert.common.errors import ConfigError, InputError
+from rembert.common.labels import PROBLEM_TYPES, LabelKind
 from rembert.common.parameters import HEADS, Parameter
 from rembert.tasks import TASKS, Recipe, get_task
 from rembert.training.micro_batches import label_count, split_batch
 from tests.adding_head import HEAD, pt_class, tf_class
 from tests.bridge.support import GOLDEN, source
 from tests.frameworks import Framework, is_installed, needs, needs_pt, needs_tf, on_both
-from tests.parity.cases import build_both, declared_cases
+from tests.parity.cases import Case, build, build_both, declared_cases
 from tests.parity.test_frameworks_agree import check_gradients, check_outputs
 from tests.tasks.support import TOKENIZER
 from tests.training.runs import lines, write_start
@@ -225,6 +229,53 @@ def test_a_head_that_was_removed_leaves_nothing(tmp_path: Path, capsys: pytest.C
     assert "invalid choice" in capsys.readouterr().err
     assert main(["inspect", str(out)]) == 1
     assert "unknown     acceptability.weight" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------- a loss: a problem type, and two functions
+
+
+@pytest.fixture
+def poisson(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A regression of counts: the loss is exp(logit) - target * logit, the Poisson likelihood without its constant."""
+    name = "poisson_regression"
+    monkeypatch.setitem(PROBLEM_TYPES, name, LabelKind.NUMBER)
+    monkeypatch.setitem(config_values._CONSTRAINTS, "problem_type", optional(one_of(PROBLEM_TYPES)))
+    for package, framework in (("torch", "pt"), ("tensorflow", "tf")):
+        if is_installed(package):
+            losses = import_module(f"rembert.{framework}.losses")
+            exp = import_module(package).exp
+            monkeypatch.setitem(losses.NUMBER_LOSSES, name, lambda x, t, exp=exp: exp(x) - t * x)
+    return name
+
+
+@on_both
+def test_a_loss_is_computed_and_weighted(framework: Framework, poisson: str) -> None:
+    case = Case("counts", "sequence-classification", {"problem_type": poisson})
+    model, inputs = build(framework, case, case.config()), case.inputs(case.config())
+    found = framework.call(model, **inputs)
+    logits = framework.array(found.logits)
+    assert float(found.loss) == pytest.approx(np.mean(np.exp(logits) - inputs["labels"] * logits), rel=1e-12)
+    assert label_count(case.head, inputs, poisson) == inputs["labels"].size
+    model.label_smoothing = 0.1
+    training = {"training": True} if framework.name == "tf" else {}
+    if framework.name == "pt":
+        model.train()
+    with pytest.raises(InputError, match="`label_smoothing` must be 0"):
+        framework.call(model, **inputs, **training)
+
+
+@needs_pt
+@needs_tf
+def test_a_loss_is_the_same_in_both_frameworks(poisson: str) -> None:
+    case = Case("counts", "sequence-classification", {"problem_type": poisson})
+    models, inputs = build_both(case, case.config()), case.inputs(case.config())
+    check_outputs(models, inputs, 1e-10)
+    check_gradients(models, inputs, 1e-10)
+
+
+def test_a_loss_that_was_removed_leaves_nothing() -> None:
+    with pytest.raises(ConfigError, match="`problem_type` must be one of regression, single_label_classification"):
+        RemBertConfig(problem_type="poisson_regression")
 
 
 # ---------------------------------------------------------------------- a command: one file and one entry

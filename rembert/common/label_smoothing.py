@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from rembert.common.arguments import check_argument, number
 from rembert.common.errors import InputError
+from rembert.common.labels import PROBLEM_TYPES, LabelKind
 
 _FRACTION = number(at_least=0, below=1)
 
@@ -50,7 +51,7 @@ def check_smoothing(label_smoothing: float, problem_type: str | None) -> None:
     Raises:
         InputError: quotes it.
     """
-    if label_smoothing and problem_type == "regression":
+    if label_smoothing and problem_type is not None and PROBLEM_TYPES[problem_type] is LabelKind.NUMBER:
         raise InputError(
             "`label_smoothing` must be 0 for regression, whose targets are not probabilities. Received: "
             f"`label_smoothing={label_smoothing}`."

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rembert.common.checks import check_label_shape, check_packed_choices, infer_problem_type
 from rembert.common.config import RemBertConfig
+from rembert.common.labels import PROBLEM_TYPES, LabelKind
 from rembert.common.outputs import (
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
@@ -96,11 +97,11 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
     def _check_labels(self, labels: Tensor, problem_type: str, batch: int | None) -> None:
         if batch is None:
             return  # refused by the base model
-        count = self.num_labels
-        if problem_type == "single_label_classification":
+        count, kind = self.num_labels, PROBLEM_TYPES[problem_type]
+        if kind is LabelKind.CLASS:
             flat = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
             check_class_labels("labels", flat, count, "classes", (batch,), "[batch]")
-        elif problem_type == "regression" and count == 1 and labels.ndim == 1:
+        elif kind is LabelKind.NUMBER and count == 1 and labels.ndim == 1:
             check_label_shape("labels", tuple(labels.shape), (batch,), "[batch]")
         else:
             check_label_shape("labels", tuple(labels.shape), (batch, count), "[batch, num_labels]")

@@ -6,12 +6,16 @@ A `label_smoothing` is the fraction of each target's probability that is spread 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rembert.common.checks import IGNORE_INDEX
 from rembert.common.label_smoothing import check_smoothing
+from rembert.common.labels import PROBLEM_TYPES, LabelKind
 
 
 def cross_entropy(
@@ -61,14 +65,20 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoot
         InputError: a smoothing of regression.
     """
     check_smoothing(label_smoothing, problem_type)
-    if problem_type == "single_label_classification":
+    if PROBLEM_TYPES[problem_type] is LabelKind.CLASS:
         return cross_entropy(logits, labels, label_smoothing=label_smoothing)
     logits = _precise(logits)
     targets = labels.to(logits.dtype).reshape(logits.shape)
     if label_smoothing:
         targets = targets * (1 - label_smoothing) + label_smoothing / 2
-    loss = F.mse_loss if problem_type == "regression" else F.binary_cross_entropy_with_logits
-    return loss(logits, targets, reduction="sum") / max(targets.numel(), 1)  # of no rows 0
+    return NUMBER_LOSSES[problem_type](logits, targets).sum() / max(targets.numel(), 1)  # of no rows 0
+
+
+# The losses of labels that are numbers, by problem type: of logits and targets [b, labels], each number by itself.
+NUMBER_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "regression": partial(F.mse_loss, reduction="none"),
+    "multi_label_classification": partial(F.binary_cross_entropy_with_logits, reduction="none"),
+}
 
 
 def span_loss(

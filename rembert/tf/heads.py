@@ -9,6 +9,7 @@ from keras import ops
 
 from rembert.common.checks import check_label_shape, check_packed_choices, infer_problem_type
 from rembert.common.config import RemBertConfig
+from rembert.common.labels import PROBLEM_TYPES, LabelKind
 from rembert.common.outputs import (
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
@@ -106,11 +107,11 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
         return self.finish(result, return_dict)
 
     def _check_labels(self, labels: Tensor, problem_type: str, batch: int | None) -> None:
-        count = self.num_labels
-        if problem_type == "single_label_classification":
+        count, kind = self.num_labels, PROBLEM_TYPES[problem_type]
+        if kind is LabelKind.CLASS:
             flat = labels[:, 0] if len(labels.shape) == 2 and labels.shape[1] == 1 else labels
             check_class_labels("labels", flat, count, "classes", (batch,), "[batch]")
-        elif problem_type == "regression" and count == 1 and len(labels.shape) == 1:
+        elif kind is LabelKind.NUMBER and count == 1 and len(labels.shape) == 1:
             check_label_shape("labels", tuple(labels.shape), (batch,), "[batch]")
         else:
             check_label_shape("labels", tuple(labels.shape), (batch, count), "[batch, num_labels]")

@@ -6,6 +6,7 @@ A `label_smoothing` is the fraction of each target's probability that is spread 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from keras import ops
 
 from rembert.common.checks import IGNORE_INDEX
 from rembert.common.label_smoothing import check_smoothing
+from rembert.common.labels import PROBLEM_TYPES, LabelKind
 
 Tensor = Any
 
@@ -66,17 +68,21 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoot
         InputError: a smoothing of regression.
     """
     check_smoothing(label_smoothing, problem_type)
-    if problem_type == "single_label_classification":
+    if PROBLEM_TYPES[problem_type] is LabelKind.CLASS:
         return cross_entropy(logits, labels, label_smoothing=label_smoothing)
     logits = _precise(logits)
     targets = ops.reshape(ops.cast(labels, logits.dtype), ops.shape(logits))
     if label_smoothing:
         targets = targets * (1 - label_smoothing) + label_smoothing / 2
-    if problem_type == "regression":
-        losses = ops.square(logits - targets)
-    else:
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
-    return ops.sum(losses) / ops.cast(ops.maximum(ops.size(losses), 1), losses.dtype)
+    losses = NUMBER_LOSSES[problem_type](logits, targets)
+    return ops.sum(losses) / ops.cast(ops.maximum(ops.size(losses), 1), losses.dtype)  # of no rows 0
+
+
+# The losses of labels that are numbers, by problem type: of logits and targets [b, labels], each number by itself.
+NUMBER_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "regression": lambda logits, targets: ops.square(logits - targets),
+    "multi_label_classification": lambda logits, targets: tf.nn.sigmoid_cross_entropy_with_logits(targets, logits),
+}
 
 
 def span_loss(
