@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rembert import RemBertConfig, RemBertTokenizerFast
+from rembert.tasks import Task, get_task
+from rembert.tasks.examples import Example
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "tokenizer" / "sentencepiece.model"
 
@@ -34,6 +37,31 @@ def config(**changes: Any) -> RemBertConfig:
     return RemBertConfig(**{**sizes, **changes})
 
 
+def lines(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def opened(name: str, path: Path, *, max_length: int = 64, **options: Any) -> tuple[Task, list[Example]]:
+    """A task prepared with a file's examples."""
+    task = get_task(name, TOKENIZER(), max_length=max_length, **options)
+    examples = list(task.read(path))
+    task.prepare(examples)
+    return task, examples
+
+
+ROWS = [
+    {"text": "Der Zug hält in Graz.", "label": "travel"},
+    {"text": "Die Mannschaft gewann drei zu eins.", "label": "sport", "language": "de"},
+    {"text": "Timu ilishinda mbio.", "label": "sport", "language": "sw"},
+]
+SENTENCE = ["Wangari", "Maathai", "alizaliwa", "Nyeri", ",", "nchini", "Kenya", "."]
+TAGS = ["B-PER", "I-PER", "O", "B-LOC", "O", "O", "B-LOC", "O"]
+POEM = (
+    "Die Fähre fährt um acht.\n\nالعبّارة تغادر في الثامنة.\n渡轮八点出发。\n"
+    + "Feri inaondoka saa mbili. " * 20
+    + "\n"
+)
 CONTEXT = (
     "Паром до острова отходит каждый час и идёт сорок минут. Летом он берёт велосипеды, зимой нет. "
     "На острове живут двести человек, есть школа, маяк и пекарня, которая открывается в шесть утра."
@@ -81,4 +109,10 @@ def squad_file(path: Path) -> Path:
         ],
     }
     path.write_text(json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8")
+    return path
+
+
+def conll(path: Path, sentences: list[tuple[list[str], list[str]]]) -> Path:
+    rows = ("".join(f"{word} {tag}\n" for word, tag in zip(*each, strict=True)) for each in sentences)
+    path.write_text("\n".join(rows), encoding="utf-8")
     return path

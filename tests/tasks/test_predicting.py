@@ -17,8 +17,7 @@ from rembert.tasks.embedding import Texts, embed, write_vectors
 from rembert.tasks.filling import fill_mask
 from rembert.tasks.predicting import evaluate, predict, predict_outputs, task_runner
 from tests.frameworks import PT, TF, Framework, needs_pt, needs_tf, on_both, random_weights
-from tests.tasks.support import TOKENIZER, config, squad_file
-from tests.tasks.test_tasks import POEM, ROWS, SENTENCE, TAGS, conll, lines
+from tests.tasks.support import POEM, ROWS, SENTENCE, TAGS, TOKENIZER, config, conll, lines, squad_file
 
 CHOICES = [
     {
