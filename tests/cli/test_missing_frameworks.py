@@ -105,7 +105,7 @@ def test_commands_that_need_a_framework_name_the_extra(tmp_path: Path) -> None:
     ("absent", "name", "other"),
     [
         pytest.param("tf", "PyTorch", "TensorFlow", marks=needs_pt),
-        pytest.param("pt", "TensorFlow", "PyTorch", marks=needs_tf),
+        pytest.param("pt", "TensorFlow", "PyTorch", marks=[needs_tf, pytest.mark.slow]),
     ],
 )
 def test_the_demo_with_one_framework(absent: str, name: str, other: str) -> None:
