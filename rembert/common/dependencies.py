@@ -14,6 +14,7 @@ EXTRAS = {
     "keras": "tf",
     "tensorflow_text": "text",
     "huggingface_hub": "hub",
+    "google_crc32c": "tf1",
     "matplotlib": "tasks",
     "tensorboard": "tasks",
     "tqdm": "tasks",

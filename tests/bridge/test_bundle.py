@@ -17,9 +17,19 @@ from rembert.bridge import convert, inspect, open_checkpoint
 from rembert.bridge.crc32c import crc32c, masked
 from rembert.common.errors import CheckpointError
 from tests.bridge.support import GOLDEN, make_index, put_varint
+from tests.frameworks import needs
 
 TF1 = GOLDEN / "tf1_pretraining"
 BLEURT = GOLDEN / "bleurt_savedmodel"
+
+
+@pytest.fixture(params=[pytest.param("package", marks=needs("google_crc32c")), "numpy"])
+def checksums(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checksums by the package, and without it; blocks are small, so that there are several."""
+    if request.param == "numpy":
+        monkeypatch.setattr("rembert.bridge.crc32c.is_installed", lambda package: False)
+        monkeypatch.setattr("rembert.bridge.crc32c._BLOCK", 50_000)
+        monkeypatch.setattr("rembert.bridge.crc32c._LANES", 1 << 10)
 
 
 @pytest.mark.parametrize(
@@ -33,11 +43,13 @@ BLEURT = GOLDEN / "bleurt_savedmodel"
         (b"", 0),
     ],
 )
+@pytest.mark.usefixtures("checksums")
 def test_crc32c(data: bytes, expected: int) -> None:
     assert crc32c(np.frombuffer(data, np.uint8)) == expected
 
 
-@pytest.mark.parametrize("size", [1, 7, 64, 4097, 70_003, 2**20 + 5])
+@pytest.mark.usefixtures("checksums")
+@pytest.mark.parametrize("size", [1, 3, 4, 7, 64, 4097, 70_003, 2**20 + 5])
 def test_crc32c_of_any_length(size: int) -> None:
     """The lanes against the definition, a bit at a time over the whole (a byte's bits in a table)."""
     table = []
