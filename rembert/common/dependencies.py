@@ -14,7 +14,6 @@ EXTRAS = {
     "keras": "tf",
     "tensorflow_text": "text",
     "huggingface_hub": "hub",
-    "google_crc32c": "tf1",
     "matplotlib": "tasks",
     "tensorboard": "tasks",
     "tqdm": "tasks",
