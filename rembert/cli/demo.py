@@ -1,4 +1,4 @@
-"""`rembert demo [CHECKPOINT]`: a checkpoint through everything that is installed, every step shown."""
+"""`rembert demo [CHECKPOINT]`: what the installed frameworks can do with a checkpoint, step by step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rembert import RemBertConfig, RemBertTokenizer
-from rembert.bridge import convert, inspect, open_checkpoint
+from rembert.bridge import Conversion, convert, inspect, open_checkpoint
 from rembert.bridge.trimming import trim
 from rembert.cli.demo_checkpoint import make_checkpoint
 from rembert.cli.demo_task import SUBJECTS
@@ -33,9 +33,9 @@ from rembert.tasks.definitions.sequence_classification import SequenceClassifica
 from rembert.tasks.predicting import evaluate, load_task, predict
 from rembert.training import finetune
 
-# Float32 rounding through a deep encoder; the largest difference is judged against the logits' largest magnitude.
+# Of the largest difference, relative to the largest magnitude of the logits: float32 rounding in a deep encoder.
 TOLERANCE = 1e-4
-# For four layers of random weights; the released model wants a fiftieth of this rate.
+# For four layers of random weights; the released model needs a fiftieth of this learning rate.
 LEARNING: dict[str, Any] = {"epochs": 12, "batch_size": 12, "learning_rate": 5e-4, "max_length": 32}
 # The languages that the trimmed vocabulary keeps.
 KEPT_LANGUAGES = ("de", "en", "fr")
@@ -48,25 +48,25 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "demo",
-        help="take a checkpoint through all that is installed and compare every head",
-        description="Make a small multilingual checkpoint (or take CHECKPOINT), convert it PyTorch → TensorFlow → "
+        help="convert, compare, train and score a checkpoint with all that is installed",
+        description="Create a small multilingual checkpoint (or use CHECKPOINT), convert it PyTorch → TensorFlow → "
         "PyTorch, and print every head's largest logit difference between the frameworks; with one framework "
         "installed, between both layouts in that one. The small checkpoint is also inspected, trimmed, fine-tuned on "
         "a task in twelve languages, and scored. With no framework installed, the demo shows the steps that need "
         "none.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", type=Path, help="a checkpoint of your own")
-    parser.add_argument("--output", type=Path, help="keep what is made in this new directory")
+    parser.add_argument("--output", type=Path, help="keep the files in this new directory")
     parser.set_defaults(run=demo)
 
 
 def demo(args: argparse.Namespace) -> int:
-    """Run the demonstration; 1 where a step gives a difference."""
+    """Run the demonstration; 1 if a step finds a difference."""
     installed = installed_frameworks()
-    is_own = args.checkpoint is not None  # it may be too large to trim and train in passing
-    with _workplace(args.output) as work:
+    is_own = args.checkpoint is not None  # it may be too large to trim and train in a demonstration
+    with _work_directory(args.output) as work:
         if not is_own:
-            size = _step("making a small multilingual checkpoint", lambda: make_checkpoint(work / "original"))
+            size = _step("creating a small multilingual checkpoint", lambda: make_checkpoint(work / "original"))
             print(f"    {size}")
         passed = convert_both_ways(args.checkpoint if is_own else work / "original", work)
         if not is_own:
@@ -86,15 +86,17 @@ def demo(args: argparse.Namespace) -> int:
 
 
 def convert_both_ways(source: Path, work: Path) -> bool:
-    """Convert `source` to PyTorch's layout, to TensorFlow's and back, and print what the second one holds.
+    """Convert `source` to PyTorch's layout, to TensorFlow's and back, and inspect the second one.
 
     Returns:
-        Whether every tensor comes back as it was.
+        Whether every tensor is unchanged.
     """
-    _say(_step("PyTorch layout", lambda: convert(source, work / "pytorch", "pt")))
-    _say(_step("PyTorch → TensorFlow", lambda: convert(work / "pytorch", work / "tensorflow", "tf")))
-    _say(_step("TensorFlow → PyTorch", lambda: convert(work / "tensorflow", work / "pytorch-again", "pt")))
-    changed = _step("comparing the first with the last", lambda: _changed(work / "pytorch", work / "pytorch-again"))
+    _report(_step("PyTorch layout", lambda: convert(source, work / "pytorch", "pt")))
+    _report(_step("PyTorch → TensorFlow", lambda: convert(work / "pytorch", work / "tensorflow", "tf")))
+    _report(_step("TensorFlow → PyTorch", lambda: convert(work / "tensorflow", work / "pytorch-again", "pt")))
+    changed = _step(
+        "comparing the first with the last", lambda: _changed_tensors(work / "pytorch", work / "pytorch-again")
+    )
     print(f"    {len(changed)} tensors changed" if changed else "    every tensor the same, bit for bit")
     found = _step("inspecting the TensorFlow layout", lambda: inspect(work / "tensorflow"))
     print(f"    {found.head}: {found.parameters:,} parameters in {len(found.tensors)} tensors")
@@ -121,7 +123,7 @@ def show_tokenizer(work: Path) -> None:
 
 
 def _what_is_missing(installed: Sequence[str]) -> str:
-    """What the demonstration leaves out with these frameworks, and what to install for it."""
+    """The steps that these frameworks do not allow, and the command that installs the other."""
     if not installed:
         return (
             "Neither PyTorch nor TensorFlow is installed, so no model was run. Run `pip install 'rembert[pt]'` or "
@@ -152,7 +154,7 @@ def compare_heads(work: Path, installed: Sequence[str]) -> bool:
         difference, scale, is_new = compare(head, sides)
         equal = difference <= TOLERANCE * scale
         passed &= equal
-        part = "encoder; new head" if is_new else "all of it"
+        part = "encoder; new head" if is_new else "encoder and head"
         rows.append((head, part, f"{difference:.1e}", f"{scale:.2f}", "equal" if equal else "DIFFERS"))
     print(f"\n{table(rows, right=(2, 3))}\n")
     return passed
@@ -161,7 +163,7 @@ def compare_heads(work: Path, installed: Sequence[str]) -> bool:
 def compare(head: str, sides: Sequence[tuple[str, Path]]) -> tuple[float, float, bool]:
     """Run a head on two sides, each a framework and a checkpoint, on the same input.
 
-    Parameters that the checkpoint does not have get the same initial values on both sides.
+    Parameters that the checkpoint lacks get the same initial values on both sides.
 
     Returns:
         The largest difference of the logits (base model: of the last hidden states), their largest magnitude, and
@@ -187,7 +189,7 @@ def compare(head: str, sides: Sequence[tuple[str, Path]]) -> tuple[float, float,
 
 
 def example_inputs(directory: Path, config: RemBertConfig, head: str) -> Arrays:
-    """A sentence in each of four languages through the checkpoint's tokenizer; random tokens where it has none."""
+    """A sentence in each of four languages, tokenized; random tokens where the checkpoint has no tokenizer."""
     if not (directory / "sentencepiece.model").is_file():
         return trial_inputs(config, head)
     tokenizer = RemBertTokenizer.from_pretrained(directory)
@@ -196,13 +198,13 @@ def example_inputs(directory: Path, config: RemBertConfig, head: str) -> Arrays:
         texts, padding=True, truncation=True, max_length=config.max_position_embeddings, return_tensors="np"
     )
     inputs = {name: np.asarray(encoded[name]) for name in ("input_ids", "attention_mask", "token_type_ids")}
-    if HEADS[head].takes_choices:  # two of them: the sentences, and the same in the other order
+    if HEADS[head].takes_choices:  # two choices: the sentences, and the sentences in reverse order
         return {name: np.stack([array, array[::-1]], axis=1) for name, array in inputs.items()}
     return inputs
 
 
 def _assign(framework: str, model: Any, values: Mapping[str, np.ndarray]) -> None:
-    """Set parameters, by canonical name and in the shapes of the parameter table."""
+    """Set parameters of a model, given by canonical name and in the shapes of the parameter table."""
     declared = model.parameter_table()
     for name, array in values.items():
         if framework == "pt":
@@ -227,17 +229,17 @@ def learn(work: Path, installed: Sequence[str]) -> bool:
     name, trained = SequenceClassification.name, work / "fine-tuned"
     paths = (work / "pytorch", work / "train.jsonl")
     result = _step(
-        f"fine-tuning in {_NAMES[installed[0]]}: what {len(SUBJECTS)} languages speak of",
+        f"fine-tuning in {_NAMES[installed[0]]}: the subjects of sentences in {len(SUBJECTS)} languages",
         lambda: finetune(name, *paths, output=trained, framework=installed[0], **LEARNING),
     )
-    print(f"    training loss {result['train_loss']:.4f} in the end")
+    print(f"    final training loss {result['train_loss']:.4f}")
     scores = []
     for framework in installed:
         task, model = load_task(name, trained, framework, max_length=LEARNING["max_length"])
         examples = list(task.read(work / "test.jsonl"))
         scores.append(
             _step(
-                f"{len(examples)} sentences it has not seen, in {_NAMES[framework]}",
+                f"scoring {len(examples)} other sentences in {_NAMES[framework]}",
                 partial(evaluate, task, model, examples),
             )
         )
@@ -247,12 +249,12 @@ def learn(work: Path, installed: Sequence[str]) -> bool:
                 print(f"    {line['text']} {found['label']}, {found['score']:.0%}")
     equal = all(each == scores[0] for each in scores)
     if len(scores) > 1:
-        print(f"    all {len(scores[0])} scores, those of each language too, {'are equal' if equal else 'DIFFER'}")
+        print(f"    all {len(scores[0])} scores, also by language, {'are equal' if equal else 'DIFFER'}")
     return equal
 
 
 def task_lines() -> dict[str, list[dict[str, str]]]:
-    """The examples of the demonstration's task, to train on and to test on."""
+    """The examples of the demonstration's task, for training and for testing."""
     lines: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
     for language, subjects in SUBJECTS.items():
         for label, (*train, test) in subjects.items():
@@ -261,12 +263,12 @@ def task_lines() -> dict[str, list[dict[str, str]]]:
     return lines
 
 
-# ---------------------------------------------------------------------- steps
+# ---------------------------------------------------------------------- steps and their report
 
 
 @contextmanager
-def _workplace(output: Path | None) -> Iterator[Path]:
-    """The directory `output`, made new, or a temporary one."""
+def _work_directory(output: Path | None) -> Iterator[Path]:
+    """The directory `output`, which is created, or a temporary one."""
     if output is None:
         with tempfile.TemporaryDirectory(prefix="rembert-demo-") as directory:
             yield Path(directory)
@@ -285,14 +287,14 @@ def _step(what: str, do: Callable[[], Result]) -> Result:
     return result
 
 
-def _say(done: Any) -> None:
+def _report(done: Conversion) -> None:
     size = sum(os.path.getsize(done.target / name) for name in done.files)
     formats = f"{done.source_format} → {done.target_format}"
     print(f"    {formats}, {done.head}: {byte_size(size)} in {len(done.files)} files")
 
 
-def _changed(one: Path, other: Path) -> list[str]:
-    """Names of the tensors that are not the same, bit for bit, or are in one of the two only."""
+def _changed_tensors(one: Path, other: Path) -> list[str]:
+    """The names of tensors that differ in any bit, or that only one of the checkpoints has."""
     with open_checkpoint(one) as first, open_checkpoint(other) as second:
         changed = sorted(first.tensors.keys() ^ second.tensors.keys())
         for name in first.tensors.keys() & second.tensors.keys():

@@ -1,4 +1,4 @@
-"""The small multilingual checkpoint of `rembert demo`, made without a framework."""
+"""The small multilingual checkpoint of `rembert demo`, created without a framework."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def make_checkpoint(directory: Path) -> str:
     """Write a small masked language model with random weights, its tokenizer trained on `SENTENCES`.
 
     Returns:
-        its sizes in words.
+        Its sizes, for the report.
     """
     directory.mkdir(parents=True)
     tokenizer = make_tokenizer(directory)
@@ -32,7 +32,7 @@ def make_checkpoint(directory: Path) -> str:
         output_embedding_size=128,
         intermediate_size=384,
         max_position_embeddings=128,
-        # Wide enough that a random model's outputs vary from token to token, as a trained one's do.
+        # Large enough for the outputs of a random model to vary from token to token, as a trained model's do.
         initializer_range=0.1,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.cls_token_id,
@@ -50,7 +50,7 @@ def make_checkpoint(directory: Path) -> str:
 
 
 def make_tokenizer(directory: Path) -> RemBertTokenizer:
-    """Train a SentencePiece model on `SENTENCES`, write it with its tokenizer into `directory`, and return that."""
+    """Train a SentencePiece model on `SENTENCES`, and write it and its tokenizer into `directory`."""
     import sentencepiece
 
     trained = io.BytesIO()

@@ -1,6 +1,6 @@
-"""What is a sentence about? A small task in twelve languages, written for this project: `rembert demo` trains on it.
+"""The task that `rembert demo` trains on: the subject of a sentence, in twelve languages. Written for this project.
 
-For each language and subject three sentences to train on and, last, one to test on, which has its words from them.
+Each language has three training sentences per subject and, last, a test sentence of words from these.
 """
 
 SUBJECTS: dict[str, dict[str, tuple[str, str, str, str]]] = {

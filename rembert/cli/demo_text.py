@@ -1,4 +1,4 @@
-"""Small talk in twelve languages, written for this project: what `rembert demo` builds its tokenizer from."""
+"""Sentences in twelve languages, on which `rembert demo` trains its tokenizer. Written for this project."""
 
 SENTENCES: dict[str, tuple[str, ...]] = {
     "en": (

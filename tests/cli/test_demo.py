@@ -43,7 +43,7 @@ def test_on_its_own_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert len(accuracies) == len(INSTALLED)
     assert len(set(accuracies)) <= 1
     assert all(accuracy > 0.5 for accuracy in accuracies)  # of three subjects
-    assert ("scores, those of each language too, are equal" in printed) == (len(INSTALLED) == 2)
+    assert ("scores, also by language, are equal" in printed) == (len(INSTALLED) == 2)
     assert printed.count("La pluie est froide. weather, ") == len(INSTALLED)  # predictions
 
 
