@@ -22,7 +22,7 @@ from rembert.training.data import read_training_data
 from rembert.training.loop import train_model
 from rembert.training.recipe import Recipe
 from rembert.training.reporting import Reporter
-from rembert.training.run import OutputDirectory, Plan
+from rembert.training.run import OutputDirectory, Plan, is_main_process
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -79,12 +79,31 @@ def finetune(
         TrainingError: the loss became NaN or infinite.
         MissingDependencyError: the framework is not installed.
         OSError: the disk is full or not writable; the last checkpoint is unchanged.
+
+    Example:
+        >>> import json
+        >>> texts = {"food": ["Bread and soup.", "A ripe lemon."], "sky": ["It rains.", "The wind turned."]}
+        >>> rows = [{"text": text, "label": label} for label in texts for text in texts[label]]
+        >>> _ = Path("train.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+        >>> scores = finetune(
+        ...     "sequence-classification",
+        ...     "google/rembert",
+        ...     "train.jsonl",
+        ...     evaluation="train.jsonl",
+        ...     output="topics",
+        ...     epochs=2,
+        ...     batch_size=2,
+        ... )
+        >>> sorted(scores)
+        ['eval_accuracy', 'eval_f1_macro', 'eval_f1_micro', 'eval_loss', 'train_loss']
+        >>> Path("topics/model.safetensors").exists()
+        True
     """
     check_framework(framework)
     source = locate_checkpoint(model)
     recipe = _recipe(task, recipe, changes)
     task = _task(task, source, recipe, data, options)
-    is_main = int(os.environ.get("RANK", "0")) == 0  # of the processes that train together
+    is_main = is_main_process()
     report = say if say is not None and is_main else _silent
     plan = Plan(task, recipe, os.fspath(model), framework, from_scratch)
     directory = OutputDirectory(Path(output), resume=resume, is_main=is_main)

@@ -56,6 +56,14 @@ class Recipe:
 
     Raises:
         InputError: a value outside its range; the message quotes it.
+
+    Example:
+        >>> recipe = Recipe.for_task("multiple-choice", epochs=5)
+        >>> recipe.epochs, recipe.batch_size, recipe.learning_rate
+        (5, 16, 8e-06)
+        >>> Recipe(warmup=1.5)
+        Traceback (most recent call last):
+        rembert.common.errors.InputError: `warmup` must be a number in [0, 1). Received: `warmup=1.5`.
     """
 
     epochs: float = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ class Plan:
     source: str
     framework: str
     from_scratch: bool
+
+
+def is_main_process() -> bool:
+    """Whether this is the first of the processes that train together, which writes and reports."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 class OutputDirectory:

@@ -58,6 +58,19 @@ def test_it_is_quiet_when_asked_and_resumes(call: list[str], capsys: pytest.Capt
     assert capsys.readouterr().out == first.out
 
 
+@pytest.mark.parametrize(("rank", "printed"), [("0", "eval_accuracy  0.5000\n"), ("1", "")])
+def test_only_the_first_process_prints_the_scores(
+    rank: str,
+    printed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("rembert.cli.finetune.finetune", lambda *arguments, **options: {"eval_accuracy": 0.5})
+    assert main(["finetune", "masked-lm", "--model", "any", "--train", "any.txt", "--output", "any"]) == 0
+    assert capsys.readouterr().out == printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
