@@ -31,7 +31,7 @@ def _row(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_the_page_names_every_parameter(head: str) -> None:
+def test_page_names_every_parameter(head: str) -> None:
     for parameter in parameters(CONFIG, head, pooler=True).values():
         number = re.search(r"\.layer\.(\d+)\.", parameter.name)
         row = [cell.replace("_N/", f"_{number[1]}/") if number else cell for cell in _row(parameter.name)]
@@ -51,7 +51,7 @@ def test_the_page_names_every_parameter(head: str) -> None:
             assert canonical_name(found[1]) == (parameter.name, kind == "kernel")
 
 
-def test_the_page_names_nothing_else() -> None:
+def test_page_names_nothing_else() -> None:
     known = {
         re.sub(r"\.layer\.\d+\.", ".layer.N.", name)
         for head in HEADS
@@ -61,12 +61,12 @@ def test_the_page_names_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("path", ["model/dense/kernel:0", "rembert", "rembert/x", "optimizer/iter:0", ""])
-def test_other_h5_paths_mean_nothing(path: str) -> None:
+def test_other_h5_paths_are_not_parameters(path: str) -> None:
     assert from_h5_path(path) is None
 
 
 @pytest.mark.parametrize(
     "name", ["cls/predictions/output_bias", "bert/other/kernel", "bert", "dense", "x/bert/pooler"]
 )
-def test_other_tf1_names_mean_nothing(name: str) -> None:
+def test_other_tf1_names_are_not_parameters(name: str) -> None:
     assert canonical_name(name) is None

@@ -24,7 +24,7 @@ def rows(printed: str) -> dict[str, list[str]]:
     }
 
 
-def test_on_its_own_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_checkpoint_passes_every_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = tmp_path / "kept"
     assert main(["demo", "--output", str(kept)]) == 0
     printed = capsys.readouterr().out
@@ -48,7 +48,7 @@ def test_on_its_own_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("name", ["causal_lm_cross", "sequence_regression"])
-def test_on_a_given_checkpoint(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_given_checkpoint_passes_its_steps(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", str(GOLDEN / name / "tf_model.h5")]) == 0
     printed = capsys.readouterr().out
     assert "h5 → pt" in printed
@@ -72,7 +72,7 @@ def test_a_difference_between_the_frameworks_fails(
     assert "DIFFERS" in capsys.readouterr().out
 
 
-def test_bad_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_calls_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
     assert main(["demo", "--output", str(tmp_path)]) == 2
     assert "new or empty" in capsys.readouterr().err

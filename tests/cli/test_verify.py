@@ -40,7 +40,7 @@ def test_changed_weights_are_found(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @needs_a_framework
-def test_weights_that_are_no_numbers_differ(tmp_path: Path) -> None:
+def test_nan_weights_differ(tmp_path: Path) -> None:
     with open_checkpoint(GOLDEN / "model") as checkpoint:
         weights = {name: np.array(checkpoint.read(name)) for name in checkpoint.tensors}
         next(iter(weights.values()))[...] = np.nan
@@ -63,7 +63,7 @@ def test_encoders_of_different_heads_are_compared(tmp_path: Path, capsys: pytest
 
 
 @needs_a_framework
-def test_bad_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_calls_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     golden = str(GOLDEN / "model")
     assert main(["verify", golden, str(tmp_path)]) == 1
     assert "holds no checkpoint" in capsys.readouterr().err

@@ -107,7 +107,7 @@ def _file(directory: Path, content: Any, name: str = "config.json") -> Path:
 # ------------------------------------------------------------------ reading and writing
 
 
-def test_defaults_are_the_released_models() -> None:
+def test_defaults_are_those_of_the_released_model() -> None:
     config = RemBertConfig()
     assert {key: getattr(config, key) for key in RELEASED} == RELEASED
     assert (config.num_labels, config.id2label) == (2, {0: "LABEL_0", 1: "LABEL_1"})
@@ -137,7 +137,7 @@ def test_every_key_of_transformers_is_read_and_written_back(version: str, tmp_pa
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*/config.json")), ids=lambda path: path.parent.name)
-def test_goldens_come_back_as_they_were(path: Path, tmp_path: Path) -> None:
+def test_goldens_are_saved_unchanged(path: Path, tmp_path: Path) -> None:
     RemBertConfig.from_pretrained(path).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text()) == json.loads(path.read_text())
 
@@ -151,7 +151,7 @@ def test_unknown_keys_are_kept(tmp_path: Path) -> None:
     assert RemBertConfig.from_pretrained(tmp_path).my_key == odd["my_key"]
 
 
-def test_googles_file(tmp_path: Path) -> None:
+def test_google_files_are_read(tmp_path: Path) -> None:
     config = RemBertConfig.from_pretrained(GOLDEN / "tf1_pretraining")
     assert config.input_embedding_size == 20
     assert not hasattr(config, "embedding_size")
@@ -171,7 +171,7 @@ def test_gelu_in_a_bleurt_directory_is_the_tanh_form(tmp_path: Path) -> None:
     assert RemBertConfig.from_pretrained(tmp_path).hidden_act == "gelu"  # a config.json means what it says
 
 
-def test_dictionaries() -> None:
+def test_dictionaries_and_json_give_the_configuration_back() -> None:
     config = RemBertConfig(num_labels=3, is_decoder=True, add_cross_attention=True, some_key="kept", dtype="float16")
     content = config.to_dict()
     assert RemBertConfig.from_dict(content) == config
@@ -184,7 +184,7 @@ def test_dictionaries() -> None:
     assert config.vocab_size == 250300
 
 
-def test_from_dict_leaves_its_argument_alone() -> None:
+def test_from_dict_does_not_change_its_argument() -> None:
     content = {"embedding_size": 3, "id2label": {"0": "a"}, "model_type": "rembert"}
     before = copy.deepcopy(content)
     RemBertConfig.from_dict(content, num_labels=2)
@@ -199,12 +199,12 @@ def test_from_dict_leaves_its_argument_alone() -> None:
     st.none() | st.integers(1, 9),
     st.dictionaries(st.text(min_size=1).map("x_".__add__), st.none() | st.booleans() | st.integers() | st.text()),
 )
-def test_any_configuration_comes_back(sizes: dict[str, int], labels: int | None, extra: dict[str, Any]) -> None:
+def test_any_configuration_survives_json(sizes: dict[str, int], labels: int | None, extra: dict[str, Any]) -> None:
     config = RemBertConfig(**sizes, num_labels=labels, **extra)
     assert RemBertConfig.from_dict(json.loads(config.to_json_string())) == config
 
 
-def test_a_value_among_values() -> None:
+def test_configurations_are_compared_by_value() -> None:
     config = RemBertConfig(num_labels=4)
     assert config == RemBertConfig(num_labels=4)
     assert config != RemBertConfig()
@@ -220,7 +220,7 @@ def test_a_value_among_values() -> None:
 # ------------------------------------------------------------------ overrides, labels, dtypes
 
 
-def test_overrides(tmp_path: Path) -> None:
+def test_overrides_replace_keys(tmp_path: Path) -> None:
     _file(tmp_path, BY_VERSION["4"])
     config = RemBertConfig.from_pretrained(tmp_path, num_labels=5, hidden_size=36, my_key=1)
     assert (config.num_labels, config.hidden_size, config.my_key) == (5, 36, 1)
@@ -231,7 +231,7 @@ def test_overrides(tmp_path: Path) -> None:
     assert RemBertConfig.from_pretrained(tmp_path, id2label={0: "a", 1: "b"}).label2id == {"a": 0, "b": 1}
 
 
-def test_label_maps() -> None:
+def test_label_maps_are_derived_from_each_other() -> None:
     assert RemBertConfig(id2label={"1": "b", "0": "a"}).label2id == {"a": 0, "b": 1}
     assert RemBertConfig(label2id={"b": 1, "a": 0}).id2label == {0: "a", 1: "b"}
     assert RemBertConfig(label2id={"b": "1", "a": "0"}).label2id == {"a": 0, "b": 1}
@@ -249,7 +249,7 @@ def test_numpy_numbers_are_saved(tmp_path: Path) -> None:
     assert (config.vocab_size, config.initializer_range) == (400, 0.5)
 
 
-def test_dtypes_by_any_name() -> None:
+def test_dtypes_have_one_name() -> None:
     import ml_dtypes
 
     for value in ("float16", np.float16, np.dtype("float16"), "torch.float16"):
@@ -294,7 +294,7 @@ REFUSED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("settings", REFUSED, ids=lambda settings: "{}={!r}".format(*next(iter(settings.items()))))
-def test_refusals_quote_key_and_value(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_errors_quote_key_and_value(settings: dict[str, Any], tmp_path: Path) -> None:
     ((key, value),) = settings.items()
     with pytest.raises(ConfigError, match="Received") as refusal:
         RemBertConfig(**settings)
@@ -316,20 +316,20 @@ def test_refusals_quote_key_and_value(settings: dict[str, Any], tmp_path: Path) 
         ({"head_dim": 5}, ["`head_dim`", "5"]),
     ],
 )
-def test_refusals_of_values_that_do_not_go_together(settings: dict[str, Any], quoted: list[str]) -> None:
+def test_conflicting_values_are_refused(settings: dict[str, Any], quoted: list[str]) -> None:
     with pytest.raises(ConfigError) as refusal:
         RemBertConfig(**settings)
     assert all(part in str(refusal.value) for part in quoted)
 
 
-def test_a_changed_configuration_is_checked_again() -> None:
+def test_validate_checks_changed_values() -> None:
     config = RemBertConfig()
     config.hidden_size = -4
     with pytest.raises(ConfigError, match="hidden_size=-4"):
         config.validate()
 
 
-def test_refusals_of_files_name_the_file(tmp_path: Path) -> None:
+def test_errors_of_files_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.json, rembert_config\.json, bert_config\.json"):
         RemBertConfig.from_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"nowhere\.json"):
@@ -345,7 +345,7 @@ def test_refusals_of_files_name_the_file(tmp_path: Path) -> None:
         RemBertConfig.from_dict(None)  # type: ignore[arg-type]
 
 
-def test_saving_touches_no_other_file(tmp_path: Path) -> None:
+def test_saving_keeps_other_files(tmp_path: Path) -> None:
     (tmp_path / "sentencepiece.model").write_bytes(b"pieces")
     RemBertConfig().save_pretrained(tmp_path)
     RemBertConfig(num_labels=3).save_pretrained(tmp_path)
@@ -353,7 +353,7 @@ def test_saving_touches_no_other_file(tmp_path: Path) -> None:
     assert RemBertConfig.from_pretrained(tmp_path).num_labels == 3
 
 
-def test_the_attention_implementation_is_of_the_run_and_not_of_the_checkpoint(tmp_path: Path) -> None:
+def test_attention_implementation_is_not_saved(tmp_path: Path) -> None:
     RemBertConfig(attn_implementation="eager").save_pretrained(tmp_path)
     assert "attn_implementation" not in json.loads((tmp_path / "config.json").read_text())
     assert RemBertConfig.from_pretrained(tmp_path).attn_implementation == "auto"

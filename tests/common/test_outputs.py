@@ -23,7 +23,7 @@ def _answer() -> QuestionAnsweringModelOutput:
     return QuestionAnsweringModelOutput(end_logits=np.ones(2), start_logits=np.zeros(2), hidden_states=None)
 
 
-def test_a_mapping_of_what_is_there() -> None:
+def test_mapping_holds_the_fields_that_are_present() -> None:
     output = _answer()
     assert list(output) == list(output.keys()) == ["start_logits", "end_logits"]  # as declared, not as given
     assert len(output) == 2
@@ -36,7 +36,7 @@ def test_a_mapping_of_what_is_there() -> None:
     assert {**output}["end_logits"] is output.end_logits
 
 
-def test_attributes() -> None:
+def test_attributes_of_absent_fields_are_none() -> None:
     output = _answer()
     assert output.start_logits is output["start_logits"]
     assert output.loss is None
@@ -46,7 +46,7 @@ def test_attributes() -> None:
     assert not hasattr(output, "pooler_output")
 
 
-def test_positions_and_slices() -> None:
+def test_positions_and_slices_count_present_fields() -> None:
     output = _answer()
     assert output[0] is output.start_logits
     assert output[-1] is output.end_logits
@@ -59,8 +59,17 @@ def test_positions_and_slices() -> None:
     assert (start, end) == (output[0], output[1])
 
 
+def test_flatten_numbers_what_is_in_tuples() -> None:
+    cache = ((np.zeros(1), np.ones(1)), (np.ones(2), np.ones(3)))
+    output = CausalLMOutputWithCrossAttentions(logits=np.ones(4), past_key_values=cache)
+    flat = output.flatten()
+    names = ["past_key_values.0.0", "past_key_values.0.1", "past_key_values.1.0", "past_key_values.1.1"]
+    assert list(flat) == ["logits", *names]
+    assert flat["past_key_values.1.0"] is cache[1][0]
+
+
 @pytest.mark.parametrize("by_key", [True, False])
-def test_fields_set_later_stand_in_their_place(by_key: bool) -> None:
+def test_fields_keep_their_order_when_set_later(by_key: bool) -> None:
     output = _answer()
     if by_key:
         output["loss"] = 3.0
@@ -104,7 +113,7 @@ def test_copies_keep_class_and_content(kind: type[ModelOutput]) -> None:
     assert whole[0][0][0] == 0
 
 
-def test_made_from_mappings_and_pairs() -> None:
+def test_mappings_and_pairs_give_the_same_output() -> None:
     pairs = [("logits", 2), ("loss", 1)]
     for output in (
         CausalLMOutputWithCrossAttentions(pairs),

@@ -1,0 +1,82 @@
+"""The checks of a checkpoint before a model takes it; tests/parity/test_checkpoints.py runs them in both frameworks."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+
+from rembert import RemBertConfig
+from rembert.common.errors import CheckpointError, ConfigError
+from rembert.common.loading import check_exact_match, check_match, loading_config
+from rembert.common.name_matching import Match, match
+from rembert.common.parameters import parameters
+from tests.frameworks import small_config
+
+TABLE = parameters(small_config(), "token-classification")
+SHAPES = {name: parameter.shape for name, parameter in TABLE.items()}
+NAMES: dict[str, Any] = {"source": "here", "model": "RemBertForTokenClassification"}
+
+
+def _matched(**changes: tuple[int, ...] | None) -> Match:
+    """The match of a checkpoint with tensors of other shapes, or without those that are None."""
+    return match(TABLE, {name: shape for name, shape in {**SHAPES, **changes}.items() if shape is not None})
+
+
+def _check(found: Match, **settings: bool) -> dict[str, list[Any]]:
+    return check_match(found, **NAMES, **{"ignore_mismatched_sizes": False, "report_only": False, **settings})
+
+
+def test_complete_checkpoints_give_an_empty_report() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _check(_matched()) == {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+    check_exact_match(_matched(), **NAMES)
+
+
+def test_missing_heads_are_named_in_a_warning() -> None:
+    with pytest.warns(
+        UserWarning, match=r"newly initialised: classifier\.weight\. Train .* not used .*qa_outputs\.bias"
+    ):
+        report = _check(_matched(**{"classifier.weight": None, "qa_outputs.bias": (2,)}))
+    assert report["missing_keys"] == ["classifier.weight"]
+    assert report["unexpected_keys"] == ["qa_outputs.bias"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("rembert.embeddings.LayerNorm.bias", None, r"Missing \(1\): rembert\.embeddings\.LayerNorm\.bias\."),
+        ("lm_head.weight", (3,), r"Unexpected \(1\): lm_head\.weight\."),
+        ("classifier.bias", (9,), r"Of another shape \(1\): classifier\.bias \[9\] \(the model has \[5\]\)\. Pass"),
+    ],
+)
+def test_checkpoints_that_do_not_fit_are_refused(name: str, shape: tuple[int, ...] | None, message: str) -> None:
+    with pytest.raises(CheckpointError, match=f"^here does not fit RemBertForTokenClassification. {message}"):
+        _check(_matched(**{name: shape}))
+    report = _check(_matched(**{name: shape}), ignore_mismatched_sizes=True, report_only=True)
+    assert [len(names) for names in report.values()] == [shape is None, shape == (3,), shape == (9,)]
+
+
+def test_exact_matches_allow_no_other_tensor() -> None:
+    with pytest.raises(CheckpointError, match=r"Not in the model \(1\): rembert\.pooler\.dense\.bias"):
+        check_exact_match(_matched(**{"rembert.pooler.dense.bias": (12,)}), **NAMES)
+
+
+def test_long_lists_are_shortened() -> None:
+    many = {f"odd.{number}": (1,) for number in range(15)}
+    with pytest.raises(CheckpointError, match=r"odd\.11 and 3 more\.$"):
+        _check(_matched(**many))
+
+
+def test_configuration_is_the_given_one_with_overrides() -> None:
+    stored, given = small_config(), small_config(num_labels=3)
+    assert loading_config(stored, None, {}, "here") == stored
+    assert loading_config(stored, given, {"hidden_act": "relu"}, "here").hidden_act == "relu"
+    assert loading_config(stored, given, {}, "here").num_labels == 3
+    assert given == small_config(num_labels=3)
+    with pytest.raises(ConfigError, match="here has no configuration"):
+        loading_config(None, None, {}, "here")
+    with pytest.raises(TypeError, match="'hidden_sizes'"):
+        loading_config(RemBertConfig(), None, {"hidden_sizes": 3}, "here")
