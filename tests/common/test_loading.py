@@ -1,4 +1,4 @@
-"""The checks of a checkpoint before a model takes it; tests/parity/test_checkpoints.py runs them in both frameworks."""
+"""The checks of a checkpoint before a model takes it; `tests/parity/test_checkpoints.py` runs them with models."""
 
 from __future__ import annotations
 
