@@ -1,7 +1,7 @@
 """The examples in docstrings run and print what they say.
 
-They run in a directory that holds a small checkpoint as `google/rembert`, so that they can load the model under the
-name that readers use.
+They run in a directory that holds a small checkpoint as `google/rembert` and a small metric as `BLEURT-20`, so that
+they can load the models under the names that readers use.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 from rembert.bridge import save_checkpoint
 from rembert.common.parameters import parameters
+from tests.bleurt.cases import make_variables, write_saved_model
 from tests.frameworks import needs_pt, needs_tf
 from tests.tasks.support import TOKENIZER, config
 
@@ -44,9 +45,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     save_checkpoint(directory / "google" / "rembert", weights, sizes, head="masked-lm")
     TOKENIZER().save_pretrained(directory / "google" / "rembert")
+    write_saved_model(directory / "BLEURT-20", make_variables())
     return directory
 
 
+@pytest.mark.filterwarnings("ignore:.*are not used by this model")  # a base model of a masked language model
 @pytest.mark.parametrize("module", _modules())
 def test_examples_run(module: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)

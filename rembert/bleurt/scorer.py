@@ -47,6 +47,16 @@ class RemBertScorer:
         tokenizer: gives the SentencePiece ids.
         max_length: the maximum length of an input in tokens; longer texts are truncated.
         fingerprint: a digest of everything that determines the scores.
+
+    Example:
+        >>> scorer = RemBertScorer.from_pretrained("BLEURT-20")
+        >>> scores = scorer.score(
+        ...     candidates=["a bird sings", "a bird sings"], references=["a bird chirps", ["a bird", "birds chirp"]]
+        ... )
+        >>> scores.shape, scores.dtype
+        ((2,), dtype('float64'))
+        >>> [each.shape for each in scorer.score_references(["a bird sings"], [["a bird", "birds chirp"]])]
+        [(2,)]
     """
 
     def __init__(

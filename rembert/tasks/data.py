@@ -20,6 +20,18 @@ class DataOptions:
             `{"text": "sentence", "label": "category"}`. A field that is not listed is read from its usual columns.
         language: the language of examples that name none.
         skip_bad_lines: skip malformed lines and count them in `Task.report`, instead of raising `DataError`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from rembert import RemBertTokenizer
+        >>> from rembert.tasks import get_task
+        >>> _ = Path("topics.tsv").write_text("sentence\\ttopic\\nThe ferry is late.\\ttravel\\n")
+        >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+        >>> data = DataOptions(columns={"text": "sentence", "label": "topic"}, language="en")
+        >>> task = get_task("sequence-classification", tokenizer, max_length=64, data=data)
+        >>> [example] = task.read("topics.tsv")
+        >>> example.text, example.label, example.language
+        ('The ferry is late.', 'travel', 'en')
     """
 
     format: str | None = None

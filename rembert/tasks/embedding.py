@@ -50,6 +50,17 @@ def embed(
 
     Raises:
         InputError: there is no such layer.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from rembert import RemBertTokenizer
+        >>> from rembert.pt import RemBertModel
+        >>> _ = Path("texts.txt").write_text("The ferry leaves at nine.")
+        >>> model = RemBertModel.from_pretrained("google/rembert")
+        >>> task = Texts(RemBertTokenizer.from_pretrained("google/rembert"), max_length=64)
+        >>> [vector] = embed(task, model, task.read("texts.txt"), normalize=True)
+        >>> vector.shape == (model.config.hidden_size,)
+        True
     """
     count = model.config.num_hidden_layers + 1
     check_argument("layer", layer, integer(at_least=-count, at_most=count - 1))

@@ -36,6 +36,14 @@ def fill_mask(
 
     Raises:
         InputError: a text has no mask or is longer than the model allows, or `top_k` exceeds the vocabulary.
+
+    Example:
+        >>> from rembert.pt import RemBertForMaskedLM
+        >>> model = RemBertForMaskedLM.from_pretrained("google/rembert")
+        >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+        >>> [[fillings]] = fill_mask(model, tokenizer, ["The ferry leaves at [MASK]."], top_k=3)
+        >>> [filling.token for filling in fillings]
+        [..., ..., ...]
     """
     mask = tokenizer.mask_token_id
     if mask is None:

@@ -50,6 +50,11 @@ def load_task(
         CheckpointError: the checkpoint does not fit, or was not trained for the task.
         InputError: an argument is not allowed.
         MissingDependencyError: the framework is not installed.
+
+    Example:
+        >>> task, model = load_task("masked-lm", "google/rembert", "pt", every_token=True)
+        >>> task.max_length == model.config.max_position_embeddings
+        True
     """
     kind = task_class(name)
     found = find_device(framework, device)
@@ -136,7 +141,27 @@ def evaluate(
     max_tokens: int | None = None,
     run: Run | None = None,
 ) -> dict[str, float]:
-    """The task's scores of a model, by name; arguments and errors as for `predict_outputs`."""
+    """The task's scores of a model, by name.
+
+    Args:
+        task: a prepared task.
+        model: of `rembert.pt` or `rembert.tf`, with the task's head. It runs in evaluation mode and is left as it was.
+        examples: from `task.read`; those without a label are ignored.
+        batch_size: the maximum number of rows in a batch.
+        max_tokens: the maximum of rows times the longest row's length.
+        run: what `task_runner` gave for this model, to reuse TensorFlow's graph.
+
+    Raises:
+        InputError: the model is of neither framework, or a size is less than 1.
+        DataError: no example has a label, or an example cannot be used; names its location.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("texts.txt").write_text("The ferry leaves at nine.")
+        >>> task, model = load_task("masked-lm", "google/rembert")
+        >>> list(evaluate(task, model, task.read("texts.txt")))
+        ['loss', 'perplexity', 'masked_accuracy']
+    """
     pairs = predict_outputs(task, model, examples, batch_size=batch_size, max_tokens=max_tokens, run=run)
     return task.score_pairs(pairs)
 
@@ -150,7 +175,30 @@ def predict(
     max_tokens: int | None = None,
     run: Run | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """A prediction for each example, in order; arguments and errors as for `predict_outputs`."""
+    """A prediction for each example, in order, as JSON-compatible values.
+
+    Examples stream: those of about fifty batches are in memory at once.
+
+    Args:
+        task: a prepared task.
+        model: of `rembert.pt` or `rembert.tf`, with the task's head. It runs in evaluation mode and is left as it was.
+        examples: from `task.read`.
+        batch_size: the maximum number of rows in a batch.
+        max_tokens: the maximum of rows times the longest row's length.
+        run: what `task_runner` gave for this model, to reuse TensorFlow's graph.
+
+    Raises:
+        InputError: the model is of neither framework, or a size is less than 1.
+        DataError: an example cannot be used; names its location.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("texts.txt").write_text("The ferry leaves at nine.")
+        >>> task, model = load_task("masked-lm", "google/rembert")
+        >>> for prediction in predict(task, model, task.read("texts.txt")):
+        ...     print(prediction)
+        {'masked_log_likelihood': -..., 'tokens': ...}
+    """
     pairs = predict_outputs(task, model, examples, batch_size=batch_size, max_tokens=max_tokens, run=run)
     for example, outputs in pairs:
         yield task.decode(example, outputs)

@@ -40,6 +40,14 @@ def get_task(
     Raises:
         InputError: there is no such task, or an argument is not allowed.
         TypeError: an option that the task does not have.
+
+    Example:
+        >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+        >>> task = get_task("question-answering", tokenizer, max_length=256, stride=32)
+        >>> task.stride, task.n_best
+        (32, 20)
+        >>> [option.name for option in task.options]
+        ['stride', 'max_question_length', 'max_answer_length', 'n_best', 'no_answer_threshold']
     """
     return task_class(name)(tokenizer, max_length=max_length, data=data, **options)
 

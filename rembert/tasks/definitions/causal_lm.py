@@ -18,7 +18,19 @@ from rembert.tasks.task import Batch, Feature, identified
 
 
 class CausalLM(LanguageModelTask):
-    """Predicts every token from those before it. The perplexity is that of the tokens and `[SEP]`, given `[CLS]`."""
+    """Predicts every token from those before it. The perplexity is that of the tokens and `[SEP]`, given `[CLS]`.
+
+    Args:
+        tokenizer, max_length, data, join: as for `LanguageModelTask`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from rembert import RemBertTokenizer
+        >>> _ = Path("texts.txt").write_text("The ferry leaves at nine.\\nThe ferry is late.")
+        >>> task = CausalLM(RemBertTokenizer.from_pretrained("google/rembert"), max_length=64)
+        >>> len(list(task.training_features(task.read("texts.txt"))))  # both texts in one row
+        1
+    """
 
     name = "causal-lm"
     head = "causal-lm"

@@ -41,6 +41,15 @@ class MaskedLM(LanguageModelTask):
 
     Raises:
         InputError: the tokenizer has no mask token, or an option is not allowed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("texts.txt").write_text("The ferry leaves at nine.")
+        >>> task = MaskedLM(RemBertTokenizer.from_pretrained("google/rembert"), max_length=64, every_token=True)
+        >>> [example] = task.read("texts.txt")
+        >>> batch = task.collate(task.features(example))
+        >>> (batch["input_ids"] == task.tokenizer.mask_token_id).sum(1)  # one mask in each row
+        array([1, ..., 1])
     """
 
     name = "masked-lm"

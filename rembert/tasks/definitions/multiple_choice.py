@@ -35,6 +35,17 @@ class MultipleChoice(Task):
     Args:
         tokenizer, max_length, data: as for `Task`.
         first_choice: the number that `label` gives to the first choice; 1 in some files.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> row = {"prompt": "It rained.", "choices": ["The street is wet.", "The street is new."], "label": "A"}
+        >>> _ = Path("choices.jsonl").write_text(json.dumps(row))
+        >>> task = MultipleChoice(RemBertTokenizer.from_pretrained("google/rembert"), max_length=64)
+        >>> [example] = task.read("choices.jsonl")
+        >>> batch = task.collate(task.features(example))
+        >>> batch["input_ids"].shape[:2], batch["labels"]
+        ((1, 2), array([0]))
     """
 
     name = "multiple-choice"

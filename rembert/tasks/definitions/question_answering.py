@@ -43,6 +43,20 @@ class QuestionAnswering(Task):
 
     Raises:
         InputError: an option is not allowed, or the lengths leave no space for a context.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> answers = [{"text": "at nine", "answer_start": 17}]
+        >>> row = {"question": "When?", "context": "The ferry leaves at nine.", "answers": answers}
+        >>> _ = Path("questions.jsonl").write_text(json.dumps(row))
+        >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+        >>> task = QuestionAnswering(tokenizer, max_length=64, max_question_length=16, stride=8)
+        >>> [example] = task.read("questions.jsonl")
+        >>> [window] = task.features(example)
+        >>> start, end = window["start_positions"], window["end_positions"]
+        >>> tokenizer.decode(window["input_ids"][start : end + 1])
+        'at nine'
     """
 
     name = "question-answering"

@@ -40,6 +40,15 @@ class SequenceClassification(Task):
         tokenizer, max_length, data: as for `Task`.
         problem_type: one of `PROBLEM_TYPES`; by default found in the training data.
         label_separator: splits a label into the names of several classes, for example in CSV files.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("topics.tsv").write_text("text\\tlabel\\nThe ferry is late.\\ttravel\\nWe won!\\tsport\\n")
+        >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+        >>> task = SequenceClassification(tokenizer, max_length=64)
+        >>> task.prepare(task.read("topics.tsv"))
+        >>> task.labels, task.problem_type
+        (['sport', 'travel'], 'single_label_classification')
     """
 
     name = "sequence-classification"

@@ -36,6 +36,14 @@ class TokenClassification(Task):
     Args:
         tokenizer, max_length, data: as for `Task`.
         scheme: "iob2", or "iob1" for files in that older scheme: their entity tags are rewritten as IOB2.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("names.conll").write_text("Anna B-PER\\nsleeps O\\n")
+        >>> task = TokenClassification(RemBertTokenizer.from_pretrained("google/rembert"), max_length=64)
+        >>> task.prepare(task.read("names.conll"))
+        >>> task.labels
+        ['B-PER', 'I-PER', 'O']
     """
 
     name = "token-classification"
