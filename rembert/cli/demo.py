@@ -7,10 +7,9 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,8 +24,7 @@ from rembert.cli.demo_text import SENTENCES
 from rembert.cli.text import byte_size, table
 from rembert.common.errors import InputError
 from rembert.common.files import write_text
-from rembert.common.initialization import initial_values
-from rembert.common.parameters import HEADS, Kind, file_name
+from rembert.common.parameters import HEADS
 from rembert.common.trials import Arrays, output_differences, trial_inputs
 from rembert.tasks.backends import FRAMEWORKS, get_backend, installed_frameworks, load_model
 from rembert.tasks.definitions.sequence_classification import SequenceClassification
@@ -176,13 +174,12 @@ def compare(head: str, sides: Sequence[tuple[str, Path]]) -> tuple[float, float,
     outputs: list[Arrays] = []
     is_new = False
     for framework, path in sides:
+        backend = get_backend(framework)
         model, report = load_model(framework, head, path, **options)
-        declared, missing = model.parameter_table(), report["missing_keys"]
-        deviation = model.config.initializer_range
-        _assign(framework, model, {name: initial_values(declared[name], deviation) for name in missing})
-        is_new |= bool(missing)
+        backend.initialize(model, report["missing_keys"])
+        is_new |= bool(report["missing_keys"])
         inputs = inputs or example_inputs(path, model.config, head)
-        outputs.append(get_backend(framework).run_once(model, inputs))
+        outputs.append(backend.run_once(model, inputs))
     found = output_differences(*outputs, head=head, mask=inputs["attention_mask"])
     logits = [found[name] for name in HEADS[head].logits or ("last_hidden_state",)]
     return max(each.largest for each in logits), max(each.scale for each in logits), is_new
@@ -201,18 +198,6 @@ def example_inputs(directory: Path, config: RemBertConfig, head: str) -> Arrays:
     if HEADS[head].takes_choices:  # two choices: the sentences, and the sentences in reverse order
         return {name: np.stack([array, array[::-1]], axis=1) for name, array in inputs.items()}
     return inputs
-
-
-def _assign(framework: str, model: Any, values: Mapping[str, np.ndarray]) -> None:
-    """Set parameters of a model, given by canonical name and in the shapes of the parameter table."""
-    declared = model.parameter_table()
-    for name, array in values.items():
-        if framework == "pt":
-            torch = import_module("torch")
-            model.get_parameter(file_name(name, model.head)).data.copy_(torch.from_numpy(array))
-        else:
-            is_kernel = declared[name].kind is Kind.KERNEL
-            model.variable(declared[name]).assign(array.T if is_kernel else array)
 
 
 # ---------------------------------------------------------------------- a task

@@ -22,8 +22,8 @@ from rembert.bridge import TensorSource
 from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
-from rembert.common.initialization import initial_values
 from rembert.common.parameters import HEADS
+from rembert.tasks.backends.pt import initialize
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
 from rembert.training.initial_model import fresh_names, step_seed, training_overrides
@@ -207,11 +207,7 @@ class Trainer:
                     source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **overrides
                 )
                 self.fresh = fresh_names(report, source)
-        table, own = model.parameter_table(), dict(model.named_parameters())
-        with torch.no_grad():
-            for name in self.fresh:
-                values = initial_values(table[name], model.config.initializer_range, self.recipe.seed)
-                own[model._own_name(name)].copy_(torch.from_numpy(values))
+        initialize(model, self.fresh, self.recipe.seed)
         return model
 
     def _distribute(self) -> Any:

@@ -20,8 +20,8 @@ from rembert.bridge import TensorSource, open_checkpoint
 from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
-from rembert.common.initialization import initial_values
 from rembert.common.parameters import HEADS, Kind, Parameter
+from rembert.tasks.backends.tf import initialize
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
 from rembert.tf.optimizer import AdamW
@@ -188,10 +188,7 @@ class Trainer:
                     source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **overrides
                 )
                 self.fresh = fresh_names(report, source)
-        table = model.parameter_table()
-        for name in self.fresh:
-            values = initial_values(table[name], model.config.initializer_range, self.recipe.seed)
-            model.variable(table[name]).assign(_transposed(values, table[name]))
+        initialize(model, self.fresh, self.recipe.seed)
         return model
 
     def _make_optimizer(self) -> AdamW:

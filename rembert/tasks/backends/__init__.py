@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -74,6 +74,15 @@ class Backend(Protocol):
 
     def place(self, model: Any, device: Any) -> Any:
         """The model on a device that `find_device` gave."""
+
+    def initialize(self, model: Any, names: Iterable[str], seed: int = 0) -> None:
+        """Give parameters their initial values, which are the same in both frameworks.
+
+        Args:
+            model: any of the model classes.
+            names: canonical names of the parameters.
+            seed: of the random numbers.
+        """
 
     def is_on_gpu(self, model: Any) -> bool:
         """Whether the model computes on a GPU."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 
 import rembert.pt
 from rembert.common.errors import InputError
-from rembert.common.parameters import HEADS
+from rembert.common.initialization import initial_values
+from rembert.common.parameters import HEADS, file_name
 from rembert.tasks.backends import Arrays, Inputs
 
 
@@ -45,6 +46,15 @@ def find_device(name: str | None) -> torch.device:
 def place(model: Any, device: torch.device) -> Any:
     """The model on a device."""
     return model.to(device)
+
+
+def initialize(model: Any, names: Iterable[str], seed: int = 0) -> None:
+    """Give parameters their initial values, the same as in TensorFlow."""
+    declared = model.parameter_table()
+    with torch.no_grad():
+        for name in names:
+            values = initial_values(declared[name], model.config.initializer_range, seed)
+            model.get_parameter(file_name(name, model.head)).copy_(torch.from_numpy(values))
 
 
 def is_on_gpu(model: Any) -> bool:

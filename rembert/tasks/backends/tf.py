@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,7 +11,8 @@ import tensorflow as tf
 
 import rembert.tf
 from rembert.common.errors import InputError
-from rembert.common.parameters import HEADS
+from rembert.common.initialization import initial_values
+from rembert.common.parameters import HEADS, Kind
 from rembert.tasks.backends import Arrays, Inputs
 
 
@@ -36,6 +37,15 @@ def find_device(name: str | None) -> None:
 def place(model: Any, device: None) -> Any:
     """The model, which is where TensorFlow has placed it."""
     return model
+
+
+def initialize(model: Any, names: Iterable[str], seed: int = 0) -> None:
+    """Give parameters their initial values, the same as in PyTorch."""
+    declared = model.parameter_table()
+    for name in names:
+        values = initial_values(declared[name], model.config.initializer_range, seed)
+        is_kernel = declared[name].kind is Kind.KERNEL
+        model.variable(declared[name]).assign(values.T if is_kernel else values)
 
 
 def is_on_gpu(model: Any) -> bool:
