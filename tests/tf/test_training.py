@@ -16,7 +16,7 @@ keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
 
 from rembert.common.errors import InputError  # noqa: E402
-from tests.frameworks import TF, Arrays, difference  # noqa: E402
+from tests.frameworks import TF, Arrays, difference, needs  # noqa: E402
 from tests.parity.cases import CASES, WITH_LOSS, Case, build, by_case  # noqa: E402
 
 # float64; graphs, XLA and loops add in another order.
@@ -383,6 +383,7 @@ def test_stopped_training_goes_on(way: str, tmp_path: Path) -> None:
     _same(resumed, through)
 
 
+@needs("tensorboard")
 def test_early_stopping_and_tensorboard(tmp_path: Path) -> None:
     batches, model = _batches(), _model()
     model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)  # which never gets better

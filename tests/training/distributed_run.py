@@ -31,6 +31,8 @@ def main(framework: str, start: str, runs: list[dict[str, Any]]) -> None:
         if number == 1:
             _join(Path(run["output"]).with_suffix(".meeting"))
         print(json.dumps(fine_tune(framework, start, **run)), flush=True)
+    if len(runs) > 1:
+        _leave()
 
 
 def _make_devices(count: int) -> None:
@@ -46,6 +48,13 @@ def _join(meeting: Path) -> None:
 
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+
+
+def _leave() -> None:
+    """Leave the group, the threads of which must not outlive the interpreter."""
+    import torch.distributed as dist
+
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
