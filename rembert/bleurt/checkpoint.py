@@ -22,7 +22,7 @@ import numpy as np
 
 from rembert.bleurt.regressors import HEAD
 from rembert.bridge import Checkpoint, TensorSource, open_checkpoint
-from rembert.bridge.matching import fit, require
+from rembert.bridge.matching import match_checkpoint, require_match
 from rembert.bridge.registry import locate_checkpoint
 from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.config import RemBertConfig
@@ -144,7 +144,7 @@ def _require_regressor(checkpoint: Checkpoint) -> RemBertConfig:
             f"{checkpoint.directory} must have a configuration. Put its bert_config.json (or config.json) beside the "
             "weights."
         )
-    found = fit(checkpoint, config)
+    found = match_checkpoint(checkpoint, config)
     shape = next((info.shape for name, info in _canonical(checkpoint).items() if name == "classifier.weight"), None)
     if found.head != HEAD or shape is None:
         raise CheckpointError(
@@ -157,7 +157,7 @@ def _require_regressor(checkpoint: Checkpoint) -> RemBertConfig:
             f"{checkpoint.path} is not a regressor: a metric has one output. Received: a classifier with "
             f"{shape[0]} outputs and `problem_type={config.problem_type!r}`."
         )
-    require(checkpoint, found)
+    require_match(checkpoint, found)
     return config
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
-from rembert.bridge.streaming import PIECE
+from rembert.bridge.streaming import CHUNK_BYTES
 from rembert.bridge.tensors import TensorInfo
 from rembert.common.name_matching import canonical_name
 
@@ -65,7 +65,9 @@ def diff(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Difference:
         return Difference(
             only_in_a=[name for name in names if name not in others],
             only_in_b=[name for name in others if name not in names],
-            tensors=[_compare(name, first, names[name], second, others[name]) for name in names if name in others],
+            tensors=[
+                _tensor_difference(name, first, names[name], second, others[name]) for name in names if name in others
+            ],
         )
 
 
@@ -74,13 +76,13 @@ def _names(checkpoint: Checkpoint) -> dict[str, str]:
     return {canonical_name(name) or name: name for name in checkpoint.tensors}
 
 
-def _compare(name: str, a: Checkpoint, name_in_a: str, b: Checkpoint, name_in_b: str) -> TensorDifference:
+def _tensor_difference(name: str, a: Checkpoint, name_in_a: str, b: Checkpoint, name_in_b: str) -> TensorDifference:
     of_a, of_b = (TensorInfo(info.shape, info.dtype) for info in (a.tensors[name_in_a], b.tensors[name_in_b]))
     if of_a.shape != of_b.shape:
         return TensorDifference(name, of_a, of_b, largest=None, mean=None)
     largest = total = 0.0
     values = [np.atleast_1d(a.read(name_in_a)), np.atleast_1d(b.read(name_in_b))]
-    rows = max(1, PIECE // max(1, 8 * math.prod(values[0].shape[1:])))
+    rows = max(1, CHUNK_BYTES // max(1, 8 * math.prod(values[0].shape[1:])))
     for start in range(0, len(values[0]), rows):
         left, right = (array[start : start + rows].astype(np.float64) for array in values)
         with np.errstate(invalid="ignore"):

@@ -15,7 +15,7 @@ import numpy as np
 
 from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
-from rembert.bridge.matching import Selection, fit, require, select
+from rembert.bridge.matching import Selection, match_checkpoint, require_match, select_parameters
 from rembert.bridge.registry import find
 from rembert.bridge.saving import save_checkpoint, target_format
 from rembert.bridge.streaming import all_finite
@@ -26,8 +26,8 @@ from rembert.common.errors import CheckpointError, InputError
 from rembert.common.parameters import HEADS, head_config
 
 STORED_DTYPES = ("float32", "float16", "bfloat16")  # that weights are converted to
-# Files that travel with a checkpoint, and the name they get.
-CARRIED = {
+# Files that are copied with a checkpoint, and the names they get.
+COMPANIONS = {
     "sentencepiece.model": "sentencepiece.model",
     "sent_piece.model": "sentencepiece.model",
     "tokenizer.json": "tokenizer.json",
@@ -114,9 +114,9 @@ def convert(
     replacement = new_directory(target, force=force, replaceable=is_checkpoint)
     with open_checkpoint(source) as checkpoint:
         config = source_config(checkpoint)
-        found = fit(checkpoint, config)
-        require(checkpoint, found)
-        chosen = select(checkpoint, found, config, head)
+        found = match_checkpoint(checkpoint, config)
+        require_match(checkpoint, found)
+        chosen = select_parameters(checkpoint, found, config, head)
         nonfinite: list[str] = []
         tensors = {
             name: _watched(checkpoint, name, tensor, dtype, None if not allow_nonfinite else nonfinite)
@@ -128,7 +128,7 @@ def convert(
             written = save_checkpoint(
                 directory, tensors, config, to=to, head=chosen.head, max_shard_size=max_shard_size, progress=count
             )
-            files = [*written, *carry(checkpoint.directory, directory)]
+            files = [*written, *copy_companions(checkpoint.directory, directory)]
         return Conversion(
             source=source,
             target=target,
@@ -239,10 +239,10 @@ def is_checkpoint(directory: Path) -> bool:
     return True
 
 
-def carry(origin: Path, target: Path) -> list[Path]:
-    """Copy the tokenizer's files and their like from a checkpoint's directory into another."""
+def copy_companions(origin: Path, target: Path) -> list[Path]:
+    """Copy the files of the tokenizer and other companions of the weights into another directory."""
     copied: list[Path] = []
-    for name, renamed in CARRIED.items():
+    for name, renamed in COMPANIONS.items():
         if (origin / name).is_file() and target / renamed not in copied:
             shutil.copyfile(origin / name, target / renamed)
             copied.append(target / renamed)

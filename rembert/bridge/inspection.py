@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rembert.bridge.checkpoint import open_checkpoint
-from rembert.bridge.matching import fit
+from rembert.bridge.matching import match_checkpoint
 from rembert.bridge.tensors import TensorInfo
 from rembert.common.name_matching import Mismatch
 
@@ -60,7 +60,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     """
     with open_checkpoint(path) as checkpoint:
         tensors = {name: TensorInfo(info.shape, info.dtype) for name, info in checkpoint.tensors.items()}
-        found = fit(checkpoint, checkpoint.config) if checkpoint.config is not None else None
+        found = match_checkpoint(checkpoint, checkpoint.config) if checkpoint.config is not None else None
         return Inspection(
             path=checkpoint.path,
             format=checkpoint.format,

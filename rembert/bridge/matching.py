@@ -1,4 +1,4 @@
-"""How a checkpoint's tensors become a model's: which tensor is which parameter, and what another head keeps."""
+"""Match the tensors of a checkpoint with the parameters of a model, also of a model with another head."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rembert.common.initialization import initial_values
 from rembert.common.name_matching import Match, match
 from rembert.common.parameters import BASE_MODEL, BASE_PREFIX, HEADS, Parameter, parameters
 
-MAX_LAYERS = 1000  # a config that claims more than this must have a tensor for each
+MAX_LAYERS = 1000  # more than this only with at least one tensor for each
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A checkpoint seen as one model class: the head, its parameters, and how the tensors match them."""
+class CheckpointMatch:
+    """The head of a checkpoint, the parameters of that head, and how the tensors match them."""
 
     head: str
     table: Mapping[str, Parameter]
@@ -35,27 +35,27 @@ class Fit:
         return [*self.match.unexpected, *self.match.unused]
 
 
-def fit(checkpoint: Checkpoint, config: RemBertConfig) -> Fit:
+def match_checkpoint(checkpoint: Checkpoint, config: RemBertConfig) -> CheckpointMatch:
     """Match a checkpoint's tensors with the parameters of the head it holds.
 
-    A pooler is kept where there is one, also beside a head that has none; a bare encoder may lack it.
+    A pooler in the checkpoint is always kept, also where the head has none. A bare encoder may lack one.
 
     Raises:
-        CheckpointError: the config claims more layers than a table of them could be made for.
+        CheckpointError: the config has more layers than the checkpoint could hold.
     """
     if config.num_hidden_layers > max(MAX_LAYERS, len(checkpoint.tensors)):
         raise CheckpointError(
-            f"{checkpoint.path}: the config says {config.num_hidden_layers} layers, while there are only "
+            f"{checkpoint.path}: the config has {config.num_hidden_layers} layers, but the checkpoint has only "
             f"{len(checkpoint.tensors)} tensors."
         )
     head = recognise_head(config, checkpoint.tensors)
     shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
     pooler = True if has_pooler_in(shapes) else False if head == BASE_MODEL else None
     table = parameters(config, head, pooler=pooler)
-    return Fit(head, table, match(table, shapes))
+    return CheckpointMatch(head, table, match(table, shapes))
 
 
-def require(checkpoint: Checkpoint, found: Fit) -> None:
+def require_match(checkpoint: Checkpoint, found: CheckpointMatch) -> None:
     """Refuse a checkpoint whose names or shapes do not fit its config.
 
     Raises:
@@ -82,7 +82,7 @@ def require(checkpoint: Checkpoint, found: Fit) -> None:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is to be written: every parameter's values, which of them are fresh, and which tensors are dropped."""
+    """The values of every parameter of a model, which of them are fresh, and which tensors are dropped."""
 
     head: str
     tensors: dict[str, TensorSource]
@@ -90,7 +90,9 @@ class Selection:
     dropped: list[str]
 
 
-def select(checkpoint: Checkpoint, found: Fit, config: RemBertConfig, head: str | None) -> Selection:
+def select_parameters(
+    checkpoint: Checkpoint, found: CheckpointMatch, config: RemBertConfig, head: str | None
+) -> Selection:
     """The parameters of a model with `head` (by default the checkpoint's own), fresh where the checkpoint has none.
 
     The encoder and a pooler are always kept. A head's own parameters are kept where they mean the same in both heads,

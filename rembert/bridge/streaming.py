@@ -1,7 +1,7 @@
-"""Values on their way from a map to a file: in pieces, so that memory does not grow with the checkpoint.
+"""Write values from a map to a file in chunks, so that memory does not grow with the checkpoint.
 
-A transposed matrix is copied in square tiles, because walking one of its sides element by element misses the
-processor's cache at every step, and the tiles go to threads, because numpy releases the interpreter while it copies.
+A transposed matrix is copied in square tiles: row by row, every element would miss the cache of the processor. The
+tiles are copied by several threads, as NumPy releases the interpreter lock meanwhile.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 
 from rembert.bridge.tensors import TensorSource
 
-PIECE = 16 * 2**20  # bytes of one piece
-# Bytes handed to the system at a time. Larger writes make Linux look for large stretches of free memory to cache them
-# in: on ext4, 2.3 GB took 11 s in writes of 16 MiB and 1.4 s in writes of this size.
-WRITTEN = 2**18
-_CHECKED = 2**17  # values that are checked at a time: they stay in the processor's cache
+CHUNK_BYTES = 16 * 2**20  # of one chunk
+# Of one write. For larger writes Linux searches for large ranges of free memory: on ext4, 2.3 GB took 11 s in writes of
+# 16 MiB and 1.4 s in writes of this size.
+WRITE_BYTES = 2**18
+_CHECKED_VALUES = 2**17  # of one check: they stay in the cache of the processor
 TILE = 128  # rows and columns of one tile
 THREADS = min(4, os.cpu_count() or 1)
 
@@ -29,13 +29,13 @@ Progress = Callable[[int], Any]
 
 
 def silent(written: int) -> None:
-    """The progress callback that shows nothing; a callback takes the number of bytes just written."""
+    """A progress callback that does nothing. A callback takes the number of bytes just written."""
 
 
-def pieces(array: np.ndarray, dtype: np.dtype, size: int = PIECE) -> Iterator[np.ndarray]:
+def chunks(array: np.ndarray, dtype: np.dtype, size: int = CHUNK_BYTES) -> Iterator[np.ndarray]:
     """An array's values in row-major order, as consecutive contiguous arrays [n] of `dtype` of about `size` bytes.
 
-    A contiguous array of that dtype gives views; anything else is transposed and converted a piece at a time.
+    A contiguous array of that dtype gives views; anything else is transposed and converted a chunk at a time.
     """
     if array.flags.c_contiguous:
         flat = array.reshape(-1)
@@ -46,9 +46,9 @@ def pieces(array: np.ndarray, dtype: np.dtype, size: int = PIECE) -> Iterator[np
     step = max(1, size // max(1, dtype.itemsize * (array.size // len(array))))
     for start in range(0, len(array), step):
         part = array[start : start + step]
-        piece = np.empty(part.shape, dtype)
-        copy_tiled(piece, part)
-        yield piece.reshape(-1)
+        chunk = np.empty(part.shape, dtype)
+        copy_tiled(chunk, part)
+        yield chunk.reshape(-1)
 
 
 def copy_tiled(target: np.ndarray, source: np.ndarray) -> None:
@@ -69,19 +69,19 @@ def copy_tiled(target: np.ndarray, source: np.ndarray) -> None:
 
 def all_finite(array: np.ndarray, dtype: np.dtype) -> bool:
     """Whether no value is NaN or infinite once it is stored as `dtype`."""
-    flat = array.ravel(order="K")  # any order will do, so a transposed matrix stays a view
+    flat = array.ravel(order="K")  # in any order, so that a transposed matrix stays a view
 
     def check(start: int) -> bool:
         with np.errstate(over="ignore", invalid="ignore"):
-            block = flat[start : start + _CHECKED].astype(dtype, copy=False)
+            block = flat[start : start + _CHECKED_VALUES].astype(dtype, copy=False)
         bits = block.view(f"u{dtype.itemsize}")
         return not ((bits & mask) == mask).any()
 
     mask = _exponent_bits(dtype)
-    if flat.size <= _CHECKED:  # a pool of threads would cost more than the work
+    if flat.size <= _CHECKED_VALUES:  # a pool of threads would cost more than the work
         return check(0)
     with ThreadPoolExecutor(THREADS) as pool:
-        return all(pool.map(check, range(0, flat.size, _CHECKED)))
+        return all(pool.map(check, range(0, flat.size, _CHECKED_VALUES)))
 
 
 @cache
@@ -92,27 +92,27 @@ def _exponent_bits(dtype: np.dtype) -> np.unsignedinteger:
 
 
 def write_values(file: RawIOBase, tensor: TensorSource, progress: Progress = silent) -> None:
-    """Append a tensor's values to an unbuffered file, a piece at a time."""
-    for piece in pieces(tensor.read(), tensor.dtype):
-        left = piece.view(np.uint8).data
-        while left:  # a raw file may take less than it was given
-            written = file.write(left[:WRITTEN]) or 0
+    """Append a tensor's values to an unbuffered file, a chunk at a time."""
+    for chunk in chunks(tensor.read(), tensor.dtype):
+        left = chunk.view(np.uint8).data
+        while left:  # a raw file may write less than it was given
+            written = file.write(left[:WRITE_BYTES]) or 0
             left = left[written:]
             progress(written)
-        _start_storing(file, piece.nbytes)
+        _start_storing(file, chunk.nbytes)
 
 
 def _start_storing(file: RawIOBase, length: int) -> None:
-    """Have the system begin to store the last `length` bytes, so that waiting for all of them at the end is short.
+    """Ask the system to begin storing the last `length` bytes, so that the final sync is short.
 
-    Linux does that when it is told that bytes in its cache are not needed; those not stored yet stay in the cache.
+    Linux does so when it is told that cached bytes are not needed any more.
     """
-    if hasattr(os, "posix_fadvise") and length >= WRITTEN and (descriptor := _descriptor(file)) is not None:
+    if hasattr(os, "posix_fadvise") and length >= WRITE_BYTES and (descriptor := _descriptor(file)) is not None:
         os.posix_fadvise(descriptor, file.tell() - length, length, os.POSIX_FADV_DONTNEED)
 
 
 def _descriptor(file: RawIOBase) -> int | None:
     try:
         return file.fileno()
-    except OSError:  # no file of the system
+    except OSError:  # not a file of the system
         return None

@@ -51,7 +51,7 @@ class TensorSource(TensorInfo):
     """A tensor whose values are read on demand.
 
     `read()` gives an array of this shape. It may be a view (of a memory map, or transposed), and its dtype may differ
-    from `dtype`: a writer stores `dtype` and converts piece by piece.
+    from `dtype`: a writer stores `dtype` and converts it chunk by chunk.
     """
 
     read: Callable[[], np.ndarray]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from rembert.bridge.atomic_directory import new_directory
-from rembert.bridge.conversion import carry
+from rembert.bridge.conversion import copy_companions
 from rembert.common.arguments import check_argument, integer
 from rembert.common.config import RemBertConfig
 from rembert.common.dependencies import require_packages
@@ -84,7 +84,7 @@ def export_onnx(
             config.architectures = [HEADS[model.head].architecture]
             config.save_pretrained(fresh)
             if tokenizer_from is not None:
-                carry(Path(tokenizer_from), fresh)
+                copy_companions(Path(tokenizer_from), fresh)
             inputs = [each.name for each in program.model.graph.inputs]
             del program
             shapes, differences = _try(model, file)

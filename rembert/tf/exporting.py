@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from rembert.bridge.atomic_directory import new_directory
-from rembert.bridge.conversion import carry
+from rembert.bridge.conversion import copy_companions
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.exporting import EXPORT_TARGETS, Exported, check_litert_size, compare_export, is_export
@@ -158,7 +158,7 @@ def _export(
         config.architectures = [HEADS[model.head].architecture]
         config.save_pretrained(fresh)
         if tokenizer_from is not None:
-            carry(Path(tokenizer_from), fresh)
+            copy_companions(Path(tokenizer_from), fresh)
         run = load(fresh)
 
         def expected(inputs: Arrays) -> Arrays:
