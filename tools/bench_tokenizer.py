@@ -45,7 +45,7 @@ def report(times: dict[str, float], base: str) -> None:
 def large_model(model: SentencePieceModel) -> bytes:
     """A model of the released one's size: the pieces of `model`, and invented ones of similar lengths."""
     rng = random.Random(0)
-    pieces = [(piece, score, NORMAL) for piece, score in zip(model.pieces, model.scores, strict=True)]
+    pieces = [(piece, score, NORMAL) for piece, score in zip(model.tokens, model.scores, strict=True)]
     symbols = {i: CONTROL for i, (_, score, _) in enumerate(pieces) if score == 0.0} | {model.unk_id: UNKNOWN}
     pieces = [(piece, score, symbols.get(index, kind)) for index, (piece, score, kind) in enumerate(pieces)]
     known = {piece for piece, _, _ in pieces}

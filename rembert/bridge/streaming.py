@@ -18,8 +18,8 @@ import numpy as np
 from rembert.bridge.tensors import TensorSource
 
 CHUNK_BYTES = 16 * 2**20  # of one chunk
-# Of one write. For larger writes Linux searches for large ranges of free memory: on ext4, 2.3 GB took 11 s in writes of
-# 16 MiB and 1.4 s in writes of this size.
+# Of one write. For larger writes Linux searches for large ranges of free memory: on ext4, 2.3 GB took 11 s in writes
+# of 16 MiB and 1.4 s in writes of this size.
 WRITE_BYTES = 2**18
 _CHECKED_VALUES = 2**17  # of one check: they stay in the cache of the processor
 TILE = 128  # rows and columns of one tile

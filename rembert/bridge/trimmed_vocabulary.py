@@ -153,9 +153,9 @@ class Vocabulary:
                 write_json(directory / file, content)
             return RemBertTokenizer.from_pretrained(directory)
 
-    def changes(self, lines: Iterable[str], kept: np.ndarray) -> Changed:
-        """How many lines a tokenizer with the kept tokens only splits into other tokens."""
-        ids, trimmed = self.new_ids(kept), self.trimmed(kept)
+    def changes(self, lines: Iterable[str], kept: np.ndarray, trimmed: RemBertTokenizer) -> Changed:
+        """How many lines the tokenizer `trimmed(kept)` splits into other tokens."""
+        ids = self.new_ids(kept)
         total = changed = before = after = 0
         for texts in _batches(lines):
             for old, new in zip(self._encode(self._tokenizer, texts), self._encode(trimmed, texts), strict=True):

@@ -146,7 +146,8 @@ def trim(
         held_out = None
         if counts_of_most is not None:
             tenth_lines = islice(nonblank_lines(corpus), HELD_OUT_EVERY - 1, None, HELD_OUT_EVERY)
-            held_out = vocabulary.changes(tenth_lines, choose(counts_of_most))
+            kept_by_most = choose(counts_of_most)
+            held_out = vocabulary.changes(tenth_lines, kept_by_most, vocabulary.trimmed(kept_by_most))
         return Trimming(
             source=source,
             target=target,
@@ -154,9 +155,9 @@ def trim(
             tokens_after=len(trimmed),
             parameters_before=sum(checkpoint.tensors[name].size for name in found.match.found.values()),
             parameters_after=sum(tensor.size for tensor in tensors.values()),
-            corpus=vocabulary.changes(nonblank_lines(corpus), kept) if corpus else None,
+            corpus=vocabulary.changes(nonblank_lines(corpus), kept, trimmed) if corpus else None,
             held_out=held_out,
-            other=vocabulary.changes(nonblank_lines(other), kept) if other else None,
+            other=vocabulary.changes(nonblank_lines(other), kept, trimmed) if other else None,
             files=files,
             seconds=time.perf_counter() - started,
         )

@@ -115,7 +115,7 @@ def show_tokenizer(work: Path) -> None:
     )
     assert done.corpus is not None
     print(
-        f"    {done.pieces_before} → {done.pieces_after} tokens, {done.parameters_before:,} → "
+        f"    {done.tokens_before} → {done.tokens_after} tokens, {done.parameters_before:,} → "
         f"{done.parameters_after:,} parameters; {done.corpus.changed} of {done.corpus.lines} lines changed"
     )
 

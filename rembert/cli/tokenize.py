@@ -1,4 +1,4 @@
-"""`rembert tokenize`: text to pieces, ids or JSON lines."""
+"""`rembert tokenize`: text to tokens, ids or JSON lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand and its arguments."""
     parser = subparsers.add_parser(
         "tokenize",
-        help="show the pieces or ids of text",
+        help="show the tokens or ids of text",
         description="Encode text, one line of output per line of text. Memory is bounded by the longest line.",
     )
     parser.add_argument("tokenizer", help="a directory with a tokenizer, a sentencepiece.model or a tokenizer.json")
@@ -25,9 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--file", metavar="PATH", help="a UTF-8 text file, gzip too; - is the standard input")
     parser.add_argument(
         "--to",
-        choices=("pieces", "ids", "jsonl"),
-        default="pieces",
-        help="pieces or ids separated by spaces, or JSON objects with ids, pieces and offsets (default: %(default)s)",
+        choices=("tokens", "ids", "jsonl"),
+        default="tokens",
+        help="tokens or ids separated by spaces, or JSON objects with ids, tokens and offsets (default: %(default)s)",
     )
     parser.add_argument("--no-special-tokens", action="store_true", help="leave out [CLS] and [SEP]")
     parser.add_argument("--max-length", type=int, metavar="N", help="cut lines to N tokens, [CLS] and [SEP] included")
@@ -35,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the result; 0 when all is done. Wrong data raises `RemBertError`."""
+    """Print the result. Wrong data raises `RemBertError`."""
     if args.text and args.file is not None:
         args.parser.error("give texts or --file, not both")
     check_argument("--max-length", args.max_length, optional(integer(at_least=1)))
@@ -64,9 +64,9 @@ def _encoded(tokenizer: RemBertTokenizer, batch: list[str], args: argparse.Names
         if args.to == "ids":
             yield " ".join(map(str, ids))
             continue
-        pieces = tokenizer.convert_ids_to_tokens(ids)
-        if args.to == "pieces":
-            yield " ".join(pieces)
+        tokens = tokenizer.convert_ids_to_tokens(ids)
+        if args.to == "tokens":
+            yield " ".join(tokens)
         else:
             offsets = rows["offset_mapping"][number]
-            yield json.dumps({"input_ids": ids, "pieces": pieces, "offsets": offsets}, ensure_ascii=False)
+            yield json.dumps({"input_ids": ids, "tokens": tokens, "offsets": offsets}, ensure_ascii=False)

@@ -9,30 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from rembert.bridge import TARGETS
-from rembert.bridge.trimming import Changed, Trimming, trim
+from rembert.bridge.trimmed_vocabulary import Changed
+from rembert.bridge.trimming import Trimming, trim
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "trim",
-        help="keep the pieces that some text needs",
-        description="Write the checkpoint SRC as a new directory DST whose tokenizer and tables hold only the pieces "
-        "that a corpus or a list needs, and special and added tokens and single characters.",
+        help="keep only the tokens that some text needs",
+        description="Write the checkpoint SRC as a new directory DST with a smaller vocabulary: the tokens of a "
+        "corpus or a list, special and added tokens, and single characters.",
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="a checkpoint directory with its tokenizer")
     parser.add_argument("target", metavar="DST", type=Path, help="the directory to make")
     parser.add_argument(
         "--corpus", metavar="FILE", type=Path, nargs="+", default=[], help="text files, gzip too, a text in each line"
     )
-    parser.add_argument("--keep-pieces", metavar="FILE", type=Path, help="a file with a piece to keep in each line")
-    parser.add_argument("--min-count", metavar="N", type=int, default=1, help="drop pieces rarer than N (default: 1)")
-    parser.add_argument("--max-pieces", metavar="N", type=int, help="keep at most N pieces, the most frequent ones")
+    parser.add_argument("--keep-tokens", metavar="FILE", type=Path, help="a file with a token to keep in each line")
+    parser.add_argument("--min-count", metavar="N", type=int, default=1, help="drop tokens rarer than N (default: 1)")
+    parser.add_argument("--max-tokens", metavar="N", type=int, help="keep at most N tokens, the most frequent ones")
     parser.add_argument(
         "--other", metavar="FILE", type=Path, nargs="+", default=[], help="text files to report on: what would change"
     )
     parser.add_argument("--to", choices=TARGETS, default="pt", help="the format (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="replace a checkpoint that stands at DST")
+    parser.add_argument("--force", action="store_true", help="replace an existing checkpoint at DST")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
@@ -44,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
         args.source,
         args.target,
         corpus=args.corpus,
-        keep_pieces=args.keep_pieces,
+        keep_tokens=args.keep_tokens,
         min_count=args.min_count,
-        max_pieces=args.max_pieces,
+        max_tokens=args.max_tokens,
         other=args.other,
         to=args.to,
         force=args.force,
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 def _lines(done: Trimming) -> list[str]:
     lines = [
         f"{done.source} -> {done.target} in {done.seconds:.1f} s",
-        f"pieces      {done.pieces_before:,} -> {done.pieces_after:,}",
+        f"tokens      {done.tokens_before:,} -> {done.tokens_after:,}",
         f"parameters  {done.parameters_before:,} -> {done.parameters_after:,} "
         f"({1 - done.parameters_after / done.parameters_before:.0%} fewer)",
     ]
@@ -77,5 +78,5 @@ def _lines(done: Trimming) -> list[str]:
 
 def _described(changed: Changed) -> str:
     share = changed.changed / max(changed.lines, 1)
-    more = changed.pieces_after / max(changed.pieces_before, 1) - 1
-    return f"changed     {changed.changed:,} of {changed.lines:,} lines ({share:.2%}; {more:+.2%} pieces)"
+    more = changed.tokens_after / max(changed.tokens_before, 1) - 1
+    return f"changed     {changed.changed:,} of {changed.lines:,} lines ({share:.2%}; {more:+.2%} tokens)"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rembert.common.metrics.language_models import PieceScores
+from rembert.common.metrics.language_models import TokenScores
 from rembert.tasks.declarations import Option
 from rembert.tasks.encoding import row_of, token_ids
 from rembert.tasks.examples import Example, PlainExample
@@ -88,7 +88,7 @@ def log_probabilities(outputs: Sequence[Output]) -> np.ndarray:
 
 class _Scorer(Scorer):
     def __init__(self) -> None:
-        self._scores = PieceScores()
+        self._scores = TokenScores()
 
     def add(self, example: Any, outputs: Sequence[Output]) -> None:
         for output in outputs:

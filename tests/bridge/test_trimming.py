@@ -18,7 +18,7 @@ from rembert.cli.demo_checkpoint import make_tokenizer
 from rembert.cli.demo_text import SENTENCES
 from rembert.common.errors import CheckpointError, DataError, InputError
 from rembert.common.parameters import parameters
-from rembert.common.tokenization.pruning import required_pieces, select_pieces
+from rembert.common.tokenization.pruning import required_tokens, select_tokens
 from rembert.common.tokenization.sentencepiece_model import NORMAL, UNKNOWN, build_model
 
 EXTRA_ROWS = 3  # rows of the tables beyond the tokenizer, as a padded vocabulary has them
@@ -66,26 +66,26 @@ def texts(corpus: Path) -> list[str]:
     return [line for line in corpus.read_text(encoding="utf-8").split("\n") if line]
 
 
-def test_corpus_is_cut_into_the_same_pieces(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
+def test_corpus_is_split_into_the_same_tokens(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
     report = trim(checkpoint, tmp_path / "small", corpus=[corpus])
     whole, small = (RemBertTokenizer.from_pretrained(path) for path in (checkpoint, tmp_path / "small"))
-    assert report.pieces_before == len(whole)
-    assert report.pieces_after == len(small) < len(whole) * 0.8
+    assert report.tokens_before == len(whole)
+    assert report.tokens_after == len(small) < len(whole) * 0.8
     for text in texts(corpus):
         assert small.convert_ids_to_tokens(small.encode(text)) == whole.convert_ids_to_tokens(whole.encode(text))
     assert (report.corpus.lines, report.corpus.changed) == (len(texts(corpus)), 0)
-    assert report.corpus.pieces_before == report.corpus.pieces_after
+    assert report.corpus.tokens_before == report.corpus.tokens_after
     assert report.held_out.lines == len(texts(corpus)) // 10
 
 
-def test_rows_go_with_their_pieces(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
+def test_rows_follow_their_tokens(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
     report = trim(checkpoint, tmp_path / "small", corpus=[corpus])
     whole = sentencepiece.SentencePieceProcessor(model_file=str(checkpoint / "sentencepiece.model"))
     small = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "small/sentencepiece.model"))
     rows = [whole.PieceToId(small.IdToPiece(index)) for index in range(small.GetPieceSize())]
     rows += range(whole.GetPieceSize(), whole.GetPieceSize() + 2 + EXTRA_ROWS)
     with open_checkpoint(checkpoint) as before, open_checkpoint(tmp_path / "small") as after:
-        assert after.config.vocab_size == len(rows) == report.pieces_after + EXTRA_ROWS
+        assert after.config.vocab_size == len(rows) == report.tokens_after + EXTRA_ROWS
         for name in before.tensors:
             values = before.read(name)
             if name.endswith("word_embeddings.weight") or "decoder" in name:
@@ -120,29 +120,29 @@ def test_outputs_are_the_same(checkpoint: Path, corpus: Path, tmp_path: Path) ->
 
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(st.sampled_from("abcdefgh timrsn.,шé日☃"), max_size=40), seed=st.integers(0, 1000))
-def test_any_text_whose_pieces_are_kept_is_cut_as_before(checkpoint: Path, text: str, seed: int) -> None:
+def test_any_text_of_kept_tokens_is_split_as_before(checkpoint: Path, text: str, seed: int) -> None:
     model = RemBertTokenizer.from_pretrained(checkpoint).sentencepiece_model
     (used,) = model.encode([text])
     others = np.flatnonzero(np.random.default_rng(seed).random(model.size) < 0.3)
-    kept = np.union1d(np.union1d(required_pieces(model), others), np.array(used, np.int64))
-    small = select_pieces(model, kept)
-    assert [small.piece(index) for index in small.encode([text])[0]] == [model.piece(index) for index in used]
+    kept = np.union1d(np.union1d(required_tokens(model), others), np.array(used, np.int64))
+    small = select_tokens(model, kept)
+    assert [small.token(index) for index in small.encode([text])[0]] == [model.token(index) for index in used]
 
 
-def test_rare_pieces_go(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
+def test_rare_tokens_are_dropped(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
     all_kept = trim(checkpoint, tmp_path / "all", corpus=[corpus])
     frequent = trim(checkpoint, tmp_path / "frequent", corpus=[corpus], min_count=3)
-    few = trim(checkpoint, tmp_path / "few", corpus=[corpus], max_pieces=frequent.pieces_after - 2 - 5)
-    assert few.pieces_after == frequent.pieces_after - 5 < all_kept.pieces_after - 5
+    few = trim(checkpoint, tmp_path / "few", corpus=[corpus], max_tokens=frequent.tokens_after - 2 - 5)
+    assert few.tokens_after == frequent.tokens_after - 5 < all_kept.tokens_after - 5
     assert frequent.corpus.changed > 0
-    assert frequent.corpus.pieces_after > frequent.corpus.pieces_before
+    assert frequent.corpus.tokens_after > frequent.corpus.tokens_before
 
 
-def test_listed_pieces_are_kept(checkpoint: Path, tmp_path: Path) -> None:
+def test_listed_tokens_are_kept(checkpoint: Path, tmp_path: Path) -> None:
     whole = RemBertTokenizer.from_pretrained(checkpoint)
     wanted = [whole.convert_ids_to_tokens(index) for index in (300, 400)]
-    (tmp_path / "pieces.txt").write_text("".join(f"{piece}\t-3.5\n" for piece in wanted), encoding="utf-8")
-    report = trim(checkpoint, tmp_path / "small", keep_pieces=tmp_path / "pieces.txt")
+    (tmp_path / "tokens.txt").write_text("".join(f"{token}\t-3.5\n" for token in wanted), encoding="utf-8")
+    report = trim(checkpoint, tmp_path / "small", keep_tokens=tmp_path / "tokens.txt")
     small = RemBertTokenizer.from_pretrained(tmp_path / "small")
     assert small.convert_ids_to_tokens(small.convert_tokens_to_ids(wanted)) == wanted
     assert report.corpus is None
@@ -156,7 +156,7 @@ def test_other_text_is_reported(checkpoint: Path, corpus: Path, tmp_path: Path) 
     report = trim(checkpoint, tmp_path / "small", corpus=[corpus], other=[other])
     assert report.other.lines == 6
     assert report.other.changed == 4
-    assert report.other.pieces_after > report.other.pieces_before
+    assert report.other.tokens_after > report.other.tokens_before
 
 
 def test_bad_calls(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
@@ -165,19 +165,19 @@ def test_bad_calls(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
         trim(checkpoint, target)
     with pytest.raises(InputError, match="min_count=0"):
         trim(checkpoint, target, corpus=[corpus], min_count=0)
-    with pytest.raises(InputError, match="max_pieces=20"):
-        trim(checkpoint, target, corpus=[corpus], max_pieces=20)
+    with pytest.raises(InputError, match="max_tokens=20"):
+        trim(checkpoint, target, corpus=[corpus], max_tokens=20)
     with pytest.raises(DataError, match=r"absent\.txt cannot be read: No such file"):
         trim(checkpoint, target, corpus=[tmp_path / "absent.txt"])
     (tmp_path / "latin.txt").write_bytes("gut\nschön\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"latin\.txt:2: text must be UTF-8\. Received: byte 0xf6"):
         trim(checkpoint, target, corpus=[tmp_path / "latin.txt"])
     (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(InputError, match="without a line"):
+    with pytest.raises(InputError, match="blank lines only"):
         trim(checkpoint, target, corpus=[tmp_path / "empty.txt"])
-    (tmp_path / "pieces.txt").write_text("\nno such piece\n")
-    with pytest.raises(DataError, match=r"pieces\.txt:2: a token of the model was expected"):
-        trim(checkpoint, target, keep_pieces=tmp_path / "pieces.txt")
+    (tmp_path / "tokens.txt").write_text("\nno such token\n")
+    with pytest.raises(DataError, match=r"tokens\.txt:2: a token of the model was expected"):
+        trim(checkpoint, target, keep_tokens=tmp_path / "tokens.txt")
     assert not target.exists()
 
 
@@ -195,12 +195,12 @@ def test_tokenizer_larger_than_the_tables_is_refused(checkpoint: Path, corpus: P
 
 def test_the_cost_of_an_unknown_character_stays() -> None:
     # Unigram takes the lowest score less 10 for an unknown character: -110 here, so "ab" + "cd" (-50) beats
-    # "abc" + unknown "d" (-111). Without the unused piece of -100 it would be -35, and "abc" + "d" (-36) would win.
+    # "abc" + unknown "d" (-111). Without the unused token of -100 it would be -35, and "abc" + "d" (-36) would win.
     scores = {"ab": -25.0, "cd": -25.0, "abc": -1.0, "unused": -100.0}
-    pieces = [("<unk>", 0.0, UNKNOWN), *((piece, score, NORMAL) for piece, score in scores.items())]
-    model = build_model(pieces, charsmap=b"", dummy_prefix=False, collapse_spaces=False, source="a test")
+    tokens = [("<unk>", 0.0, UNKNOWN), *((token, score, NORMAL) for token, score in scores.items())]
+    model = build_model(tokens, charsmap=b"", dummy_prefix=False, collapse_spaces=False, source="a test")
     used = np.array(model.encode(["abcd"])[0] + model.encode(["abc"])[0])
-    small = select_pieces(model, np.union1d(required_pieces(model), used))
-    assert small.encode_as_pieces("abcd") == model.encode_as_pieces("abcd") == ["ab", "cd"]
-    without = select_pieces(model, np.union1d([0], used))
-    assert without.encode_as_pieces("abcd") == ["abc", "d"]
+    small = select_tokens(model, np.union1d(required_tokens(model), used))
+    assert small.encode_as_tokens("abcd") == model.encode_as_tokens("abcd") == ["ab", "cd"]
+    without = select_tokens(model, np.union1d([0], used))
+    assert without.encode_as_tokens("abcd") == ["abc", "d"]

@@ -43,7 +43,7 @@ def test_json_lines_of_the_standard_input(capsys: pytest.CaptureFixture[str], mo
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert rows[0] == {
         "input_ids": [3, 13, 4],
-        "pieces": ["[CLS]", "▁a", "[SEP]"],
+        "tokens": ["[CLS]", "▁a", "[SEP]"],
         "offsets": [[0, 0], [0, 1], [0, 0]],
     }
     assert rows[1]["input_ids"] == [3, 4]

@@ -38,12 +38,12 @@ def test_report(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     corpus.write_text("The train to the coast.\n" * 12, encoding="utf-8")
     target = tmp_path / "small"
     assert main(["trim", str(checkpoint), str(target), "--corpus", str(corpus)]) == 0
-    assert "0 of 12 lines (0.00%; +0.00% pieces) of the corpus" in capsys.readouterr().out
+    assert "0 of 12 lines (0.00%; +0.00% tokens) of the corpus" in capsys.readouterr().out
     assert main(["trim", str(checkpoint), str(target), "--corpus", str(corpus)]) == 2  # it is there already
     assert "small" in capsys.readouterr().err
     assert main(["trim", str(checkpoint), str(target), "--corpus", str(corpus), "--force", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["pieces_after"] < report["pieces_before"]
+    assert report["tokens_after"] < report["tokens_before"]
     assert report["corpus"]["changed"] == 0
     assert main(["inspect", str(target)]) == 0
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rembert.common.collation.answer_spans import AnswerSpan, best_spans, merged, pieces_of
+from rembert.common.collation.answer_spans import AnswerSpan, answer_tokens, best_spans, merged
 from rembert.common.collation.masking import Masking
 from rembert.common.collation.padding import pad_inputs, pad_rows
 from rembert.common.errors import InputError
@@ -123,19 +123,19 @@ SPANS = np.array([[-1, -1], [-1, -1], [0, 3], [3, 5], [6, 9], [9, 9], [9, 12], [
     [(0, 3, (2, 2)), (0, 5, (2, 3)), (4, 5, (3, 3)), (4, 10, (3, 6)), (5, 9, (4, 4)), (9, 12, (6, 6))],
 )
 def test_an_answer_is_found_in_its_pieces(start: int, end: int, pieces: tuple[int, int]) -> None:
-    assert pieces_of(start, end, SPANS) == pieces
+    assert answer_tokens(start, end, SPANS) == pieces
 
 
 @pytest.mark.parametrize(("start", "end"), [(20, 22), (10, 14)])
 def test_an_answer_that_the_window_does_not_hold_whole_is_none(start: int, end: int) -> None:
-    assert pieces_of(start, end, SPANS) is None
+    assert answer_tokens(start, end, SPANS) is None
 
 
 def test_an_answer_that_begins_before_the_window_is_none() -> None:
     window = SPANS.copy()
     window[2] = -1
-    assert pieces_of(0, 5, window) is None
-    assert pieces_of(3, 5, window) == (3, 3)
+    assert answer_tokens(0, 5, window) is None
+    assert answer_tokens(3, 5, window) == (3, 3)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 9))
@@ -144,7 +144,7 @@ def test_the_best_answer_is_the_best_of_all_pairs(seed: int, longest: int, n_bes
     length = 9
     starts, ends = draw.normal(size=(2, length)).astype(np.float32)
     spans = np.array([[-1, -1], *[[2 * i, 2 * i + 1] for i in range(length - 2)], [-1, -1]])
-    found = best_spans(starts, ends, spans, n_best=length, max_pieces=longest)
+    found = best_spans(starts, ends, spans, n_best=length, max_tokens=longest)
     pairs = {
         (int(spans[i, 0]), int(spans[j, 1])): float(starts[i] + ends[j])
         for i in range(1, length - 1)
@@ -155,7 +155,7 @@ def test_the_best_answer_is_the_best_of_all_pairs(seed: int, longest: int, n_bes
         (key, pytest.approx(score)) for key, score in best
     ]
     # With fewer starts and ends looked at, what is found is among the allowed pairs, the best first.
-    few = best_spans(starts, ends, spans, n_best=n_best, max_pieces=longest)
+    few = best_spans(starts, ends, spans, n_best=n_best, max_tokens=longest)
     assert all(pairs[span.start, span.end] == pytest.approx(span.score) for span in few)
     assert [span.score for span in few] == sorted((span.score for span in few), reverse=True)
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rembert.common.metrics.answers import AnswerScores, mlqa_language, normalize_mlqa, normalize_squad
 from rembert.common.metrics.classification import LabelScores, MultiLabelScores
 from rembert.common.metrics.entities import EntityScores, entities, iob1_to_iob2, is_entity_scheme
-from rembert.common.metrics.language_models import PieceScores
+from rembert.common.metrics.language_models import TokenScores
 from rembert.common.metrics.regression import RegressionScores, pearson, spearman
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the oracles' own, of classes that are never met
@@ -297,7 +297,7 @@ def test_mlqa_is_left_out_where_a_language_is_not_among_its_seven() -> None:
 
 
 def test_perplexity_by_hand() -> None:
-    scores = PieceScores()
+    scores = TokenScores()
     scores.add(np.log([0.5, 0.25]), np.array([3, 4]), np.array([3, 5]))
     scores.add(np.log([0.125]), np.array([1]), np.array([1]))
     # (1/2 · 1/4 · 1/8) ** (-1/3) = 4

@@ -232,7 +232,7 @@ def test_parts_of_a_call(tokenizer: RemBertTokenizer) -> None:
         (("a",), {"truncation": "middle"}, "`truncation` must be one of True, False"),
         (("a",), {"padding_side": "top"}, "`padding_side` must be one of left, right"),
         (("a",), {"return_tensors": "jax"}, "one of np, pt, tf, or None. Received: `return_tensors='jax'`"),
-        (("a",), {"padding": "max_length"}, "`padding='max_length'` needs a length"),
+        (("a",), {"padding": "max_length"}, "`max_length` must be given for `padding='max_length'`"),
         (("a",), {"padding": True, "pad_to_multiple_of": 0}, "`pad_to_multiple_of` must be an integer of 1 or more"),
         (("a",), {"padding_side": ""}, "one of left, right. Received: `padding_side=''`"),
         (("a",), {"max_length": True}, "`max_length` must be an integer of 1 or more. Received: `max_length=True`"),
@@ -243,12 +243,12 @@ def test_parts_of_a_call(tokenizer: RemBertTokenizer) -> None:
         (
             (NUMBERS,),
             {"truncation": True, "max_length": 20, "stride": 18, "return_overflowing_tokens": True},
-            r"Received: `stride=18` and `max_length=20`, which leaves 18 tokens\.",
+            "here 18. Received: `stride=18` and `max_length=20`",
         ),
         (
             (NUMBERS, NUMBERS),
             {"truncation": "only_second", "max_length": 28, "stride": 5, "return_overflowing_tokens": True},
-            "which leaves 5 tokens",
+            "text tokens in a row, here 5",
         ),
         ((NUMBERS, "a"), {"truncation": "only_second", "max_length": 10}, "Received: texts of 20 and 1 tokens"),
         (("a", NUMBERS), {"truncation": "only_first", "max_length": 10}, "cannot make the row short enough"),
@@ -272,7 +272,7 @@ def test_padding_without_a_pad_token(tokenizer_class: type[RemBertTokenizer]) ->
         lambda: tokenizer(["a", "b"], padding=True),
         lambda: tokenizer.pad({"input_ids": [[1], [1, 2]]}),
     ):
-        with pytest.raises(InputError, match="Padding needs a pad token"):
+        with pytest.raises(InputError, match="must have a pad token"):
             call()
 
 

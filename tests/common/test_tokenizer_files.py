@@ -127,7 +127,7 @@ def test_save_vocabulary_writes_the_very_file(fresh: RemBertTokenizer, tmp_path:
     (path,) = fresh.save_vocabulary(tmp_path, filename_prefix="my")
     assert path == str(tmp_path / "my-sentencepiece.model")
     assert (tmp_path / "my-sentencepiece.model").read_bytes() == MODEL.read_bytes()
-    with pytest.raises(InputError, match="must be a directory"):
+    with pytest.raises(InputError, match="must be an existing directory"):
         fresh.save_vocabulary(tmp_path / "none")
     with pytest.raises(InputError, match=r"my-sentencepiece\.model, which is a file"):
         fresh.save_pretrained(path)
@@ -152,7 +152,7 @@ def test_a_lower_casing_tokenizer_json_gives_way_to_the_model(
     tokenizer_class: type[RemBertTokenizer], saved: Path
 ) -> None:
     as_transformers_4(saved, UNCASED, do_lower_case=True, keep_accents=False)
-    with pytest.warns(UserWarning, match="model is followed") as caught:
+    with pytest.warns(UserWarning, match="model is used") as caught:
         tokenizer = tokenizer_class.from_pretrained(saved)
     assert len(caught) == 1
     assert "tokenizer.json lower-cases and strips accents" in str(caught[0].message)
@@ -216,12 +216,12 @@ def test_a_directory_of_transformers_5(tokenizer_class: type[RemBertTokenizer], 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda c: c["model"]["vocab"].pop(), "31999 and 32000 pieces"),
-        (lambda c: c["model"]["vocab"][900].__setitem__(1, -3.25), r"piece 900 \(.*\) has the scores -3.25 and"),
-        (lambda c: c["model"]["vocab"][900].__setitem__(0, "other"), "piece 900 is 'other' and"),
-        (lambda c: c["model"]["vocab"].insert(10, c["model"]["vocab"].pop(900)), "piece 10 is"),
-        (lambda c: c["model"].update(unk_id=7), "the unknown piece 7 and 2"),
-        (lambda c: c["model"].update(unk_id=None), "must name the unknown piece"),
+        (lambda c: c["model"]["vocab"].pop(), "31999 and 32000 tokens"),
+        (lambda c: c["model"]["vocab"][900].__setitem__(1, -3.25), r"token 900 \(.*\) has the scores -3.25 and"),
+        (lambda c: c["model"]["vocab"][900].__setitem__(0, "other"), "token 900 is 'other' and"),
+        (lambda c: c["model"]["vocab"].insert(10, c["model"]["vocab"].pop(900)), "token 10 is"),
+        (lambda c: c["model"].update(unk_id=7), "the unknown token 7 and 2"),
+        (lambda c: c["model"].update(unk_id=None), "must name the unknown token"),
         (lambda c: c["model"].update(type="BPE"), "must hold a Unigram model. Received: `model.type='BPE'`"),
         (lambda c: c.pop("model"), "must hold a Unigram model"),
         (lambda c: c["model"].update(vocab=[1, 2]), "not a well-formed"),
@@ -229,7 +229,7 @@ def test_a_directory_of_transformers_5(tokenizer_class: type[RemBertTokenizer], 
         (lambda c: c.update(added_tokens=[{"content": "x", "id": float("inf")}]), "not a well-formed"),
         (lambda c: c.update(normalizer={"type": []}), "not a well-formed"),
         (lambda c: c["model"]["vocab"][900].__setitem__(0, "\ud800"), "not a well-formed"),
-        (lambda c: c["model"]["vocab"][900].__setitem__(1, float("nan")), r"piece 900 \(.*\) has the scores nan and"),
+        (lambda c: c["model"]["vocab"][900].__setitem__(1, float("nan")), r"token 900 \(.*\) has the scores nan and"),
     ],
 )
 def test_a_tokenizer_json_that_disagrees_or_is_damaged(
@@ -276,8 +276,8 @@ def test_an_added_token_with_another_id(tokenizer_class: type[RemBertTokenizer],
     ("content", "message"),
     [
         (None, "There is no file or directory"),
-        (b"", "damaged|no pieces"),
-        (b"hello", "damaged|no pieces"),
+        (b"", "damaged|no tokens"),
+        (b"hello", "damaged|no tokens"),
         (MODEL.read_bytes()[:400_000], "damaged|not a complete"),
         (MODEL.read_bytes()[:-1000], "damaged|not a complete"),
         (train("bpe"), "which is a BPE model"),
@@ -297,11 +297,11 @@ def test_a_model_file_that_is_none(
     assert "bad.model" in str(caught.value)
 
 
-def test_a_model_file_with_a_piece_that_is_no_text(tokenizer_class: type[RemBertTokenizer], tmp_path: Path) -> None:
+def test_a_model_file_with_a_token_that_is_not_utf8(tokenizer_class: type[RemBertTokenizer], tmp_path: Path) -> None:
     path = tmp_path / "bad.model"
     path.write_bytes(MODEL.read_bytes().replace("▁The".encode(), b"\xff" * 6, 1))
     tokenizer = tokenizer_class(path)  # SentencePiece takes it
-    with pytest.raises(TokenizerError, match=r"bad\.model is damaged: a piece is not UTF-8"):
+    with pytest.raises(TokenizerError, match=r"bad\.model is damaged: a token is not UTF-8"):
         tokenizer.get_vocab()
 
 

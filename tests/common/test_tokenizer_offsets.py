@@ -10,7 +10,7 @@ import pytest
 from rembert import RemBertTokenizer
 from rembert.common.errors import InputError
 from rembert.common.tokenization import AddedToken
-from rembert.common.tokenization.offsets import piece_spans
+from rembert.common.tokenization.offsets import token_spans
 from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 from tests.common.tokenizer_cases import MODEL, TRICKY, processor, random_texts
 
@@ -168,9 +168,9 @@ def test_a_text_is_looked_at_once_for_all_its_windows(
 
     def counted(model: SentencePieceModel, texts: list[str], ids: list[list[int]]) -> list[list[tuple[int, int]]]:
         looked_at.extend(texts)
-        return piece_spans(model, texts, ids)
+        return token_spans(model, texts, ids)
 
-    monkeypatch.setattr("rembert.common.tokenization.samples.piece_spans", counted)
+    monkeypatch.setattr("rembert.common.tokenization.samples.token_spans", counted)
     text = "one two three four five six seven eight"
     result = tokenizer(text, truncation=True, max_length=5, stride=1, return_overflowing_tokens=True)
     rows = range(len(result["input_ids"]))
@@ -185,9 +185,9 @@ def test_a_pickled_batch_is_looked_at_as_one(tokenizer: RemBertTokenizer, monkey
 
     def counted(*args: Any) -> list[list[tuple[int, int]]]:
         calls.append(args)
-        return piece_spans(*args)
+        return token_spans(*args)
 
-    monkeypatch.setattr("rembert.common.tokenization.samples.piece_spans", counted)
+    monkeypatch.setattr("rembert.common.tokenization.samples.token_spans", counted)
     pickle.dumps(tokenizer(TRICKY))
     assert len(calls) == 1
 

@@ -56,7 +56,7 @@ def test_which_piece_pads_and_which_is_unknown(
 def test_a_model_without_cls_needs_another(tokenizer_class: type[RemBertTokenizer], tmp_path: Path) -> None:
     path = tmp_path / "plain.model"
     path.write_bytes(train())
-    with pytest.raises(TokenizerError, match=r"plain\.model has no piece '\[SEP\]'"):
+    with pytest.raises(TokenizerError, match=r"plain\.model has no token '\[SEP\]'"):
         tokenizer_class(path)
     tokenizer = tokenizer_class(path, cls_token="<s>", sep_token="</s>", mask_token="<mask>")
     assert tokenizer.encode("")[0] == 1

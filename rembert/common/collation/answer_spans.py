@@ -17,7 +17,7 @@ class AnswerSpan:
     score: float
 
 
-def pieces_of(start: int, end: int, spans: np.ndarray) -> tuple[int, int] | None:
+def answer_tokens(start: int, end: int, spans: np.ndarray) -> tuple[int, int] | None:
     """The first and the last piece of the characters `start` to `end` - 1, or None where the window lacks any.
 
     Args:
@@ -37,7 +37,7 @@ def pieces_of(start: int, end: int, spans: np.ndarray) -> tuple[int, int] | None
 
 
 def best_spans(
-    starts: np.ndarray, ends: np.ndarray, spans: np.ndarray, *, n_best: int, max_pieces: int
+    starts: np.ndarray, ends: np.ndarray, spans: np.ndarray, *, n_best: int, max_tokens: int
 ) -> list[AnswerSpan]:
     """The likeliest answers of one window, the best first.
 
@@ -46,9 +46,9 @@ def best_spans(
 
     Args:
         starts, ends: [s] logits.
-        spans: [s, 2] as for `pieces_of`.
+        spans: [s, 2] as for `answer_tokens`.
         n_best: how many; there are fewer where pairs end before they start or are too long.
-        max_pieces: of an answer.
+        max_tokens: of an answer.
     """
     context = np.flatnonzero((spans[:, 0] >= 0) & (spans[:, 1] > spans[:, 0]))
     if not len(context):
@@ -56,7 +56,7 @@ def best_spans(
     first = context[np.argsort(-starts[context], kind="stable")[:n_best]]
     last = context[np.argsort(-ends[context], kind="stable")[:n_best]]
     length = last[None, :] - first[:, None] + 1
-    scores = np.where((length > 0) & (length <= max_pieces), starts[first][:, None] + ends[last][None, :], -np.inf)
+    scores = np.where((length > 0) & (length <= max_tokens), starts[first][:, None] + ends[last][None, :], -np.inf)
     order = np.argsort(-scores, axis=None, kind="stable")[:n_best]
     found = []
     for row, column in zip(*np.unravel_index(order, scores.shape), strict=True):

@@ -68,7 +68,7 @@ class Masking:
         draws = np.repeat(rng.random(len(runs)), sizes) if self.strategy == "span" else rng.random(len(chosen))
         masked[chosen[draws < _MASKED]] = self.mask_token_id
         others = chosen[(draws >= _MASKED) & (draws < _MASKED + _RANDOM)]
-        masked[others] = self._random_pieces(len(others), rng)
+        masked[others] = self._random_tokens(len(others), rng)
         return masked, labels
 
     def _runs(self, ids: np.ndarray, free: np.ndarray, budget: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -109,7 +109,7 @@ class Masking:
         starts[1:] |= np.diff(free) > 1  # a special piece stood between
         return np.split(free, np.flatnonzero(starts)[1:])
 
-    def _random_pieces(self, count: int, rng: np.random.Generator) -> np.ndarray:
+    def _random_tokens(self, count: int, rng: np.random.Generator) -> np.ndarray:
         drawn = rng.integers(0, self.vocab_size, count)
         while (bad := np.isin(drawn, list(self.special_ids))).any():
             drawn[bad] = rng.integers(0, self.vocab_size, int(bad.sum()))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 
-class PieceScores:
+class TokenScores:
     """Mean of -log p of the right pieces, its exponential, and how often the likeliest piece is the right one."""
 
     def __init__(self) -> None:

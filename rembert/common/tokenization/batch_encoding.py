@@ -1,4 +1,4 @@
-"""What a tokenizer returns: the model's inputs by name, and the way from tokens to words and characters and back."""
+"""What a tokenizer returns: the model's inputs by name, and the alignment of tokens with words and characters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rembert.common.tokenization.truncation import Window
 
 
 class RowAlignment(NamedTuple):
-    """For each token of a row its text, its word, its characters; None for special tokens and padding."""
+    """The text, the word and the characters of each token of a row; None for special tokens and padding."""
 
     sequences: list[int | None]
     words: list[int | None]
@@ -20,23 +20,23 @@ class RowAlignment(NamedTuple):
 
 
 class Range(NamedTuple):
-    """Where something starts, and where the next thing may start."""
+    """A half-open range."""
 
     start: int
     end: int
 
 
 class Alignment:
-    """Says for every row where its tokens come from, when it is asked.
+    """The alignment of every row, computed when it is needed.
 
-    A pickle holds the answers for all rows, not the texts and the model.
+    A pickle holds the alignments of all rows, not the texts and the model.
     """
 
     def __init__(
         self, samples: tuple[EncodedSamples, EncodedSamples | None], windows: list[Window] | None, *,
         specials: bool, width: int | None, left: bool,
     ) -> None:  # fmt: skip
-        """`windows` is None where row i is the whole of sample i; `width` is the padded length, None for none."""
+        """`windows` is None if row i is all of sample i; `width` is the padded length, None without padding."""
         self._samples = samples
         self._windows = windows
         self._specials = specials
@@ -80,7 +80,7 @@ class Alignment:
 
     def __getstate__(self) -> dict[str, Any]:
         for number, samples in enumerate(self._samples):
-            if samples is not None:  # ranges of all samples at once cost a tenth of those of one sample at a time
+            if samples is not None:  # the ranges of all samples at once cost a tenth of one sample at a time
                 for sample, spans in enumerate(samples.all_spans()):
                     self._whole[number, sample] = samples.words(sample), spans
         rows = {index: self.row(index) for index in range(len(self))}
@@ -90,8 +90,18 @@ class Alignment:
 class BatchEncoding(dict):
     """A dictionary of the model's inputs, which are attributes too: `enc["input_ids"]` is `enc.input_ids`.
 
-    Values are lists (one per row, or a single row for a single text) or tensors of shape [b, s].
-    `batch_index` is the number of a row. Where a method takes `batch_or_…_index`, one number means row 0.
+    Values are lists (one per row, or a single row for a single text) or tensors of shape [b, s]. `batch_index` is the
+    number of a row. If a method takes `batch_or_…_index`, a single number means row 0.
+
+    Example:
+        >>> from rembert import RemBertTokenizer
+        >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+        >>> encoding = tokenizer("Moja habari")
+        >>> first_word = encoding.word_to_chars(0)
+        >>> "Moja habari"[first_word.start : first_word.end]
+        'Moja'
+        >>> encoding.sequence_ids()[0] is None  # [CLS] belongs to no text
+        True
     """
 
     def __init__(
@@ -126,11 +136,11 @@ class BatchEncoding(dict):
 
     def _row(self, index: int) -> RowAlignment:
         if self._alignment is None:
-            raise InputError("This result does not come from a text, so nothing is known of words and characters.")
+            raise InputError("This result does not come from a text, so it has no words and characters.")
         return self._alignment.row(index)
 
     def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
-        """For each token of a row 0 or 1, the text it is from; None for special tokens and padding."""
+        """For each token of a row the number of its text, 0 or 1; None for special tokens and padding."""
         return list(self._row(batch_index).sequences)
 
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
@@ -140,7 +150,7 @@ class BatchEncoding(dict):
     def char_to_token(
         self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
     ) -> int | None:
-        """The token that stands for a character, or None (white space, or cut off).
+        """The token of a character, or None (white space, or truncated).
 
         `char_to_token(char)` means the first row, `char_to_token(row, char)` the given one. In a text of words, the
         first word that has such a character counts.
@@ -159,18 +169,18 @@ class BatchEncoding(dict):
             raise InputError(f"A character's position must be 0 or more. Received: {char}.")
 
     def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> Range | None:
-        """The (start, end) of the characters a token stands for, or None for special tokens and padding."""
+        """The (start, end) of the characters of a token, or None for special tokens and padding."""
         row, token = _row_and_index(batch_or_token_index, token_index)
         span = self._at(self._row(row).spans, token)
         return None if span is None else Range(*span)
 
     def token_to_word(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
-        """The number of the word a token is part of, or None for special tokens and padding."""
+        """The number of the word of a token, or None for special tokens and padding."""
         row, token = _row_and_index(batch_or_token_index, token_index)
         return self._at(self._row(row).words, token)
 
     def token_to_sequence(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
-        """0 or 1, the text a token is from, or None for special tokens and padding."""
+        """The number of the text of a token, 0 or 1, or None for special tokens and padding."""
         row, token = _row_and_index(batch_or_token_index, token_index)
         return self._at(self._row(row).sequences, token)
 
@@ -183,7 +193,7 @@ class BatchEncoding(dict):
     def word_to_tokens(
         self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
     ) -> Range | None:
-        """The tokens of a word as (first, last + 1), or None where the row holds none of them."""
+        """The tokens of a word as (first, last + 1), or None if the row holds none of them."""
         row, word = _row_and_index(batch_or_word_index, word_index)
         alignment = self._row(row)
         tokens = [
@@ -196,7 +206,7 @@ class BatchEncoding(dict):
     def word_to_chars(
         self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
     ) -> Range | None:
-        """The (start, end) of the characters of a word, or None where the row holds none of its tokens."""
+        """The (start, end) of the characters of a word, or None if the row holds none of its tokens."""
         row, number = _row_and_index(batch_or_word_index, word_index)
         tokens = self.word_to_tokens(row, number, sequence_index)
         if tokens is None:
@@ -207,12 +217,12 @@ class BatchEncoding(dict):
     def char_to_word(
         self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
     ) -> int | None:
-        """The number of the word a character is in, or None."""
+        """The number of the word of a character, or None."""
         row, position = _row_and_index(batch_or_char_index, char_index)
         token = self.char_to_token(row, position, sequence_index)
         return None if token is None else self._row(row).words[token]
 
 
 def _row_and_index(first: int, second: int | None) -> tuple[int, int]:
-    """The two numbers of a method whose first one may be left out."""
+    """Row and index from the two numbers of a method; a single number means row 0."""
     return (0, first) if second is None else (first, second)

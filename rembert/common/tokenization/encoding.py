@@ -1,4 +1,4 @@
-"""Texts to the model's inputs: what both tokenizers do when they are called."""
+"""Texts to the model's inputs: the call of both tokenizers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from rembert.common.tokenization.samples import EncodedSamples
 from rembert.common.tokenization.truncation import Padding, Truncation, Window, check_stride, special_count, windows
 from rembert.common.tokenization.vocabulary import Vocabulary
 
-UNLIMITED = int(1e30)  # the `model_max_length` of a tokenizer that has none, as transformers writes it
+UNLIMITED = int(1e30)  # `model_max_length` without a limit, as transformers writes it
 Rows = list[list[Any]]
 _STRIDE = integer(at_least=0)
 _TRUNCATION = boolean_or(Truncation)
 
 
 class CallableTokenizer(Vocabulary):
-    """Everything between a text and the model's inputs."""
+    """Encodes texts as the model's inputs."""
 
     model_input_names = ("input_ids", "token_type_ids", "attention_mask")
     model_max_length: int
@@ -69,27 +69,34 @@ class CallableTokenizer(Vocabulary):
             text_pair: the second texts, in the same form as `text`.
             add_special_tokens: put `[CLS]` first and `[SEP]` after each text.
             padding: True or "longest" (to the longest row), "max_length" (to `max_length`), or False.
-            truncation: True or "longest_first", "only_first", "only_second", or False. Left out, it is on when
+            truncation: True or "longest_first", "only_first", "only_second", or False. By default it is on if
                 `max_length` is given without padding.
             max_length: in tokens, special tokens included; by default `model_max_length`.
-            stride: how many tokens two neighbouring windows of a text have in common.
+            stride: the number of tokens by which neighbouring windows of a text overlap.
             is_split_into_words: the texts are given as words; each is encoded on its own.
             pad_to_multiple_of: pad rows to a multiple of this.
             padding_side: "left" or "right"; by default `self.padding_side`.
             return_tensors: "np", "pt" or "tf" for tensors of shape [b, s]; by default lists.
-            return_token_type_ids: give `token_type_ids`: 0 up to the first `[SEP]`, 1 after.
-            return_attention_mask: give `attention_mask`: 1 for tokens, 0 for padding.
-            return_overflowing_tokens: give what is cut off as further rows ("windows") with the number of their
-                sample in `overflow_to_sample_mapping`; the result is then a batch in any case.
-            return_special_tokens_mask: give `special_tokens_mask`: 1 for `[CLS]`, `[SEP]` and padding as added here.
-            return_offsets_mapping: give `offset_mapping`: for each token (start, end) in characters of its text (of
-                its word, where the texts are given as words), (0, 0) for tokens that are added here.
-            return_length: give `length`, the number of tokens of each row without padding.
+            return_token_type_ids: return `token_type_ids`: 0 up to the first `[SEP]`, 1 after.
+            return_attention_mask: return `attention_mask`: 1 for tokens, 0 for padding.
+            return_overflowing_tokens: return the truncated tokens in further rows ("windows"), and the number of each
+                row's sample in `overflow_to_sample_mapping`; the result is then always a batch.
+            return_special_tokens_mask: return `special_tokens_mask`: 1 for `[CLS]`, `[SEP]` and padding added here.
+            return_offsets_mapping: return `offset_mapping`: for each token (start, end) in characters of its text (of
+                its word, if the texts are given as words), (0, 0) for the special tokens of this call.
+            return_length: return `length`, the number of tokens of each row without padding.
 
         Raises:
             InputError: the text is not of these forms or holds lone surrogates; the arguments do not fit together;
                 no truncation can bring the pair to `max_length`; padding is asked for without a pad token.
             MissingDependencyError: the framework that `return_tensors` asks for is not installed.
+
+        Example:
+            >>> from rembert import RemBertTokenizer
+            >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+            >>> batch = tokenizer(["Moja habari", "habari"], padding=True, return_tensors="np")
+            >>> batch.input_ids.shape == batch.attention_mask.shape, len(batch.input_ids)
+            (True, 2)
         """
         cut = self._truncation(truncation, max_length, padding)
         pad = parse_padding(padding)
@@ -162,7 +169,7 @@ class CallableTokenizer(Vocabulary):
         self, first: EncodedSamples, second: EncodedSamples | None, strategy: Truncation, limit: int | None,
         specials: int, stride: int, overflow: bool,
     ) -> list[Window] | None:  # fmt: skip
-        """The rows, or None where each sample is one row as it is."""
+        """The rows, or None if each sample is one whole row."""
         if strategy is Truncation.NONE:
             return None
         if limit is None:
@@ -216,7 +223,7 @@ class CallableTokenizer(Vocabulary):
         index = self._role_id(name)
         if index is None:
             raise InputError(
-                f"A row needs the `{name}`. Received: a tokenizer without one. Set `tokenizer.{name}`, or call with "
+                f"The tokenizer must have a `{name}` to frame a row. Received: `{name}=None`. Set it, or call with "
                 f"`add_special_tokens=False`."
             )
         return index
@@ -228,19 +235,19 @@ class CallableTokenizer(Vocabulary):
         return self(text, text_pair, **options)["input_ids"]
 
     def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
-        """A call, under the name it has for one text or pair in older programs."""
+        """A call, under its older name for one text or pair."""
         return self(text, text_pair, **options)
 
     def batch_encode_plus(self, batch_text_or_text_pairs: Any, **options: Any) -> BatchEncoding:
-        """A call, under the name it has for a batch in older programs."""
+        """A call, under its older name for a batch."""
         return self(batch_text_or_text_pairs, **options)
 
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
-        """The tokens of a text as strings; an unknown one is the text that it stands for.
+        """The tokens of a text as strings; an unknown token is shown as the text that it covers.
 
         Args:
             text: the text.
-            pair: a second text, whose tokens come after.
+            pair: a second text; its tokens follow.
             add_special_tokens: put `[CLS]` and `[SEP]` around them.
 
         Raises:
@@ -254,7 +261,7 @@ class CallableTokenizer(Vocabulary):
                 token
                 for part in self._text_splitter.split(sample)
                 for token in (
-                    self._model.encode_as_pieces(part.text)
+                    self._model.encode_as_tokens(part.text)
                     if part.token is None
                     else [self.convert_ids_to_tokens(part.token)]
                 )
@@ -267,7 +274,7 @@ class CallableTokenizer(Vocabulary):
         return _framed([first], None if seconds is None else [second], opening, closing)[0]
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """How many special tokens a row gets: 2, or 3 for a pair."""
+        """The number of special tokens in a row: 2, or 3 for a pair."""
         return special_count(pair)
 
     def build_inputs_with_special_tokens(
@@ -291,7 +298,7 @@ class CallableTokenizer(Vocabulary):
         Args:
             token_ids_0: ids without special tokens, or, with `already_has_special_tokens`, a whole row.
             token_ids_1: the ids of the second text.
-            already_has_special_tokens: look for special tokens in `token_ids_0`; `token_ids_1` must then be left out.
+            already_has_special_tokens: find the special tokens of `token_ids_0`; `token_ids_1` must then be None.
         """
         if already_has_special_tokens:
             if token_ids_1 is not None:
@@ -314,13 +321,13 @@ class CallableTokenizer(Vocabulary):
         return_attention_mask: bool = True,
         return_tensors: str | None = None,
     ) -> BatchEncoding:
-        """Bring rows that were encoded one by one to one length.
+        """Pad rows that were encoded one by one to one length.
 
         Args:
             encoded_inputs: a list of results of calls (or other mappings), a mapping of lists of rows, or one row.
-                Values may be lists, arrays or tensors. Keys this library does not know stay as they are.
+                Values may be lists, arrays or tensors. Unknown keys are kept unchanged.
             padding, max_length, pad_to_multiple_of, padding_side, return_tensors: as for a call.
-            return_attention_mask: add `attention_mask` where it is missing.
+            return_attention_mask: add a missing `attention_mask`.
 
         Raises:
             InputError: no `input_ids`, rows with different keys, or no pad token.
@@ -357,10 +364,10 @@ def _framed(first: Rows, second: Rows | None, opening: list[Any], closing: list[
 
 @contextmanager
 def _paused_garbage_collection() -> Iterator[None]:
-    """Keep the collector from walking over the new lists again and again; none of them can be garbage yet.
+    """Pause the garbage collector, which would visit the new lists repeatedly although none is garbage yet.
 
-    For a large batch that is 0.2 instead of 0.8 times SentencePiece's own encode. Calls in several threads may
-    start it again for each other, which costs only time.
+    For a large batch this takes 0.2 instead of 0.8 times SentencePiece's own encode. Calls in several threads may
+    resume it for each other, which costs only time.
     """
     enabled = gc.isenabled()
     gc.disable()

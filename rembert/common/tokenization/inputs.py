@@ -1,4 +1,4 @@
-"""The forms a text may come in, brought to one: a list of samples, and for pairs a list of second samples."""
+"""The forms of a text argument, converted to one: a list of samples, and for pairs a list of second samples."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _second(text: Any, text_pair: Any, check: Any) -> Samples | None:
     _check_list("text_pair", text_pair, "a list, as `text` is")
     if len(text_pair) != len(text):
         raise InputError(
-            f"`text` and `text_pair` must have one length. Received: {len(text)} and {len(text_pair)} texts."
+            f"`text` and `text_pair` must have the same length. Received: {len(text)} and {len(text_pair)} texts."
         )
     check("text_pair", text_pair)
     return list(text_pair)
@@ -64,13 +64,13 @@ def _is_pair(item: Any) -> bool:
 
 
 def _check_list(name: str, value: Any, form: str) -> None:
-    array = getattr(value, "ndim", 0) > 0  # one of no dimensions has no length
+    array = getattr(value, "ndim", 0) > 0  # an array without dimensions has no length
     if isinstance(value, str | bytes) or not (isinstance(value, Sequence) or array):
         raise InputError(f"`{name}` must be {form}. Received: {describe(value)}.")
 
 
 def _check_strings(name: str, values: Any) -> None:
-    if not set(map(type, values)) - {str}:  # looking at each value only where one of them is something else
+    if not set(map(type, values)) - {str}:  # visits each value only if one of them is no string
         return
     for number, value in enumerate(values):
         if not isinstance(value, str):

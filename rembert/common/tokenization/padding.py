@@ -1,4 +1,4 @@
-"""Rows of equal length, and tensors made of them."""
+"""Rows of equal length, and tensors of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rembert.common.errors import InputError
 from rembert.common.tokenization.truncation import Padding
 
 _PADDING = boolean_or(Padding)
-# A row's value for padded positions. `input_ids` get the pad token's id.
+# The values of padded positions. `input_ids` get the id of the pad token.
 _FILL: dict[str, Any] = {
     "attention_mask": 0,
     "token_type_ids": 0,
@@ -22,7 +22,7 @@ _FILL: dict[str, Any] = {
 }
 COUNT = integer(at_least=1)
 SIDE = one_of(("left", "right"))
-# What makes tensors of these kinds; arrays ("np") need nothing more.
+# The packages for tensors of these kinds; arrays ("np") need no other package.
 _PACKAGES = {"pt": "torch", "tf": "tensorflow"}
 
 
@@ -36,7 +36,7 @@ def parse_padding(padding: bool | str | None) -> Padding:
 
 
 def padded_length(longest: int, strategy: Padding, max_length: int | None, multiple_of: int | None) -> int | None:
-    """The common length of all rows, or None where they are not padded. A longer row keeps its length."""
+    """The common length of all rows, or None without padding. A longer row keeps its length."""
     multiple_of = plain(multiple_of)
     check_argument("pad_to_multiple_of", multiple_of, optional(COUNT))
     if strategy is Padding.NONE:
@@ -45,19 +45,19 @@ def padded_length(longest: int, strategy: Padding, max_length: int | None, multi
     if strategy is Padding.MAX_LENGTH:
         if max_length is None:
             raise InputError(
-                "`padding='max_length'` needs a length, and this tokenizer has no `model_max_length`. "
-                "Received: `max_length=None`. Pass `max_length`, or use `padding=True`."
+                "`max_length` must be given for `padding='max_length'`, as this tokenizer has no `model_max_length`. "
+                "Received: `max_length=None`. Pass it, or use `padding=True`."
             )
         length = max_length
     return length if multiple_of is None else -(-length // multiple_of) * multiple_of
 
 
 def pad_columns(columns: dict[str, Any], length: int, pad_id: int | None, side: str) -> dict[str, Any]:
-    """Columns of rows, with the rows brought to `length`. Columns of unknown names stay as they are."""
+    """The columns with their rows padded to `length`. Columns of unknown names stay unchanged."""
     if pad_id is None:
         raise InputError(
-            "Padding needs a pad token, and this tokenizer has none. Received: `pad_token=None`. "
-            "Set `tokenizer.pad_token` to a piece of the model, or call without `padding`."
+            "The tokenizer must have a pad token for padding. Received: `pad_token=None`. "
+            "Set `tokenizer.pad_token` to a token of the model, or call without `padding`."
         )
     fills = {"input_ids": pad_id, **_FILL}
     for name, rows in columns.items():
@@ -71,7 +71,7 @@ def pad_columns(columns: dict[str, Any], length: int, pad_id: int | None, side: 
 
 
 def as_columns(encoded: Any) -> tuple[dict[str, Any], bool]:
-    """What `pad` takes, as columns of lists, and whether it was a single row.
+    """The argument of `pad` as columns of lists, and whether it was a single row.
 
     Args:
         encoded: a mapping of columns, a mapping of one row's values, or a list of such rows. Values may be lists,
@@ -155,7 +155,7 @@ def to_tensors(columns: dict[str, Any], kind: str) -> dict[str, Any]:
         kind: "np" (int64, float64), "pt" (int64, float32) or "tf" (int32, float32), from `check_tensors`.
 
     Raises:
-        InputError: rows of different lengths, or values that are no numbers.
+        InputError: rows of different lengths, or values that are not numbers.
     """
     make = {"np": lambda array: array, "pt": _torch_tensor, "tf": _tensorflow_tensor}[kind]
     return {column: make(_array(column, values)) for column, values in columns.items()}
@@ -188,6 +188,6 @@ def _torch_tensor(array: np.ndarray) -> Any:
 def _tensorflow_tensor(array: np.ndarray) -> Any:
     import tensorflow
 
-    # TensorFlow's integers are int32 unless told otherwise, and its GPU kernels are made for those.
+    # TensorFlow's integers are int32 by default, and its GPU kernels are made for those.
     narrower = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
     return tensorflow.constant(array.astype(narrower.get(array.dtype, array.dtype)))

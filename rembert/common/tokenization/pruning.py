@@ -1,4 +1,4 @@
-"""A SentencePiece model with some of its pieces only."""
+"""A SentencePiece model with only some of its tokens."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from rembert.common.tokenization.sentencepiece_model import NORMAL, SentencePieceModel, empty_proto
 
 
-def required_pieces(model: SentencePieceModel) -> np.ndarray:
-    """Ids, ascending, of the pieces that a smaller model cannot do without.
+def required_tokens(model: SentencePieceModel) -> np.ndarray:
+    """Ids, ascending, of the tokens that a smaller model must keep.
 
-    These are all special ones (unknown, control, user-defined), all single characters, and the two ordinary pieces
-    with the lowest and the highest score: Unigram's cost of an unknown character is the lowest score less 10, that of
-    a user-defined piece comes from the highest, so without these two other text would be cut differently.
+    These are all special tokens (unknown, control, user-defined), all single characters, and the two ordinary tokens
+    with the lowest and the highest score. Unigram's cost of an unknown character is the lowest score less 10, and that
+    of a user-defined token follows from the highest; without these two, other text would be split differently.
     """
     proto = _proto(model)
     required = set()
@@ -31,10 +31,10 @@ def required_pieces(model: SentencePieceModel) -> np.ndarray:
     return np.array(sorted(required), np.int64)
 
 
-def select_pieces(model: SentencePieceModel, kept: np.ndarray) -> SentencePieceModel:
-    """The model with the pieces of these ids (ascending), numbered anew in the same order; all else as it was.
+def select_tokens(model: SentencePieceModel, kept: np.ndarray) -> SentencePieceModel:
+    """The model with the tokens of these ids (ascending), renumbered in the same order; its settings stay.
 
-    A text whose pieces are all kept is cut as before: the best way is still there, and no other one is new.
+    A text is split as before if all its tokens are kept: the best split is still possible, and no new one is.
     """
     old = _proto(model)
     new = empty_proto()
@@ -42,7 +42,7 @@ def select_pieces(model: SentencePieceModel, kept: np.ndarray) -> SentencePieceM
     for field in ("trainer_spec", "normalizer_spec", "denormalizer_spec"):
         if old.HasField(field):
             getattr(new, field).CopyFrom(getattr(old, field))
-    # `self_test_data` stays behind: its samples may use pieces that are gone, and SentencePiece would refuse to load.
+    # `self_test_data` is left out: its samples may use dropped tokens, and SentencePiece would refuse to load.
     numbers = {index: position for position, index in enumerate(kept.tolist())}
     new.trainer_spec.vocab_size = len(kept)
     for field in ("unk_id", "bos_id", "eos_id", "pad_id"):

@@ -1,4 +1,4 @@
-"""Samples (texts, or lists of words) to ids, with what is needed to say later which characters an id stands for."""
+"""Samples (texts, or lists of words) to ids, and later from ids back to characters and words."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from itertools import accumulate, chain, pairwise
 
 from rembert.common.tokenization.added_tokens import AddedTokenSplitter, Part
-from rembert.common.tokenization.offsets import Span, piece_spans, project, word_numbers
+from rembert.common.tokenization.offsets import Span, project, token_spans, word_numbers
 from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 
 Sample = str | Sequence[str]  # a text, or the words of one
 
 
 class EncodedSamples:
-    """The ids of some samples. Offsets and words are worked out when they are asked for.
+    """The ids of some samples. Offsets and words are computed when they are needed.
 
-    A sample is one text, or several (its words). A text is one segment for SentencePiece, or, where it holds added
-    tokens, several parts.
+    A sample is one text, or several (its words). A text is one segment for SentencePiece or, if it holds added tokens,
+    several parts.
     """
 
     def __init__(
@@ -27,33 +27,33 @@ class EncodedSamples:
         self._words = words
         texts: list[str] = list(chain.from_iterable(samples)) if words else list(samples)  # type: ignore[arg-type]
         self._texts = texts
-        self._parts: dict[int, list[Part]] = {}  # of the texts that are not one segment as they stand
+        self._parts: dict[int, list[Part]] = {}  # of the texts that are not one unchanged segment
         if splitter.may_change(texts):
             for number, text in enumerate(texts):
                 parts = splitter.split(text)
                 if len(parts) != 1 or parts[0].token is not None or parts[0].text != text:
                     self._parts[number] = parts
-        pieces = self._encode_parts() if self._parts else model.encode(texts)
-        self._pieces = pieces  # ids of each text
+        text_ids = self._encode_parts() if self._parts else model.encode(texts)
+        self._text_ids = text_ids  # ids of each text
         if words:
             self._bounds = [0, *accumulate(map(len, samples))]
-            self.ids = [list(chain.from_iterable(pieces[low:high])) for low, high in pairwise(self._bounds)]
+            self.ids = [list(chain.from_iterable(text_ids[low:high])) for low, high in pairwise(self._bounds)]
         else:
-            self.ids = pieces
+            self.ids = text_ids
 
     def _encode_parts(self) -> list[list[int]]:
         segments = [part.text for parts in self._parts.values() for part in parts if part.token is None]
         whole = [text for number, text in enumerate(self._texts) if number not in self._parts]
         encoded = iter(self._model.encode(whole + segments))
-        pieces: list[list[int]] = [
+        text_ids: list[list[int]] = [
             [] if number in self._parts else next(encoded) for number in range(len(self._texts))
         ]
         self._part_ids: dict[int, list[list[int]]] = {}
         for number, parts in self._parts.items():
             ids = [next(encoded) if part.token is None else [part.token] for part in parts]
             self._part_ids[number] = ids
-            pieces[number] = list(chain.from_iterable(ids))
-        return pieces
+            text_ids[number] = list(chain.from_iterable(ids))
+        return text_ids
 
     def _range(self, sample: int) -> range:
         return range(self._bounds[sample], self._bounds[sample + 1]) if self._words else range(sample, sample + 1)
@@ -66,20 +66,20 @@ class EncodedSamples:
         return spans
 
     def spans(self, sample: int) -> list[Span]:
-        """`all_spans()[sample]`, without the work for the others."""
+        """`all_spans()[sample]`, without computing the others."""
         return list(chain.from_iterable(self._text_spans(self._range(sample))))
 
     def words(self, sample: int) -> list[int]:
         """For each id of a sample the number of its word, from 0.
 
-        Where the words were given, they are numbered as given. In a text, a word starts at each space and at each
-        added token, and an added token is a word.
+        Words that were given are numbered as given. In a text, a word starts at each space and at each added token,
+        and an added token is a word.
         """
         if self._words:
             texts = self._range(sample)
-            return [word for word, number in enumerate(texts) for _ in self._pieces[number]]
+            return [word for word, number in enumerate(texts) for _ in self._text_ids[number]]
         if sample not in self._parts:
-            return word_numbers(self._model, self._texts[sample], self._pieces[sample])
+            return word_numbers(self._model, self._texts[sample], self._text_ids[sample])
         result: list[int] = []
         for part, ids in zip(self._parts[sample], self._part_ids[sample], strict=True):
             base = result[-1] + 1 if result else 0
@@ -98,8 +98,8 @@ class EncodedSamples:
                         ids.append(part_ids)
             else:
                 segments.append(self._texts[number])
-                ids.append(self._pieces[number])
-        found = piece_spans(self._model, segments, ids)
+                ids.append(self._text_ids[number])
+        found = token_spans(self._model, segments, ids)
         if self._parts:
             spans = iter(found)
             return [
@@ -111,7 +111,7 @@ class EncodedSamples:
         return found
 
     def _joined(self, part_spans: list[list[Span] | None], number: int) -> list[Span]:
-        """The ranges of a text's parts, moved to where the parts stand; None is an added token."""
+        """The ranges of a text's parts, moved to the positions of the parts; None is an added token."""
         text = self._texts[number]
         result: list[Span] = []
         for part, spans in zip(self._parts[number], part_spans, strict=True):

@@ -1,4 +1,4 @@
-"""A tokenizer's directory: which files there are, which one counts, and what is written."""
+"""The files of a tokenizer: which are read, and which of them takes precedence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from rembert.common.errors import TokenizerError
 from rembert.common.files import read_json
 from rembert.common.tokenization.added_tokens import AddedToken, has_surrogate
-from rembert.common.tokenization.normalization import Folding
+from rembert.common.tokenization.normalization import Normalization
 from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 from rembert.common.tokenization.tokenizer_json import TokenizerJson, read_tokenizer_json
 from rembert.common.tokenization.vocabulary import ROLES
@@ -25,7 +25,7 @@ ADDED_NAME = "added_tokens.json"
 OWN_KEY = "rembert_version"  # in the configuration: this library wrote it
 
 _SETTINGS = ("remove_space", "model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces")
-_FOLDING_SETTINGS = ("do_lower_case", "keep_accents")
+_NORMALIZATION_SETTINGS = ("do_lower_case", "keep_accents")
 _IDS = 2**31  # ids are 32-bit integers in TensorFlow
 _ADDED_BY_TRANSFORMERS = ("[PAD]", "[UNK]")
 
@@ -35,7 +35,7 @@ def read_saved(path: str | os.PathLike[str], overrides: Mapping[str, Any]) -> di
 
     Args:
         path: a directory, a SentencePiece model or a `tokenizer.json`.
-        overrides: arguments that count more than what is saved.
+        overrides: arguments that replace saved ones.
 
     Returns:
         `model`, `added_tokens` (by id), and arguments of the tokenizers' constructors, `overrides` among them.
@@ -59,7 +59,7 @@ def read_saved(path: str | os.PathLike[str], overrides: Mapping[str, Any]) -> di
     config = _read_tokens(path / CONFIG_NAME)
     special = _read_tokens(path / SPECIAL_NAME)
     if "added_tokens_decoder" not in config:
-        # Before transformers 4.34 the flags stood in no file but these two.
+        # Before transformers 4.34 only these two files held the flags.
         added = _read_mapping(path / ADDED_NAME)
         for content, index in added.items():
             _check_token(path / ADDED_NAME, content, index, content)
@@ -77,7 +77,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _read_tokens(path: Path) -> dict[str, Any]:
-    """A JSON object in which tokens have one of the forms that they are written in."""
+    """A JSON object in which every token has a valid form."""
     content = _read_mapping(path)
     for name in ROLES:
         if content.get(name) is not None:
@@ -111,21 +111,21 @@ def _merge(
     special: dict[str, Any], overrides: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     settings: dict[str, Any] = {name: config[name] for name in _SETTINGS if config.get(name) is not None}
-    folding = {name: config[name] for name in _FOLDING_SETTINGS if isinstance(config.get(name), bool)}
+    normalization = {name: config[name] for name in _NORMALIZATION_SETTINGS if isinstance(config.get(name), bool)}
     if model is None:
         assert described is not None
         model = described.build_model()
-        # There is nothing but this file, so it says what is done to the text.
-        folding = {
-            "do_lower_case": described.folding.lower_case,
-            "keep_accents": not described.folding.strip_accents,
-        } | folding
+        # There is only this file, so its normaliser counts.
+        normalization = {
+            "do_lower_case": described.normalization.lower_case,
+            "keep_accents": not described.normalization.strip_accents,
+        } | normalization
     elif described is not None:
         described.check_against(model)
-        if described.folding and OWN_KEY not in config:
-            folding = {}  # transformers writes them, and that normaliser, even for a cased model
-        wanted = {**folding, **overrides}
-        _warn_of_normalizer(model, described, Folding(
+        if described.normalization and OWN_KEY not in config:
+            normalization = {}  # transformers writes these settings and that normaliser even for a cased model
+        wanted = {**normalization, **overrides}
+        _warn_of_normalizer(model, described, Normalization(
             bool(wanted.get("do_lower_case", False)), not wanted.get("keep_accents", True)
         ))  # fmt: skip
     added = _added_tokens(model, described, config, special)
@@ -133,15 +133,15 @@ def _merge(
     for name, value in list(roles.items()):
         content = getattr(value, "content", value)
         if _is_transformers_default(model, content, config):
-            del roles[name]  # the model has pieces of its own for these roles
+            del roles[name]  # the model has its own tokens for these roles
         elif isinstance(value, str):
             same = (token for token in added.values() if token.content == value)
             roles[name] = next(same, value)
-    settings |= folding | roles
+    settings |= normalization | roles
     extra = special.get("additional_special_tokens")
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or extra
     if extra:
-        # transformers 4 writes an object of names, 5 a list; what it lists of the model's own pieces has its role.
+        # transformers 4 writes an object of names, 5 a list; listed tokens of the model keep their roles.
         listed = extra.values() if isinstance(extra, dict) else extra
         settings["additional_special_tokens"] = [_token(token) for token in listed]
     return {"model": model, "added_tokens": added, **settings, **overrides}
@@ -167,7 +167,7 @@ def _special_contents(special: dict[str, Any]) -> set[str]:
 
 
 def _is_transformers_default(model: SentencePieceModel, content: Any, config: dict[str, Any]) -> bool:
-    """A `[PAD]` or `[UNK]` beyond the vocabulary: transformers' slow class adds them unasked."""
+    """A `[PAD]` or `[UNK]` beyond the vocabulary, which transformers' slow class always adds."""
     return content in _ADDED_BY_TRANSFORMERS and OWN_KEY not in config and model.find(content) is None
 
 
@@ -175,20 +175,20 @@ def _token(value: Any) -> Any:
     return AddedToken.of(value, special=True) if isinstance(value, dict) else value
 
 
-def _warn_of_normalizer(model: SentencePieceModel, described: TokenizerJson, folding: Folding) -> None:
-    if described.normalizes_as(model, folding):
+def _warn_of_normalizer(model: SentencePieceModel, described: TokenizerJson, normalization: Normalization) -> None:
+    if described.normalizes_as(model, normalization):
         return
     steps = [
         name
         for name, there in (
-            ("lower-cases", described.folding.lower_case and not folding.lower_case),
-            ("strips accents", described.folding.strip_accents and not folding.strip_accents),
+            ("lower-cases", described.normalization.lower_case and not normalization.lower_case),
+            ("strips accents", described.normalization.strip_accents and not normalization.strip_accents),
         )
         if there
     ]
     warnings.warn(
         f"{described.source} {' and '.join(steps) or 'normalises text differently'}, {model.source} does not. "
-        "The SentencePiece model is followed. Pass `do_lower_case=True, keep_accents=False` for a model trained "
-        "so, or save this tokenizer again to have both files agree.",
+        "The SentencePiece model is used. Pass `do_lower_case=True, keep_accents=False` for a model that was trained "
+        "that way, or save this tokenizer again so that both files agree.",
         stacklevel=5,
     )

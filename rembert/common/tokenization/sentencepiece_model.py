@@ -1,8 +1,8 @@
-"""A SentencePiece Unigram model: its pieces, its normaliser, and text to ids.
+"""A SentencePiece Unigram model: its tokens, its normaliser, and text to ids.
 
-The file is a protocol buffer (`ModelProto` in SentencePiece's `sentencepiece_model.proto`): first all pieces (field
-1), then the trainer's settings (field 2) and the normaliser's (field 3). What one call needs for all pieces comes from
-SentencePiece in one call; no table of pieces is made when a model is loaded.
+The file is a protocol buffer (`ModelProto` in SentencePiece's `sentencepiece_model.proto`): first all tokens (field
+1, which SentencePiece calls pieces), then the settings of the trainer (field 2) and of the normaliser (field 3).
+Loading a model makes no table of its tokens; a call that needs all of them gets them from SentencePiece at once.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "word", 4: "character"}
 
 # A batch call of SentencePiece starts threads, which takes 0.23 ms for any batch, and then uses all cores;
 # calls for single texts take 0.09 µs a character on one, and 1.4 µs a text, as much as 16 characters. On two cores
-# both take as long for this many characters.
+# both take the same time for this many characters.
 _THREADS_FROM_CHARACTERS = 5000
 _CHARACTERS_PER_CALL = 16
 
 
-class PieceShapes(NamedTuple):
-    """What offsets need to know of every piece, as arrays of shape [pieces]."""
+class TokenShapes(NamedTuple):
+    """What offsets need to know about every token, as arrays of shape [tokens]."""
 
     lengths: np.ndarray  # in characters
-    leading: np.ndarray  # how many space markers a piece starts with
-    markers: np.ndarray  # how many space markers it holds
+    leading: np.ndarray  # space markers at its start
+    markers: np.ndarray  # space markers in all
 
 
 class SentencePieceModel:
-    """A loaded Unigram model. It never changes, so copies share it; a pickle holds the file's content."""
+    """A loaded Unigram model. It is immutable, so copies share it; a pickle holds the content of the file."""
 
     def __init__(self, content: bytes, source: str) -> None:
         """Load a model.
 
         Args:
             content: the bytes of a `sentencepiece.model`.
-            source: where they come from, for messages.
+            source: the name of the file, for messages.
 
         Raises:
             TokenizerError: the content is damaged, or is not a Unigram model that RemBERT can use.
@@ -63,7 +63,7 @@ class SentencePieceModel:
             )
         if self._specs.trainer_spec.byte_fallback:
             raise TokenizerError(
-                f"RemBERT's tokenizer has no byte pieces. Received: {source}, trained with `byte_fallback=true`."
+                f"RemBERT's tokenizer has no byte tokens. Received: {source}, trained with `byte_fallback=true`."
             )
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
@@ -92,50 +92,50 @@ class SentencePieceModel:
 
     # Pieces
 
-    def piece(self, index: int) -> str:
-        """The piece with an id in [0, size)."""
-        return self.pieces_of([index])[0]
+    def token(self, index: int) -> str:
+        """The token with an id in [0, size)."""
+        return self.tokens_of([index])[0]
 
-    def pieces_of(self, indices: list[int]) -> list[str]:
-        """The pieces of several ids in [0, size); `TokenizerError`, naming the file, when one is no text."""
+    def tokens_of(self, indices: list[int]) -> list[str]:
+        """The tokens of several ids in [0, size); `TokenizerError`, naming the file, when one is not UTF-8."""
         try:
             return self._processor.IdToPiece(indices)
-        except UnicodeDecodeError as problem:  # SentencePiece itself does not look
+        except UnicodeDecodeError as problem:  # SentencePiece itself does not check
             raise TokenizerError(
-                f"{self.source} is damaged: a piece is not UTF-8 ({problem}). Fetch it again."
+                f"{self.source} is damaged: a token is not UTF-8 ({problem}). Fetch it again."
             ) from None
 
-    def find(self, piece: str) -> int | None:
-        """The id of a piece, or None where the model has no such piece."""
+    def find(self, token: str) -> int | None:
+        """The id of a token, or None where the model has no such token."""
         try:
-            index = self._processor.PieceToId(piece)
-        except (RuntimeError, TypeError):  # a lone surrogate: no piece holds one
+            index = self._processor.PieceToId(token)
+        except (RuntimeError, TypeError):  # a lone surrogate: no token holds one
             return None
-        return None if index == self.unk_id and self.piece(index) != piece else index
+        return None if index == self.unk_id and self.token(index) != token else index
 
     @property
-    def pieces(self) -> list[str]:
-        """All pieces in the order of their ids, read anew at each use."""
-        return self.pieces_of(list(range(self.size)))
+    def tokens(self) -> list[str]:
+        """All tokens in the order of their ids; read from SentencePiece at each use."""
+        return self.tokens_of(list(range(self.size)))
 
     @property
     def scores(self) -> list[float]:
-        """All scores (natural logarithms of probabilities) in the order of the ids, read anew at each use."""
+        """All scores (natural logarithms of probabilities) in the order of the ids; read at each use."""
         return self._processor.GetScore(list(range(self.size)))
 
     @cached_property
     def pad_id(self) -> int | None:
-        """The id of the piece that pads: what the trainer was told, else `<pad>`, else `[PAD]`, else None."""
+        """The id of the padding token: the one in the trainer's settings, else `<pad>`, else `[PAD]`, else None."""
         index = self._processor.pad_id()
         if index >= 0:
             return index
-        found = (self.find(piece) for piece in ("<pad>", "[PAD]"))
+        found = (self.find(token) for token in ("<pad>", "[PAD]"))
         return next((index for index in found if index is not None), None)
 
     @cached_property
-    def shapes(self) -> PieceShapes:
-        """Lengths and markers of all pieces; made when offsets or words are first asked for."""
-        return shapes_of(self.pieces)
+    def shapes(self) -> TokenShapes:
+        """Lengths and markers of all tokens; computed when offsets or words are first needed."""
+        return shapes_of(self.tokens)
 
     # The normaliser
 
@@ -146,17 +146,17 @@ class SentencePieceModel:
 
     @property
     def splits_at_spaces(self) -> bool:
-        """Whether no piece reaches over a space into the next word (asked when a `tokenizer.json` is written)."""
+        """Whether no token crosses a space into the next word (needed to write a `tokenizer.json`)."""
         return bool((self.shapes.markers == self.shapes.leading).all())
 
     def normalize(self, texts: list[str]) -> list[str]:
-        """Each text in the form that is split: normalised, spaces as markers."""
+        """Each text as it is split: normalised, with markers for spaces."""
         return self._processor.Normalize(texts)
 
     def normalize_with_origins(self, text: str) -> tuple[str, np.ndarray]:
-        """The normalised text, and for each of its n characters where in `text` it comes from.
+        """The normalised text, and the position in `text` of each of its n characters.
 
-        The array has n + 1 entries and never decreases; the last one is the end of what was kept of `text`.
+        The array has n + 1 entries and never decreases; the last entry is the end of the kept part of `text`.
         """
         normalized, origins = self._processor.Normalize(text, with_offsets=True)
         return normalized, np.array(origins, np.int64)
@@ -167,7 +167,7 @@ class SentencePieceModel:
         """The ids of each text, as SentencePiece gives them.
 
         Raises:
-            InputError: a text holds a lone surrogate, which no encoding of Unicode can hold.
+            InputError: a text holds a lone surrogate, which no Unicode encoding can represent.
         """
         try:
             if sum(map(len, texts)) + _CHARACTERS_PER_CALL * len(texts) < _THREADS_FROM_CHARACTERS:
@@ -177,8 +177,8 @@ class SentencePieceModel:
             _refuse_surrogates(texts)
             raise InputError(f"SentencePiece cannot encode this text: {problem}.") from problem
 
-    def encode_as_pieces(self, text: str) -> list[str]:
-        """The pieces of a text; an unknown piece is the normalised text that it stands for."""
+    def encode_as_tokens(self, text: str) -> list[str]:
+        """The tokens of a text; an unknown token is shown as the normalised text that it covers."""
         try:
             return self._processor.Encode(text, out_type=str)
         except (RuntimeError, TypeError) as problem:
@@ -186,13 +186,13 @@ class SentencePieceModel:
             raise InputError(f"SentencePiece cannot encode this text: {problem}.") from problem
 
 
-def shapes_of(pieces: Sequence[str]) -> PieceShapes:
-    """The lengths and marker counts of some pieces."""
-    count = len(pieces)
-    lengths = np.fromiter(map(len, pieces), np.int64, count)
-    leading = np.fromiter((len(piece) - len(piece.lstrip(MARKER)) for piece in pieces), np.int64, count)
-    markers = np.fromiter((piece.count(MARKER) for piece in pieces), np.int64, count)
-    return PieceShapes(lengths, leading, markers)
+def shapes_of(tokens: Sequence[str]) -> TokenShapes:
+    """The lengths and marker counts of some tokens."""
+    count = len(tokens)
+    lengths = np.fromiter(map(len, tokens), np.int64, count)
+    leading = np.fromiter((len(token) - len(token.lstrip(MARKER)) for token in tokens), np.int64, count)
+    markers = np.fromiter((token.count(MARKER) for token in tokens), np.int64, count)
+    return TokenShapes(lengths, leading, markers)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -206,7 +206,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def build_model(
-    pieces: Sequence[tuple[str, float, int]],
+    tokens: Sequence[tuple[str, float, int]],
     *,
     charsmap: bytes,
     dummy_prefix: bool,
@@ -216,23 +216,23 @@ def build_model(
     """Make a Unigram model from its parts.
 
     Args:
-        pieces: (piece, score, type) in the order of the ids; exactly one of type `UNKNOWN`.
+        tokens: (token, score, type) in the order of the ids; exactly one of type `UNKNOWN`.
         charsmap: the compiled rules of the normaliser, empty for none.
-        dummy_prefix: whether a text gets a space before it.
-        collapse_spaces: whether runs of spaces become one, and those at both ends of the text go.
-        source: where the parts come from, for messages.
+        dummy_prefix: whether a space is put before a text.
+        collapse_spaces: whether runs of spaces become one, and spaces at both ends of the text are removed.
+        source: the name of their file, for messages.
     """
     proto = empty_proto()
-    for piece, score, kind in pieces:
+    for token, score, kind in tokens:
         entry = proto.pieces.add()
-        entry.piece = piece
+        entry.piece = token
         entry.score = score
         if kind != NORMAL:
             entry.type = kind
     proto.trainer_spec.model_type = _UNIGRAM
-    unknown = next((index for index, (_, _, kind) in enumerate(pieces) if kind == UNKNOWN), 0)
+    unknown = next((index for index, (_, _, kind) in enumerate(tokens) if kind == UNKNOWN), 0)
     proto.trainer_spec.unk_id = unknown
-    proto.trainer_spec.unk_piece = pieces[unknown][0]
+    proto.trainer_spec.unk_piece = tokens[unknown][0]
     spec = proto.normalizer_spec
     spec.precompiled_charsmap = charsmap
     spec.add_dummy_prefix = dummy_prefix
@@ -255,9 +255,9 @@ def _refuse_surrogates(texts: list[str]) -> None:
 
 
 def _specs_of(content: bytes, source: str) -> Any:
-    """The `ModelProto` without its pieces: they are skipped, which takes a tenth of the time of parsing them."""
+    """The `ModelProto` without its tokens. They are skipped, which takes a tenth of the time of parsing them."""
     position, end = 0, len(content)
-    while position + 1 < end and content[position] == 0x0A:  # field 1, a message: a piece
+    while position + 1 < end and content[position] == 0x0A:  # field 1, a message: a token
         length = content[position + 1]
         position += 2
         if length > 0x7F:  # a varint of more than one byte
@@ -278,7 +278,7 @@ def _specs_of(content: bytes, source: str) -> Any:
             f"{source} is damaged or is not a SentencePiece model ({end} bytes). Fetch it again."
         ) from problem
     if position == 0 and not proto.pieces:
-        raise TokenizerError(f"{source} holds no pieces: it is not a SentencePiece model ({end} bytes).")
+        raise TokenizerError(f"{source} holds no tokens: it is not a SentencePiece model ({end} bytes).")
     return proto
 
 

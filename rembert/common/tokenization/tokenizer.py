@@ -1,4 +1,4 @@
-"""The two tokenizers of RemBERT. They give the same results; the fast one has a `tokenizers` backend besides."""
+"""The two tokenizers of RemBERT. Their results are equal; the fast one also has a `tokenizers` backend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rembert.common.files import atomic_path, write_json
 from rembert.common.hub import locate
 from rembert.common.tokenization.added_tokens import AddedToken
 from rembert.common.tokenization.encoding import UNLIMITED, CallableTokenizer
-from rembert.common.tokenization.normalization import Folding
+from rembert.common.tokenization.normalization import Normalization
 from rembert.common.tokenization.padding import SIDE
 from rembert.common.tokenization.saved_files import (
     ADDED_NAME,
@@ -33,7 +33,7 @@ Self = TypeVar("Self", bound="RemBertTokenizer")
 
 
 class DefaultToken(str):
-    """A token that is used where the model has it, and that is never added to a model that has not."""
+    """A token that is used if the model has it, and that is never added to a model."""
 
 
 _CLS, _SEP, _MASK = DefaultToken("[CLS]"), DefaultToken("[SEP]"), DefaultToken("[MASK]")
@@ -43,7 +43,15 @@ _FROM_MODEL = DefaultToken("the model's own")
 class RemBertTokenizer(CallableTokenizer):
     """RemBERT's tokenizer: SentencePiece's ids, with `[CLS]` before and `[SEP]` after each text.
 
-    Text goes to SentencePiece as it is, so ids are those of pre-training. `from_pretrained` reads a directory.
+    SentencePiece gets the unchanged text, so the ids are those of pre-training. `from_pretrained` reads a directory.
+
+    Example:
+        >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+        >>> ids = tokenizer("Moja habari")["input_ids"]
+        >>> tokenizer.decode(ids)
+        '[CLS] Moja habari[SEP]'
+        >>> tokenizer.decode(ids, skip_special_tokens=True)
+        'Moja habari'
     """
 
     is_fast = False
@@ -71,30 +79,30 @@ class RemBertTokenizer(CallableTokenizer):
         model: SentencePieceModel | None = None,
         added_tokens: Mapping[int, AddedToken] | None = None,
     ) -> None:
-        """Make a tokenizer of a model file.
+        """Make a tokenizer from a model file.
 
         Args:
             vocab_file: a SentencePiece model (`sentencepiece.model`, BLEURT's `sent_piece.model`).
-            tokenizer_file: a `tokenizer.json`, from which the model is rebuilt; instead of `vocab_file`, or beside
-                it, when both must agree and the SentencePiece model counts.
+            tokenizer_file: a `tokenizer.json`, from which the model is rebuilt. Given beside `vocab_file`, both must
+                agree, and the SentencePiece model is used.
             do_lower_case: lower-case the text first; by default False, as the released model was trained.
-            remove_space: kept and written back, without effect: the model's normaliser removes spaces.
-            keep_accents: False strips accents first; by default True.
-                Where `tokenizer_file` is all there is, it says what these two are by default.
+            remove_space: kept and saved, without effect: the model's normaliser removes spaces.
+            keep_accents: False strips accents first; by default True. With `tokenizer_file` alone, the file gives the
+                defaults of `do_lower_case` and `keep_accents`.
             bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token: the tokens with these roles;
-                None for none. By default the model's own pieces; one that the model has not is added beyond it.
-                `mask_token`, as a string, takes the space before it.
+                None for none. By default the model's own tokens; a token that the model lacks is added to it.
+                `mask_token`, as a string, includes the space before it.
             additional_special_tokens: more special tokens.
-            model_max_length: the longest row the model takes, used where `max_length` is left out.
+            model_max_length: the longest row of the model, the default of `max_length`.
             padding_side, truncation_side: "right" or "left".
-            clean_up_tokenization_spaces: what `decode` does by default.
+            clean_up_tokenization_spaces: the default of `decode`.
             model: a loaded model, instead of files.
             added_tokens: tokens to find in the text, by id.
 
         Raises:
-            TokenizerError: a file is missing or damaged, or is no Unigram model, or the model has no `[CLS]` or
-                `[SEP]` and no other token is given for them.
-            InputError: an argument is not of these forms.
+            TokenizerError: a file is missing, damaged or not a Unigram model, or the model has no `[CLS]` or `[SEP]`
+                and no other token is given for it.
+            InputError: an invalid argument.
         """
         if model is None:
             if vocab_file is None and tokenizer_file is None:
@@ -103,14 +111,14 @@ class RemBertTokenizer(CallableTokenizer):
             if described is not None and added_tokens is None:
                 added_tokens = described.added_tokens
             if described is not None and vocab_file is None:
-                do_lower_case = described.folding.lower_case if do_lower_case is None else do_lower_case
-                keep_accents = not described.folding.strip_accents if keep_accents is None else keep_accents
+                do_lower_case = described.normalization.lower_case if do_lower_case is None else do_lower_case
+                keep_accents = not described.normalization.strip_accents if keep_accents is None else keep_accents
         self.do_lower_case = bool(do_lower_case)
         self.keep_accents = keep_accents is None or bool(keep_accents)
         self.remove_space = remove_space
-        super().__init__(model, Folding(lower_case=self.do_lower_case, strip_accents=not self.keep_accents))
+        super().__init__(model, Normalization(lower_case=self.do_lower_case, strip_accents=not self.keep_accents))
         self.model_max_length = UNLIMITED if model_max_length is None else model_max_length
-        self._limit(None)  # refuses a `model_max_length` that is none
+        self._limit(None)  # refuses an invalid `model_max_length`
         check_argument("padding_side", padding_side, SIDE)
         check_argument("truncation_side", truncation_side, SIDE)
         self.padding_side = padding_side
@@ -125,17 +133,17 @@ class RemBertTokenizer(CallableTokenizer):
             self.add_special_tokens({"additional_special_tokens": additional_special_tokens})
 
     def _resolve(self, name: str, token: Any) -> Any:
-        """The token to use for a role: the given one, or the default one where the model has it."""
+        """The token of a role: the given one, or the default one if the model has it."""
         if not isinstance(token, DefaultToken):
             return token
         if token is _FROM_MODEL:
             index = self._model.unk_id if name == "unk_token" else self._model.pad_id
-            return None if index is None else self._model.piece(index)
+            return None if index is None else self._model.token(index)
         if self._model.find(token) is None and token not in self._added_ids:
             if name in ("cls_token", "sep_token"):
                 raise TokenizerError(
-                    f"{self._model.source} has no piece {str(token)!r}. Pass `{name}` to say which piece takes its "
-                    f"place, or train the model with `control_symbols=[CLS],[SEP],[MASK]`."
+                    f"{self._model.source} has no token {str(token)!r}. Pass another token as `{name}`, or train the "
+                    f"model with `control_symbols=[CLS],[SEP],[MASK]`."
                 )
             return None
         return str(token)
@@ -151,7 +159,7 @@ class RemBertTokenizer(CallableTokenizer):
                 other files that transformers 4 or 5 or this library writes; or one of the two files; or a name on the
                 Hugging Face Hub.
             revision: a branch, tag or commit of a repository on the hub.
-            overrides: arguments of the constructor that count more than what the files say.
+            overrides: arguments of the constructor that replace the saved ones.
 
         Raises:
             TokenizerError: a file is missing or damaged, or `tokenizer.json` and the SentencePiece model disagree.
@@ -162,7 +170,13 @@ class RemBertTokenizer(CallableTokenizer):
         """Write the tokenizer for this library and for transformers 4 and 5; returns the paths of the files.
 
         The files are `sentencepiece.model`, `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json` and,
-        where tokens were added beyond the model, `added_tokens.json`.
+        if tokens were added beyond the model, `added_tokens.json`.
+
+        Example:
+            >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+            >>> _ = tokenizer.save_pretrained("saved")
+            >>> len(RemBertTokenizer.from_pretrained("saved")) == len(tokenizer)
+            True
         """
         directory = Path(directory)
         if directory.exists() and not directory.is_dir():
@@ -190,7 +204,9 @@ class RemBertTokenizer(CallableTokenizer):
         """Write the SentencePiece model as `[filename_prefix-]sentencepiece.model`; returns its path in a tuple."""
         directory = Path(save_directory)
         if not directory.is_dir():
-            raise InputError(f"`save_directory` must be a directory. Received: {directory}, which is none.")
+            raise InputError(
+                f"`save_directory` must be an existing directory. Received: `save_directory={str(directory)!r}`."
+            )
         target = directory / (f"{filename_prefix}-{MODEL_NAME}" if filename_prefix else MODEL_NAME)
         with atomic_path(target) as temporary:
             temporary.write_bytes(self._model.content)
@@ -198,11 +214,11 @@ class RemBertTokenizer(CallableTokenizer):
 
     def _tokenizer_json(self) -> dict[str, Any]:
         if self.cls_token is None or self.sep_token is None:
-            raise InputError("A tokenizer is saved with its `cls_token` and `sep_token`. Received: one without.")
+            raise InputError("A tokenizer must have a `cls_token` and a `sep_token` to be saved. Received: None.")
         return make_tokenizer_json(
             self._model,
             self._added,
-            self._folding,
+            self._normalization,
             self.cls_token,
             self.sep_token,
         )
@@ -221,14 +237,14 @@ class RemBertTokenizer(CallableTokenizer):
             "padding_side": self.padding_side,
             "remove_space": self.remove_space,
             OWN_KEY: __version__,
-            # With this class transformers reads tokenizer.json as it stands. Version 5's RemBertTokenizer has a
+            # With this class transformers reads tokenizer.json unchanged. The RemBertTokenizer of version 5 has a
             # normaliser of its own, which keeps spaces at the end of a text.
             "tokenizer_class": "PreTrainedTokenizerFast",
             "truncation_side": self.truncation_side,
         }
 
     def _special_tokens_json(self) -> dict[str, Any]:
-        """Tokens with flags are written with them, others as strings, as transformers 4 does."""
+        """Tokens with flags as objects, others as strings, as transformers 4 writes them."""
         result: dict[str, Any] = {}
         for name, content in self.special_tokens_map.items():
             if name not in ROLES:
@@ -240,7 +256,7 @@ class RemBertTokenizer(CallableTokenizer):
         return result
 
     def __copy__(self: Self) -> Self:
-        return deepcopy(self)  # the model is shared; tokens added to one are not added to the other
+        return deepcopy(self)  # the model is shared; added tokens are not
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model.source!r}, vocab_size={self.vocab_size}, tokens={len(self)})"
@@ -250,13 +266,18 @@ class RemBertTokenizerFast(RemBertTokenizer):
     """`RemBertTokenizer` with a backend of the `tokenizers` library, for programs that need one.
 
     Its own results come from SentencePiece, which is exact and several times faster than the backend.
+
+    Example:
+        >>> tokenizer = RemBertTokenizerFast.from_pretrained("google/rembert")
+        >>> tokenizer.backend_tokenizer.encode("habari").ids == tokenizer("habari")["input_ids"]
+        True
     """
 
     is_fast = True
 
     @property
     def backend_tokenizer(self) -> Any:
-        """A `tokenizers.Tokenizer`, made anew from the content of `tokenizer.json`."""
+        """A new `tokenizers.Tokenizer` from the content of `tokenizer.json`."""
         import json
 
         import tokenizers

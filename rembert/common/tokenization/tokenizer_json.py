@@ -1,6 +1,6 @@
-"""`tokenizer.json`, the file of the `tokenizers` library: written for others to read, read where it is all there is.
+"""`tokenizer.json`, the file of the `tokenizers` library: written for other libraries, read if there is no other file.
 
-What it cannot say exactly is in `docs/tokenizers.md`.
+`docs/tokenizers.md` lists what it cannot represent exactly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from rembert.common.errors import TokenizerError
 from rembert.common.files import read_json
 from rembert.common.tokenization.added_tokens import AddedToken
-from rembert.common.tokenization.normalization import Folding
+from rembert.common.tokenization.normalization import Normalization
 from rembert.common.tokenization.sentencepiece_model import (
     CONTROL,
     MARKER,
@@ -31,23 +31,23 @@ from rembert.common.tokenization.sentencepiece_model import (
 
 @dataclass(frozen=True)
 class TokenizerJson:
-    """What a `tokenizer.json` says that matters here."""
+    """The content of a `tokenizer.json` that this library uses."""
 
     source: str
-    pieces: list[str]
+    tokens: list[str]
     scores: list[float]
     unk_id: int
     added_tokens: dict[int, AddedToken]
-    folding: Folding
+    normalization: Normalization
     charsmap: bytes
     dummy_prefix: bool
     collapse_spaces: bool
 
     def build_model(self) -> SentencePieceModel:
-        """The SentencePiece model of these pieces and this normaliser."""
-        scored = enumerate(zip(self.pieces, self.scores, strict=True))
+        """The SentencePiece model of these tokens and this normaliser."""
+        scored = enumerate(zip(self.tokens, self.scores, strict=True))
         return build_model(
-            [(piece, score, self._kind(index, score)) for index, (piece, score) in scored],
+            [(token, score, self._kind(index, score)) for index, (token, score) in scored],
             charsmap=self.charsmap,
             dummy_prefix=self.dummy_prefix,
             collapse_spaces=self.collapse_spaces,
@@ -60,40 +60,40 @@ class TokenizerJson:
         token = self.added_tokens.get(index)
         if token is not None and token.special:
             return CONTROL
-        # The score is the logarithm of a probability, so no trained piece has 0; symbols are written with it.
+        # The score is the logarithm of a probability, so a trained token never has 0; symbols are written with 0.
         if score == 0.0:
             return USER_DEFINED if token is not None else CONTROL
         return NORMAL
 
     def check_against(self, model: SentencePieceModel) -> None:
-        """`TokenizerError`, naming both files, unless pieces, ids and scores are those of `model`."""
-        both = f"{self.source} and {model.source} must have the same pieces, ids and scores."
-        if len(self.pieces) != model.size:
+        """Raise `TokenizerError`, naming both files, unless tokens, ids and scores are those of `model`."""
+        both = f"{self.source} and {model.source} must have the same tokens, ids and scores."
+        if len(self.tokens) != model.size:
             raise TokenizerError(
-                f"{both} Received: {len(self.pieces)} and {model.size} pieces. Remove the wrong file."
+                f"{both} Received: {len(self.tokens)} and {model.size} tokens. Remove the wrong file."
             )
         if self.unk_id != model.unk_id:
-            raise TokenizerError(f"{both} Received: the unknown piece {self.unk_id} and {model.unk_id}.")
-        pieces = model.pieces
-        if self.pieces != pieces:
-            index = next(i for i, (ours, theirs) in enumerate(zip(self.pieces, pieces, strict=True)) if ours != theirs)
+            raise TokenizerError(f"{both} Received: the unknown token {self.unk_id} and {model.unk_id}.")
+        tokens = model.tokens
+        if self.tokens != tokens:
+            index = next(i for i, (ours, theirs) in enumerate(zip(self.tokens, tokens, strict=True)) if ours != theirs)
             raise TokenizerError(
-                f"{both} Received: piece {index} is {self.pieces[index]!r} and {pieces[index]!r}. Remove "
+                f"{both} Received: token {index} is {self.tokens[index]!r} and {tokens[index]!r}. Remove "
                 "the wrong file."
             )
-        different = ~np.isclose(self.scores, model.scores, rtol=0, atol=_SCORE_TOLERANCE)  # a NaN is different too
+        different = ~np.isclose(self.scores, model.scores, rtol=0, atol=_SCORE_TOLERANCE)  # NaN is different too
         if different.any():
             index = int(different.argmax())
             raise TokenizerError(
-                f"{both} Received: piece {index} ({pieces[index]!r}) has the scores {self.scores[index]} and "
+                f"{both} Received: token {index} ({tokens[index]!r}) has the scores {self.scores[index]} and "
                 f"{model.scores[index]}. Remove the wrong file."
             )
 
-    def normalizes_as(self, model: SentencePieceModel, folding: Folding) -> bool:
-        """Whether text goes through the same changes here as with `model` and `folding`."""
+    def normalizes_as(self, model: SentencePieceModel, normalization: Normalization) -> bool:
+        """Whether the normaliser changes text as `model` and `normalization` do."""
         spec = model.normalizer_spec
-        return (self.folding, self.charsmap, self.dummy_prefix, self.collapse_spaces) == (
-            folding,
+        return (self.normalization, self.charsmap, self.dummy_prefix, self.collapse_spaces) == (
+            normalization,
             spec.precompiled_charsmap,
             spec.add_dummy_prefix,
             spec.remove_extra_whitespaces,
@@ -111,8 +111,8 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> TokenizerJson:
         kind = model.get("type") if isinstance(model, dict) else None
         raise TokenizerError(f"{path} must hold a Unigram model. Received: `model.type={kind!r}`.")
     try:
-        pieces = [piece for piece, _ in model["vocab"]]
-        "".join(pieces).encode()  # refuses what is no string or holds lone surrogates
+        tokens = [token for token, _ in model["vocab"]]
+        "".join(tokens).encode()  # refuses values that are no strings or hold lone surrogates
         scores = [float(score) for _, score in model["vocab"]]
         added = {int(entry["id"]): AddedToken.of(entry) for entry in content.get("added_tokens") or []}
         steps = list(_flat(content.get("normalizer")))
@@ -123,15 +123,15 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> TokenizerJson:
     except (TypeError, ValueError, KeyError, OverflowError, binascii.Error) as problem:
         raise TokenizerError(f"{path} is not a well-formed tokenizer.json: {problem!r}.") from problem
     unk_id = model.get("unk_id")
-    if not isinstance(unk_id, int) or not 0 <= unk_id < len(pieces):
-        raise TokenizerError(f"{path} must name the unknown piece. Received: `model.unk_id={unk_id!r}`.")
+    if not isinstance(unk_id, int) or not 0 <= unk_id < len(tokens):
+        raise TokenizerError(f"{path} must name the unknown token. Received: `model.unk_id={unk_id!r}`.")
     return TokenizerJson(
         source=str(path),
-        pieces=pieces,
+        tokens=tokens,
         scores=scores,
         unk_id=unk_id,
         added_tokens=added,
-        folding=Folding(lower_case="Lowercase" in kinds, strip_accents="StripAccents" in kinds),
+        normalization=Normalization(lower_case="Lowercase" in kinds, strip_accents="StripAccents" in kinds),
         charsmap=charsmap,
         dummy_prefix="Prepend" in kinds or any(map(_prepends, pre_tokenizers)),
         collapse_spaces=any(step.get("pattern") in _SPACE_RUNS and step.get("content") == " " for step in steps),
@@ -142,7 +142,7 @@ _SPACE_RUNS = ({"Regex": " {2,}"}, {"Regex": " +"})
 
 
 def _flat(step: Any) -> Iterator[dict[str, Any]]:
-    """The steps of a normaliser or pre-tokeniser, sequences taken apart."""
+    """The steps of a normaliser or pre-tokeniser, with sequences flattened."""
     if step is None:
         return
     if step["type"] == "Sequence":
@@ -155,16 +155,20 @@ def _flat(step: Any) -> Iterator[dict[str, Any]]:
 def _prepends(step: dict[str, Any]) -> bool:
     if step["type"] != "Metaspace":
         return False
-    # Older files say it with `add_prefix_space`.
+    # Older files have `add_prefix_space`.
     return step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never") != "never"
 
 
 def make_tokenizer_json(
-    model: SentencePieceModel, added_tokens: Mapping[int, AddedToken], folding: Folding, cls_token: str, sep_token: str
+    model: SentencePieceModel,
+    added_tokens: Mapping[int, AddedToken],
+    normalization: Normalization,
+    cls_token: str,
+    sep_token: str,
 ) -> dict[str, Any]:
-    """The content of a `tokenizer.json` that comes as close to SentencePiece as that file can."""
+    """The content of a `tokenizer.json`, as close to SentencePiece as that file can be."""
     spec = model.normalizer_spec
-    scores, pieces = model.scores, model.pieces
+    scores, tokens = model.scores, model.tokens
     ids = {token.content: index for index, token in added_tokens.items()}
     ids = {token: ids[token] for token in (cls_token, sep_token)}
     return {
@@ -172,7 +176,7 @@ def make_tokenizer_json(
         "truncation": None,
         "padding": None,
         "added_tokens": [{"id": index, **token.as_json()} for index, token in sorted(added_tokens.items())],
-        "normalizer": {"type": "Sequence", "normalizers": _normalizers(spec, folding)},
+        "normalizer": {"type": "Sequence", "normalizers": _normalizers(spec, normalization)},
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": _pre_tokenizers(spec, model.splits_at_spaces),
@@ -192,22 +196,22 @@ def make_tokenizer_json(
         "model": {
             "type": "Unigram",
             "unk_id": model.unk_id,
-            "vocab": [[piece, score] for piece, score in zip(pieces, scores, strict=True)],
+            "vocab": [[token, score] for token, score in zip(tokens, scores, strict=True)],
             "byte_fallback": False,
         },
     }  # fmt: skip
 
 
-def _normalizers(spec: Any, folding: Folding) -> list[dict[str, Any]]:
+def _normalizers(spec: Any, normalization: Normalization) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = []
-    if folding.strip_accents:
+    if normalization.strip_accents:
         steps += [{"type": "NFKD"}, {"type": "StripAccents"}]
-    if folding.lower_case:
+    if normalization.lower_case:
         steps.append({"type": "Lowercase"})
     if spec.precompiled_charsmap:
         charsmap = base64.b64encode(spec.precompiled_charsmap).decode("ascii")
         steps.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
-    # A marker that is typed counts as a space in SentencePiece.
+    # SentencePiece treats a typed marker as a space.
     steps.append({"type": "Replace", "pattern": {"String": MARKER}, "content": " "})
     if spec.remove_extra_whitespaces:
         steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
@@ -217,7 +221,7 @@ def _normalizers(spec: Any, folding: Folding) -> list[dict[str, Any]]:
 def _pre_tokenizers(spec: Any, split: bool) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = []
     if spec.remove_extra_whitespaces:
-        # Here and not in the normaliser, which sees the text only before it is cut at normalised added tokens.
+        # Here and not in the normaliser, which runs before the text is split at normalised added tokens.
         pattern = {"Regex": "^ +| +$"}
         steps.append({"type": "Split", "pattern": pattern, "behavior": "Removed", "invert": False})
     scheme = "always" if spec.add_dummy_prefix else "never"

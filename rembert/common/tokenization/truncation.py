@@ -1,4 +1,4 @@
-"""Where the ids of one or two sequences go: special tokens around them, truncation, windows, padded length.
+"""The rows of one or two sequences of ids: special tokens around them, truncation, windows.
 
 A row is `[CLS] first [SEP]` or `[CLS] first [SEP] second [SEP]`; token types are 0 up to the first `[SEP]`, 1 after.
 """
@@ -13,7 +13,7 @@ from rembert.common.errors import InputError
 
 
 class Truncation(StrEnum):
-    """Which sequence is cut when a row is too long."""
+    """Which sequence is cut if a row is too long."""
 
     NONE = "do_not_truncate"
     LONGEST_FIRST = "longest_first"
@@ -22,7 +22,7 @@ class Truncation(StrEnum):
 
 
 class Padding(StrEnum):
-    """To which length rows are padded."""
+    """The length to which rows are padded."""
 
     NONE = "do_not_pad"
     LONGEST = "longest"
@@ -30,7 +30,7 @@ class Padding(StrEnum):
 
 
 class Window(NamedTuple):
-    """One row: a sample and the stretches of its two sequences that it holds."""
+    """One row: a sample, and the slices of its two sequences in the row."""
 
     sample: int
     first: slice
@@ -38,7 +38,7 @@ class Window(NamedTuple):
 
 
 def special_count(pair: bool, add_special_tokens: bool = True) -> int:
-    """How many special tokens a row gets."""
+    """The number of special tokens in a row."""
     if not add_special_tokens:
         return 0
     return 3 if pair else 2
@@ -48,17 +48,17 @@ def windows(
     sample: int, lengths: tuple[int, int | None], *, max_length: int, specials: int, strategy: Truncation,
     stride: int, overflow: bool, side: str,
 ) -> list[Window]:  # fmt: skip
-    """The rows of one sample: one, or, with `overflow`, as many as hold all of what is cut.
+    """The rows of one sample: one, or, with `overflow`, enough rows to hold all of its ids.
 
     Args:
         lengths: ids of the first and of the second sequence (None without one).
         max_length: the longest row, special tokens included.
-        specials: how many special tokens a row gets.
-        stride: how many ids a window has in common with the one before it.
+        specials: the number of special tokens in a row.
+        stride: the number of ids that a window shares with the one before it.
         side: "right" or "left", the side that is cut.
 
     Raises:
-        InputError: the strategy cannot make the row short enough, or `stride` leaves no room for new ids.
+        InputError: the strategy cannot make the row short enough, or `stride` leaves a window no new ids.
     """
     first, second = lengths
     excess = first + (second or 0) + specials - max_length
@@ -81,20 +81,20 @@ def windows(
 def _kept(
     first: int, second: int | None, excess: int, max_length: int, specials: int, strategy: Truncation
 ) -> tuple[int, int]:
-    """How many ids stay of each sequence."""
-    room = max_length - specials
-    if room < 0:
+    """How many ids of each sequence are kept."""
+    capacity = max_length - specials
+    if capacity < 0:
         raise InputError(
             f"`max_length` must hold the special tokens of a row. Received: `max_length={max_length}`, and a row has "
             f"{specials} of them."
         )
     if strategy is Truncation.LONGEST_FIRST:
         if second is None:
-            return room, 0
+            return capacity, 0
         # The longer one gives ids until both are equal; from there they give in turn, the second first.
-        if room >= 2 * min(first, second):
-            return (first, room - first) if first < second else (room - second, second)
-        return room - room // 2, room // 2
+        if capacity >= 2 * min(first, second):
+            return (first, capacity - first) if first < second else (capacity - second, second)
+        return capacity - capacity // 2, capacity // 2
     if strategy is Truncation.ONLY_SECOND and second is None:
         raise InputError(
             f"`truncation='only_second'` needs a second text. Received: one text of {first} tokens, more than "
@@ -115,7 +115,7 @@ def _cut(length: int, keep: int, side: str) -> slice:
 
 
 def _slide(length: int, keep: int, stride: int, side: str, max_length: int) -> list[slice]:
-    """Stretches of `keep` ids, each sharing `stride` with the one before, until all ids are in one."""
+    """Slices of `keep` ids that overlap by `stride` and together hold all ids."""
     if keep >= length:
         return [slice(0, length)]
     check_stride(stride, keep, max_length)
@@ -127,10 +127,10 @@ def _slide(length: int, keep: int, stride: int, side: str, max_length: int) -> l
     return [slice(start, min(start + keep, length)) for start in starts]
 
 
-def check_stride(stride: int, room: int, max_length: int) -> None:
-    """Refuse a stride that leaves no room for new ids in a window of `room` ids."""
-    if stride >= room:
+def check_stride(stride: int, capacity: int, max_length: int) -> None:
+    """Refuse a stride that leaves no new ids in a window of `capacity` ids."""
+    if stride >= capacity:
         raise InputError(
-            f"`stride` must be smaller than the room for text. Received: `stride={stride}` and "
-            f"`max_length={max_length}`, which leaves {room} tokens."
+            f"`stride` must be less than the number of text tokens in a row, here {capacity}. Received: "
+            f"`stride={stride}` and `max_length={max_length}`."
         )

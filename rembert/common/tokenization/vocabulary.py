@@ -1,4 +1,4 @@
-"""The tokens of a tokenizer: pieces of the model, special tokens and their roles, tokens added by the user."""
+"""The tokens of a tokenizer: the tokens of the model, special tokens and their roles, tokens added by the user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from rembert.common.errors import InputError, TokenizerError
 from rembert.common.tokenization.added_tokens import AddedToken, AddedTokenSplitter, has_surrogate
-from rembert.common.tokenization.normalization import Folding
+from rembert.common.tokenization.normalization import Normalization
 from rembert.common.tokenization.sentencepiece_model import MARKER, SentencePieceModel
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -17,7 +17,7 @@ _CLEAN_UP = re.compile(r" (?=[.?!,]|n't|'m|'s|'ve|'re)")
 
 
 class Vocabulary:
-    """Tokens to ids and back. Ids up to the model's size are its pieces; added tokens that are no piece come after."""
+    """Tokens to ids and back. The ids of the SentencePiece model come first, then those of tokens added to it."""
 
     bos_token: str | None
     eos_token: str | None
@@ -31,10 +31,10 @@ class Vocabulary:
     sep_token_id: int | None
     mask_token_id: int | None
 
-    def __init__(self, model: SentencePieceModel, folding: Folding) -> None:
+    def __init__(self, model: SentencePieceModel, normalization: Normalization) -> None:
         self._model = model
-        self._folding = folding
-        self._added: dict[int, AddedToken] = {}  # all tokens that are found in the text
+        self._normalization = normalization
+        self._added: dict[int, AddedToken] = {}  # all tokens that are matched in the text
         self._added_ids: dict[str, int] = {}
         self._length = model.size
         self._roles: dict[str, str | None] = dict.fromkeys(ROLES)
@@ -43,7 +43,7 @@ class Vocabulary:
 
     @property
     def sentencepiece_model(self) -> SentencePieceModel:
-        """The SentencePiece model that cuts text into pieces."""
+        """The SentencePiece model that splits text into tokens."""
         return self._model
 
     # Adding tokens
@@ -51,15 +51,23 @@ class Vocabulary:
     def add_tokens(
         self, new_tokens: str | AddedToken | Sequence[str | AddedToken], special_tokens: bool = False
     ) -> int:
-        """Have tokens found in the text as a whole.
+        """Add tokens that are matched in the text as a whole.
 
         Args:
-            new_tokens: one token or several. One that is a piece of the model keeps that piece's id; others get ids
-                from `len(tokenizer)` on, so the model's embeddings must be resized.
+            new_tokens: one token or several. A token of the model keeps its id; others get ids from `len(tokenizer)`
+                on, so the embeddings of the model must be resized.
             special_tokens: whether they are special, which `decode(skip_special_tokens=True)` leaves out.
 
         Returns:
-            how many were new, which is by how much `len(tokenizer)` has grown.
+            the number of new tokens, by which `len(tokenizer)` has grown.
+
+        Example:
+            >>> from rembert import RemBertTokenizer
+            >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+            >>> tokenizer.add_tokens(["<person>", "<place>"])
+            2
+            >>> tokenizer.tokenize("<person> habari")[0]
+            '<person>'
         """
         if isinstance(new_tokens, str) or not isinstance(new_tokens, Iterable):
             new_tokens = [new_tokens]
@@ -72,15 +80,15 @@ class Vocabulary:
     def add_special_tokens(
         self, special_tokens_dict: Mapping[str, Any], replace_extra_special_tokens: bool = True
     ) -> int:
-        """Give roles to tokens, adding those that are not in the vocabulary.
+        """Assign roles to tokens, adding those that are not in the vocabulary.
 
         Args:
             special_tokens_dict: names of roles (`pad_token`, …) with a token each, and `additional_special_tokens`
                 (or `extra_special_tokens`) with a list.
-            replace_extra_special_tokens: whether that list replaces the one there is, or is appended to it.
+            replace_extra_special_tokens: whether that list replaces the present one, or is appended to it.
 
         Returns:
-            how many tokens were new.
+            the number of new tokens.
         """
         if not isinstance(special_tokens_dict, Mapping):
             raise InputError(f"`special_tokens_dict` must be a mapping. Received: {special_tokens_dict!r:.60}.")
@@ -105,7 +113,7 @@ class Vocabulary:
         return len(self) - before
 
     def _register(self, token: AddedToken, index: int | None = None) -> int:
-        """Find `token` in the text from now on; returns its id."""
+        """Match `token` in the text from now on; returns its id."""
         if not isinstance(token.content, str) or has_surrogate(token.content):
             raise InputError(f"An added token must be a string of characters. Received: {token.content!a}.")
         known = self._added_ids.get(token.content)
@@ -130,9 +138,9 @@ class Vocabulary:
 
     @property
     def _text_splitter(self) -> AddedTokenSplitter:
-        # Made when it is first needed: a constructor registers seven tokens one by one.
+        # Made on first use: a constructor registers seven tokens one by one.
         if "_splitter" not in self.__dict__:
-            self._splitter = AddedTokenSplitter(self._added, self._folding)
+            self._splitter = AddedTokenSplitter(self._added, self._normalization)
         return self._splitter
 
     # Special tokens
@@ -143,7 +151,7 @@ class Vocabulary:
             return
         defaults: dict[str, Any] = {"lstrip": True, "normalized": True} if name == "mask_token" else {}
         if isinstance(value, str) and value in self._added_ids and self._added[self._added_ids[value]].special:
-            token = self._added[self._added_ids[value]]  # known with its flags: they stay
+            token = self._added[self._added_ids[value]]  # known: its flags stay
         else:
             token = AddedToken.of(value, special=True, **defaults)
         if not add and token.content not in self._added_ids and self._model.find(token.content) is None:
@@ -160,7 +168,7 @@ class Vocabulary:
 
     @property
     def additional_special_tokens(self) -> list[str]:
-        """Special tokens without a role of their own."""
+        """Special tokens without a role."""
         return list(self._extra)
 
     @additional_special_tokens.setter
@@ -192,32 +200,32 @@ class Vocabulary:
 
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
-        """All tokens that are found in the text as a whole, by id: special tokens and added ones."""
+        """All tokens that are matched in the text as a whole, by id: special tokens and added ones."""
         return dict(sorted(self._added.items()))
 
     @property
     def added_tokens_encoder(self) -> dict[str, int]:
-        """The ids of the tokens that are found in the text as a whole."""
+        """The ids of the tokens that are matched in the text as a whole."""
         return {token.content: index for index, token in sorted(self._added.items())}
 
     def get_added_vocab(self) -> dict[str, int]:
-        """The ids of the tokens that are found in the text as a whole."""
+        """The ids of the tokens that are matched in the text as a whole."""
         return self.added_tokens_encoder
 
     # Sizes and ids
 
     @property
     def vocab_size(self) -> int:
-        """The number of pieces of the model, without added tokens."""
+        """The number of tokens of the SentencePiece model, without added tokens."""
         return self._model.size
 
     def __len__(self) -> int:
-        """The number of ids an embedding table needs: the model's pieces and the tokens added beyond them."""
+        """The number of rows that an embedding table needs: the tokens of the model and those added to it."""
         return self._length
 
     def get_vocab(self) -> dict[str, int]:
         """All tokens and their ids."""
-        vocabulary = {piece: index for index, piece in enumerate(self._model.pieces)}
+        vocabulary = {token: index for index, token in enumerate(self._model.tokens)}
         return vocabulary | self.added_tokens_encoder
 
     def _token_id(self, token: str) -> int:
@@ -233,10 +241,10 @@ class Vocabulary:
         return self._model.unk_id if index is None else index
 
     def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
-        """The id of a token, or the ids of several; a token that is not in the vocabulary has the unknown one's.
+        """The id of a token, or the ids of several; unknown tokens have the id of the unknown token.
 
         Raises:
-            InputError: a token that is no string.
+            InputError: a token that is not a string.
         """
         if isinstance(tokens, str):
             return self._token_id(tokens)
@@ -247,7 +255,7 @@ class Vocabulary:
         """The token of an id, or the tokens of several (a list, an array or a tensor).
 
         Raises:
-            InputError: an id that is no integer, or that no token has.
+            InputError: an id that is not an integer, or without a token.
         """
         ids = _plain(ids)
         if isinstance(ids, int):
@@ -256,7 +264,7 @@ class Vocabulary:
             skipped = self._special_ids
             ids = [index for index in ids if index not in skipped]
         if set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) < self._model.size:
-            return self._model.pieces_of(ids)  # one call for all of them
+            return self._model.tokens_of(ids)  # one call for all of them
         return [self._token(index) for index in ids]
 
     @property
@@ -270,12 +278,12 @@ class Vocabulary:
             return self._added[index].content
         if not 0 <= index < self._model.size:
             raise InputError(f"A token's id must be from 0 to {len(self) - 1}. Received: {index}.")
-        return self._model.piece(index)
+        return self._model.token(index)
 
     # Ids to text
 
     def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
-        """The text of some tokens: joined, with the markers as spaces, none of them at the start."""
+        """The text of some tokens: joined, with spaces for the markers, but none at the start."""
         return "".join(_strings("tokens", tokens)).replace(MARKER, " ").lstrip(" ")
 
     def decode(
@@ -289,8 +297,8 @@ class Vocabulary:
         Args:
             token_ids: an id, or a list, array or tensor of ids; with two dimensions, a list of texts is returned.
             skip_special_tokens: leave special tokens out (the unknown token is one of them).
-            clean_up_tokenization_spaces: take away the space before `. ? ! ,` and English contractions; by default
-                what `self.clean_up_tokenization_spaces` says.
+            clean_up_tokenization_spaces: remove the space before `. ? ! ,` and English contractions; by default
+                `self.clean_up_tokenization_spaces`.
         """
         ids = _plain(token_ids)
         if isinstance(ids, list) and ids and isinstance(ids[0], list):
@@ -344,7 +352,7 @@ def _plain(ids: Any) -> Any:
 
 
 def _strings(name: str, values: Any) -> list[str]:
-    """`values` as a list, when they are strings."""
+    """`values` as a list, if they are strings."""
     listed = list(values) if isinstance(values, Iterable) else [values]
     if not all(isinstance(value, str) for value in listed):
         raise InputError(f"`{name}` must be strings. Received: {values!r:.60}.")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rembert.common.arguments import integer
-from rembert.common.collation.answer_spans import AnswerSpan, best_spans, merged, pieces_of
+from rembert.common.collation.answer_spans import AnswerSpan, answer_tokens, best_spans, merged
 from rembert.common.collation.padding import pad_inputs
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError, InputError
@@ -145,7 +145,7 @@ class QuestionAnswering(Task):
                 found = None
                 if answers:
                     start = answers[0].start
-                    found = pieces_of(start, start + len(answers[0].text), spans)
+                    found = answer_tokens(start, start + len(answers[0].text), spans)
                 # A window without the answer points at [CLS], like a question without one.
                 feature["start_positions"], feature["end_positions"] = found or (0, 0)
             rows[sample].append(feature)
@@ -196,7 +196,7 @@ class QuestionAnswering(Task):
                 output["end_logits"],
                 output["spans"],
                 n_best=self.n_best,
-                max_pieces=self.max_answer_length,
+                max_tokens=self.max_answer_length,
             )
             for output in outputs
         ]
