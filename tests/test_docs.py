@@ -202,3 +202,12 @@ def test_contributing_shows_code_of_this_project() -> None:
     assert len(shown) == text.count("```python") >= 5
     for source, code in shown:
         assert code in (ROOT / source).read_text(encoding="utf-8"), f"{source} no longer has this: {code}"
+
+
+@pytest.mark.parametrize("package", ["common", "pt", "tf"])
+def test_architecture_names_every_file(package: str) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for path in (ROOT / "rembert" / package).iterdir():
+        if not path.name.startswith("__"):
+            name = path.name.removesuffix(".py") + "/" * path.is_dir()
+            assert f"`{name}`" in page or f"`{package}/{name}`" in page, f"docs/architecture.md does not name {path}"
