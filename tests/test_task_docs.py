@@ -16,7 +16,7 @@ from tests.frameworks import needs_pt, needs_tf
 from tests.tasks.support import TOKENIZER, config
 
 DOCS = Path(__file__).parent.parent / "docs" / "tasks"
-_FILE = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```\n", re.DOTALL)
+_FILE = re.compile(r"^`(\S+)`:\n\n```\w+\n(.*?)```\n", re.MULTILINE | re.DOTALL)
 
 
 def page(task: str) -> str:
