@@ -57,6 +57,8 @@ IN_GUIDES = (
     "rembert.pt.sentence_transformers.RemBertTransformer",
     "rembert.tf.TFRemBertForCausalLM.generate",
     "rembert.tf.TFRemBertPreTrainedModel.from_pretrained",
+    "rembert.tf.TFRemBertPreTrainedModel.freeze_embeddings",
+    "rembert.tf.TFRemBertPreTrainedModel.gradient_checkpointing_enable",
     "rembert.tf.TFRemBertPreTrainedModel.resize_token_embeddings",
     "rembert.tf.adaptation.enable_lora",
     "rembert.tf.exporting.export_litert",

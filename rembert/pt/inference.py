@@ -1,9 +1,9 @@
-"""Linear layers for inference on a CPU: weights laid out for oneDNN, or held in eight bits.
+"""Linear layers for inference on a CPU: weights in oneDNN's layout, or quantized to eight bits.
 
-The products are most of an encoder's work. Which kernel is fastest depends on the processor: with AVX-512 oneDNN's,
-on weights in its own layout and with GELU computed in the product; on older processors often the one that
-`torch.nn.Linear` calls. So the kernels are timed where they will run, and a layer for which nothing is gained stays
-as it is. Query, key and value in one product were measured no faster than in three.
+Matrix products are most of an encoder's work. Which kernel is fastest depends on the processor: with AVX-512 that of
+oneDNN, with weights in its own layout and GELU fused into the product; on older processors often the one that
+`torch.nn.Linear` calls. Therefore the kernels are timed on the machine that uses them, and a layer without a gain is
+left unchanged. One product for query, key and value was measured to be no faster than three.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rembert.pt.torch_internals import (
     warn_unwatched,
 )
 
-# Activations that oneDNN computes in the product: its name and algorithm for each.
+# Activations that oneDNN fuses into the product: its name and algorithm for each.
 _FUSED = {
     "gelu": ("gelu", "none"),
     "gelu_new": ("gelu", "tanh"),
@@ -39,81 +39,81 @@ _FUSED = {
 _TIMED_TOKENS = 256
 _DROPPED = (
     "The original parameters of this model were dropped when it was prepared for inference, so it cannot be {}. Load "
-    "it anew, or prepare it with `keep_parameters=True`."
+    "it again, or prepare it with `keep_parameters=True`."
 )
 
 
 class InferenceLinear(ConversionWatcher):
-    """A linear layer whose weights are held in another form, with or without the original parameters.
+    """A linear layer with converted weights, with or without the original parameters.
 
-    With them, a call that needs gradients computes as before, and weights that have changed are laid out again; a
-    change through `.data`, which PyTorch does not count, goes unnoticed.
-    Without them the layer can be called in evaluation mode only, and refuses a call that needs gradients.
+    With them, a call that needs gradients uses the originals, and weights that have changed are converted again; a
+    change through `.data`, which PyTorch does not count, is not noticed. Without them the layer can be called in
+    evaluation mode only, and a call that needs gradients raises an error.
     """
 
-    dtype: torch.dtype  # of the weights as they are held, or as they are called for
+    dtype: torch.dtype  # of the converted weights, or of the inputs that they take
 
     def __init__(self, linear: nn.Linear, activation: Callable[[Tensor], Tensor] | None, keep: bool) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.kept = keep
         self.activation = activation
-        self.held: Any = None  # what `_stamp` gave when the weights were laid out
+        self.converted: Any = None  # the `_weights_version` that was converted
         warn_unwatched()
         if keep:
             self.weight, self.bias = linear.weight, linear.bias
-        self._hold(linear.weight.detach(), linear.bias.detach())
+        self._update(linear.weight.detach(), linear.bias.detach())
         self.training = False
 
     def forward(self, states: Tensor) -> Tensor:
-        """[..., in_features] to [..., out_features], with the activation where there is one."""
+        """[..., in_features] to [..., out_features], including the activation if there is one."""
         if self.kept:
             if self._needs_original(states):
                 product = F.linear(states, self.weight, self.bias)
                 return product if self.activation is None else self.activation(product)
-            if self._stamp() != self.held:
-                self._hold(self.weight.detach(), self.bias.detach())
-        elif torch.is_grad_enabled() and states.requires_grad:  # these kernels would let no gradient through
+            if self._weights_version() != self.converted:
+                self._update(self.weight.detach(), self.bias.detach())
+        elif torch.is_grad_enabled() and states.requires_grad:  # these kernels do not compute gradients
             raise InputError(_DROPPED.format("differentiated"))
         return self._product(states)
 
     def _needs_original(self, states: Tensor) -> bool:
         needs_gradient = torch.is_grad_enabled() and (states.requires_grad or self.weight.requires_grad)
-        return needs_gradient or not self._can_take(self.weight) or torch.compiler.is_compiling()
+        return needs_gradient or not self._can_convert(self.weight) or torch.compiler.is_compiling()
 
-    def _can_take(self, weight: Tensor) -> bool:
-        """Whether this layer's own form exists for such weights; otherwise it computes as before."""
+    def _can_convert(self, weight: Tensor) -> bool:
+        """Whether such weights can be converted; otherwise the originals are used."""
         return _is_plain(weight)
 
-    def _stamp(self) -> tuple[Any, ...]:
-        """What changes when the weights do."""
+    def _weights_version(self) -> tuple[Any, ...]:
+        """A value that changes when the weights do."""
         both = (self.weight, self.bias)
         return tuple((each.data_ptr(), each.dtype, each.device, change_count(each)) for each in both)
 
     def before_conversion(self, change: Callable[[Tensor], Tensor]) -> None:
-        self.held = None  # new numbers may come to lie where the old ones were
+        self.converted = None  # new values may be stored at the address of the old ones
 
-    def _hold(self, weight: Tensor, bias: Tensor) -> None:
-        self._take(weight, bias)
+    def _update(self, weight: Tensor, bias: Tensor) -> None:
+        self._convert(weight, bias)
         if self.kept:
-            self.held = self._stamp()
+            self.converted = self._weights_version()
 
-    def _take(self, weight: Tensor, bias: Tensor) -> None:
-        """Hold the weights in this layer's own form."""
+    def _convert(self, weight: Tensor, bias: Tensor) -> None:
+        """Set the weights in this layer's own form."""
         raise NotImplementedError
 
     def _product(self, states: Tensor) -> Tensor:
         raise NotImplementedError
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        raise InputError("A model prepared for inference cannot be copied. Copy it before.")
+        raise InputError("A model prepared for inference cannot be copied. Copy it before it is prepared.")
 
     def __reduce__(self) -> Any:
-        raise InputError("A model prepared for inference cannot be pickled. Save it before, by `save_pretrained`.")
+        raise InputError("A model prepared for inference cannot be pickled. Call `save_pretrained` before.")
 
 
 class PackedLinear(InferenceLinear):
-    """Weights in oneDNN's layout; GELU and ReLU are computed in the product."""
+    """Weights in oneDNN's layout; GELU and ReLU are fused into the product."""
 
     def __init__(
         self,
@@ -126,10 +126,10 @@ class PackedLinear(InferenceLinear):
         self.dtype = linear.weight.dtype
         super().__init__(linear, activation, keep)
 
-    def _can_take(self, weight: Tensor) -> bool:
+    def _can_convert(self, weight: Tensor) -> bool:
         return _can_pack(weight)
 
-    def _take(self, weight: Tensor, bias: Tensor) -> None:
+    def _convert(self, weight: Tensor, bias: Tensor) -> None:
         self.dtype = weight.dtype
         self.packed = pack(weight)
         self.packed_bias = bias.clone()
@@ -142,27 +142,27 @@ class PackedLinear(InferenceLinear):
 
 
 class QuantizedLinear(InferenceLinear):
-    """Weights in eight bits with a scale for each output; inputs are brought to eight bits in every call."""
+    """Weights in eight bits with a scale for each output; inputs are quantized in every call."""
 
     dtype = torch.float32
 
-    def _take(self, weight: Tensor, bias: Tensor) -> None:
+    def _convert(self, weight: Tensor, bias: Tensor) -> None:
         self.packed = EightBitProduct(weight.float(), bias.float())
 
     def _product(self, states: Tensor) -> Tensor:
-        if not states.numel():  # of no rows oneDNN's product has another shape
+        if not states.numel():  # for no rows oneDNN's product has another shape
             return states.new_empty(*states.shape[:-1], self.out_features)
         product = self.packed(states.float()).to(states.dtype)
         return product if self.activation is None else self.activation(product)
 
 
 def optimize(model: nn.Module, activation: str, keep_parameters: bool) -> None:
-    """Replace the linear layers of a model's encoder, where that is faster on this machine.
+    """Replace the linear layers of a model's encoder if that is faster on this machine.
 
     Args:
-        model: a model class's instance, on the CPU, in float32 or bfloat16 (others stay as they are).
+        model: an instance of a model class, on the CPU, in float32 or bfloat16 (others are left unchanged).
         activation: the configuration's `hidden_act`.
-        keep_parameters: whether the replaced layers keep the original ones beside.
+        keep_parameters: whether the replaced layers keep the original parameters.
     """
     fastest: dict[tuple[Any, ...], str] = {}
     _restore(model)
@@ -184,7 +184,7 @@ def optimize(model: nn.Module, activation: str, keep_parameters: bool) -> None:
 
 
 def quantize(model: nn.Module, keep_parameters: bool) -> None:
-    """Replace the linear layers of a model's encoder by those in eight bits. Arguments as `optimize`."""
+    """Replace the linear layers of a model's encoder by quantized ones. Arguments are those of `optimize`."""
     _restore(model)
     with torch.no_grad():
         for parent, name, linear in _linears(model):
@@ -194,22 +194,30 @@ def quantize(model: nn.Module, keep_parameters: bool) -> None:
 
 
 def has_dropped(model: nn.Module) -> bool:
-    """Whether original parameters of a model are gone."""
+    """Whether original parameters of a model were dropped."""
     return any(isinstance(module, InferenceLinear) and not module.kept for module in model.modules())
 
 
 def check_kept(model: nn.Module, what: str) -> None:
     """Refuse what needs the original parameters.
 
+    Args:
+        model: an instance of a model class.
+        what: completes "it cannot be …" in the message.
+
     Raises:
-        InputError: they were dropped, so the model cannot be ... (`what`).
+        InputError: they were dropped.
     """
     if has_dropped(model):
         raise InputError(_DROPPED.format(what))
 
 
-def check_stays(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
-    """Refuse a change of device or dtype, as `nn.Module` applies it to every tensor, of weights that cannot follow.
+def check_can_convert(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Refuse a change of device or dtype for converted weights without their originals.
+
+    Args:
+        model: an instance of a model class.
+        change: what `nn.Module` is about to apply to every tensor.
 
     Raises:
         InputError: the original parameters were dropped.
@@ -224,7 +232,7 @@ def check_stays(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
 def _linears(model: Any) -> list[tuple[nn.Module, str, nn.Linear]]:
     """The plain linear layers of the encoder, each with its parent and its name there.
 
-    They are found by the names of the model's own parameters: an adapter's are none, and what it wraps stays as it is.
+    They are found by the names of the model's own parameters, so that adapters and the layers inside are left out.
     """
     found = []
     for canonical, parameter in model.parameter_table().items():
@@ -238,7 +246,7 @@ def _linears(model: Any) -> list[tuple[nn.Module, str, nn.Linear]]:
 
 
 def _restore(model: nn.Module) -> None:
-    """Put plain layers back where their parameters were kept, so that a model can be prepared in another way."""
+    """Restore plain layers from kept parameters, so that a model can be prepared in another way."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, InferenceLinear) and child.kept:
@@ -246,11 +254,11 @@ def _restore(model: nn.Module) -> None:
                 linear.weight, linear.bias = child.weight, child.bias
                 setattr(parent, name, linear)
                 if child.activation is not None:
-                    setattr(parent, "activation", child.activation)  # noqa: B010  # which mypy takes for a tensor
+                    setattr(parent, "activation", child.activation)  # noqa: B010  # mypy takes it for a tensor
 
 
 def _freeze(model: nn.Module) -> None:
-    """No gradient passes through a layer without parameters, so the others need not prepare for one."""
+    """Turn gradients off if parameters were dropped: none passes through such a layer."""
     if has_dropped(model):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -259,32 +267,32 @@ def _freeze(model: nn.Module) -> None:
 def _replace(parent: nn.Module, name: str, packed: InferenceLinear) -> None:
     setattr(parent, name, packed)
     if packed.activation is not None:
-        setattr(parent, "activation", _as_it_is)  # noqa: B010  # which mypy takes for a tensor
+        setattr(parent, "activation", _identity)  # noqa: B010  # mypy takes it for a tensor
 
 
 def _fastest(linear: nn.Linear, activation: Callable[[Tensor], Tensor] | None, fused: tuple[str, str] | None) -> str:
-    """The name of the fastest way to compute a linear layer and its activation: plain, packed or fused."""
+    """The fastest way to compute a linear layer and its activation: "plain", "packed" or "fused"."""
     example = torch.randn(_TIMED_TOKENS, linear.in_features).to(linear.weight.dtype)
 
     def plain(states: Tensor) -> Tensor:
         product = linear(states)
         return product if activation is None else activation(product)
 
-    ways: dict[str, Callable[[Tensor], Tensor]] = {"plain": plain, "packed": PackedLinear(linear, activation)}
+    kernels: dict[str, Callable[[Tensor], Tensor]] = {"plain": plain, "packed": PackedLinear(linear, activation)}
     if fused is not None:
-        ways["fused"] = PackedLinear(linear, activation, fused)
-    best = dict.fromkeys(ways, float("inf"))
-    for _ in range(5):  # in turns, so that a busy moment of the machine meets all of them
-        for name, way in ways.items():
+        kernels["fused"] = PackedLinear(linear, activation, fused)
+    best = dict.fromkeys(kernels, float("inf"))
+    for _ in range(5):  # in turns, so that a busy moment of the machine affects all of them
+        for name, kernel in kernels.items():
             start = time.perf_counter()
-            way(example)
+            kernel(example)
             best[name] = min(best[name], time.perf_counter() - start)
     return min(best, key=lambda name: best[name])
 
 
 def _can_pack(weight: Tensor) -> bool:
     if weight.dtype == torch.bfloat16 and not can_pack_bfloat16():
-        return False  # the processor has no instructions for it
+        return False  # the processor lacks the instructions
     return weight.dtype in (torch.float32, torch.bfloat16) and _is_plain(weight)
 
 
@@ -292,5 +300,5 @@ def _is_plain(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not tensor.is_mkldnn and type(tensor) in (Tensor, nn.Parameter)
 
 
-def _as_it_is(states: Tensor) -> Tensor:
+def _identity(states: Tensor) -> Tensor:
     return states

@@ -9,7 +9,12 @@ from torch.overrides import TorchFunctionMode
 
 
 def initialize(module: nn.Module, deviation: float) -> None:
-    """Initialise one module's own parameters, not those of its children."""
+    """Initialise the parameters of one module, without those of its children.
+
+    Args:
+        module: any module; only linear layers, tables and norms have parameters of their own.
+        deviation: the standard deviation of kernels and tables.
+    """
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=deviation)
     elif isinstance(module, nn.LayerNorm):
@@ -18,10 +23,10 @@ def initialize(module: nn.Module, deviation: float) -> None:
         nn.init.zeros_(module.bias)
 
 
-class initialization_left_out(TorchFunctionMode):
-    """Modules built inside draw no random numbers: whoever loads a checkpoint does not wait for them.
+class skip_initialization(TorchFunctionMode):  # a context manager, named like a function
+    """Modules built inside draw no random numbers, so that loading a checkpoint does not wait for them.
 
-    On the meta device a draw gives nothing, yet takes seconds the first time: PyTorch imports its compiler for it.
+    Even on the meta device the first draw takes seconds: PyTorch imports its compiler for it.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

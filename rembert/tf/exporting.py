@@ -25,7 +25,7 @@ from rembert.common.exporting import EXPORT_TARGETS, Exported, check_litert_size
 from rembert.common.parameters import HEADS
 from rembert.common.trials import Arrays
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
-from rembert.tf.serving import padding_left_in, serve, serving_signature
+from rembert.tf.serving import keep_padding, serve, serving_signature
 
 SIGNATURE = "serving_default"
 # A part of the output's largest number. Half precision: some tens of roundings to 11 and 8 bits.
@@ -98,7 +98,7 @@ def export_litert(
     check_litert_size(sum(parameter.size for parameter in table.values()))
 
     def write(fresh: Path) -> None:
-        with padding_left_in(model):
+        with keep_padding(model):
             graph = _graph(model)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], _Served(model))
         (fresh / EXPORT_TARGETS["litert"].file).write_bytes(converter.convert())

@@ -18,62 +18,62 @@ import tensorflow as tf
 Tensor = Any
 
 _LARGE = 2**24  # numbers
-_left_out: ContextVar[bool] = ContextVar("building_left_out", default=False)
+_is_skipped: ContextVar[bool] = ContextVar("is_initialization_skipped", default=False)
 
 
 def normal(deviation: float) -> keras.initializers.Initializer:
-    """The initialiser of a kernel or table. A new one for each: a Keras initialiser repeats its numbers."""
+    """The initialiser of a kernel or table. Each needs a new one: a Keras initialiser repeats its numbers."""
     return Normal(stddev=deviation)
 
 
 @keras.saving.register_keras_serializable("rembert")
 class Normal(keras.initializers.RandomNormal):
-    """Keras' own, with large tables drawn in a graph, which scales the numbers where they stand.
+    """`RandomNormal` that draws large tables in a graph, which scales the numbers in place.
 
-    Drawn by single operations, a masked language model's tables take 2 GB more, and TensorFlow keeps what it took.
+    Drawn by single operations, the tables of a masked language model take 2 GB more, which TensorFlow never returns.
     """
 
     def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> Tensor:
         draw = super().__call__
-        if math.prod(shape) < _LARGE:  # a graph is not worth making
+        if math.prod(shape) < _LARGE:  # a graph would cost more than it saves
             return draw(shape, dtype)
         return tf.function(lambda: draw(shape, dtype), autograph=False)()
 
 
 @contextmanager
-def building_left_out() -> Iterator[None]:
-    """Models made inside have no weights: whoever loads a checkpoint says first where they come from."""
-    token = _left_out.set(True)
+def skip_initialization() -> Iterator[None]:
+    """Models built inside have no weights yet: loading a checkpoint first sets where they come from."""
+    token = _is_skipped.set(True)
     try:
         yield
     finally:
-        _left_out.reset(token)
+        _is_skipped.reset(token)
 
 
-def is_building_left_out() -> bool:
-    """Whether models are made without weights just now."""
-    return _left_out.get()
+def is_initialization_skipped() -> bool:
+    """Whether the caller is inside `skip_initialization`."""
+    return _is_skipped.get()
 
 
 class Stored(keras.initializers.Initializer):
-    """The initialiser of a weight that a checkpoint holds: what `read` gives, turned for kernels."""
+    """The initialiser of a weight that a checkpoint holds: the array that `read` returns, or its transpose."""
 
-    def __init__(self, read: Callable[[], np.ndarray], turned: bool) -> None:
+    def __init__(self, read: Callable[[], np.ndarray], transposed: bool) -> None:
         self.read = read
-        self.turned = turned
+        self.transposed = transposed
 
     def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> Tensor:
         array = self.read()
-        return _adopted(array.T if self.turned else array, tf.as_dtype(dtype).as_numpy_dtype)
+        return _to_tensor(array.T if self.transposed else array, tf.as_dtype(dtype).as_numpy_dtype)
 
 
-STRIP = 64  # columns that are turned at a time: these fit the cache, so turning costs no more than a copy
+STRIP = 64  # columns that are transposed at a time: they fit the cache, so that this takes no longer than a copy
 
 
-def _adopted(array: np.ndarray, dtype: np.dtype) -> Tensor:
-    """A tensor of an array's values, in memory of its own that is written once.
+def _to_tensor(array: np.ndarray, dtype: np.dtype) -> Tensor:
+    """A tensor of an array's values in new memory, which is written once.
 
-    `tf.constant` copies an array twice, and a turned one slowly. TensorFlow adopts memory that is aligned as it wants.
+    `tf.constant` copies an array twice, and a transposed one slowly. TensorFlow uses aligned memory without a copy.
     """
     size, alignment = array.size * np.dtype(dtype).itemsize, 64
     memory = np.empty(size + alignment, np.uint8)
@@ -84,7 +84,7 @@ def _adopted(array: np.ndarray, dtype: np.dtype) -> Tensor:
             content[:, column : column + STRIP] = array[:, column : column + STRIP]
     else:
         content[...] = array
-    if np.dtype(dtype).kind == "V":  # bfloat16, which DLPack's exchange does not know of NumPy
+    if np.dtype(dtype).kind == "V":  # bfloat16, which NumPy cannot pass through DLPack
         bits = tf.experimental.dlpack.from_dlpack(content.view(f"u{content.itemsize}").__dlpack__())
         return tf.bitcast(bits, tf.as_dtype(dtype))
     return tf.experimental.dlpack.from_dlpack(content.__dlpack__())

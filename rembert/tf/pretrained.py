@@ -1,4 +1,4 @@
-"""What every model class has: construction, loading, saving."""
+"""The public base class of the models: loading and saving of checkpoints."""
 
 from __future__ import annotations
 
@@ -8,191 +8,32 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
 
 from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
 from rembert.bridge.tensors import DTYPES, is_float
-from rembert.common.arguments import check_argument, instance_of
-from rembert.common.checks import resized_vocabulary
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import CheckpointError, ConfigError, InputError
-from rembert.common.label_smoothing import LabelSmoothing
+from rembert.common.errors import CheckpointError, InputError
 from rembert.common.loading import check_exact_match, check_match, loading_config
 from rembert.common.name_matching import check_shapes, match
-from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import HEADS, Kind, Parameter, file_name, head_config, parameters
-from rembert.tf.adaptation import adapt, adaptations, check_plain, is_adapted, merged
-from rembert.tf.initialization import Stored, building_left_out, is_building_left_out, normal
-from rembert.tf.keras_internals import replace_variables
-from rembert.tf.layers import build_parts, layers_inside
-from rembert.tf.serving import padding_left_in, serving_signature
-from rembert.tf.training import TrainableModel
-
-# What Keras calls a parameter, by kind: the attribute of the layer that holds it.
-_ATTRIBUTES = {
-    Kind.EMBEDDING: "embeddings",
-    Kind.KERNEL: "kernel",
-    Kind.BIAS: "bias",
-    Kind.SCALE: "gamma",
-    Kind.SHIFT: "beta",
-}
+from rembert.common.parameters import HEADS, Kind, Parameter, file_name
+from rembert.tf.adaptation import check_plain, is_adapted, merged
+from rembert.tf.base import ATTRIBUTES, TFRemBertModelBase
+from rembert.tf.initialization import Stored, skip_initialization
+from rembert.tf.serving import keep_padding, serving_signature
 
 
-class TFRemBertPreTrainedModel(LabelSmoothing, TrainableModel):
-    """Base of the model classes. A subclass sets `head`, a key of the parameter table's `HEADS`."""
+class TFRemBertPreTrainedModel(TFRemBertModelBase):
+    """Base of the seven model classes, and what they share: loading, saving, embeddings and training.
 
-    head: ClassVar[str]
-    config_class = RemBertConfig
-    base_model_prefix = "rembert"
-    main_input_name = "input_ids"
-
-    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
-        """Raises: ConfigError where no model can be built from `config`."""
-        check_argument("config", config, instance_of(RemBertConfig), ConfigError)
-        config.validate()
-        # Keras would cast every float argument to the compute dtype, labels included; the layers cast what they use.
-        super().__init__(**{"autocast": False, **kwargs})
-        self.config = head_config(config, self.head)
-
-    def post_init(self) -> None:
-        """Make the weights: all shapes follow from the configuration, no input is needed."""
-        if not is_building_left_out():
-            self.build()
-
-    def build_parts(self, /, **widths: int | None) -> None:
-        """Make the weights of parts; see `rembert.tf.layers.build_parts`."""
-        build_parts(self, widths)
-
-    def get_config(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in self._own_arguments}
-        dtype = keras.saving.serialize_keras_object(self.dtype_policy)
-        return {"config": self.config.to_dict(), "name": self.name, "dtype": dtype, **own, **self._adaptations()}
-
-    def _adaptations(self) -> dict[str, Any]:
-        done = adaptations(self)
-        return {"adaptations": done} if done else {}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> TFRemBertPreTrainedModel:
-        settings = dict(config)
-        settings["dtype"] = keras.saving.deserialize_keras_object(settings["dtype"])
-        done = settings.pop("adaptations", {})
-        model = cls(RemBertConfig.from_dict(settings.pop("config")), **settings)
-        adapt(model, done)
-        return model
-
-    # ------------------------------------------------------------------ parts
-
-    # A method and not a property as in PyTorch: Keras walks over attributes when it saves, and would walk in a circle.
-    def get_base_model(self) -> keras.Model:
-        """The `TFRemBertModel`: this model itself, or the one inside a head."""
-        return getattr(self, self.base_model_prefix, self)
-
-    def get_input_embeddings(self) -> keras.layers.Embedding:
-        """The table of word embeddings, [vocab_size, input_embedding_size]."""
-        return self.get_base_model().embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: keras.layers.Embedding) -> None:
-        """Put another table in place of the word embeddings."""
-        self.get_base_model().embeddings.word_embeddings = value
-
-    def get_output_embeddings(self) -> keras.layers.Dense | None:
-        """The output table of a language model, a linear layer to [.., vocab_size]; None for other heads."""
-        return None
-
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
-    ) -> keras.layers.Embedding:
-        """Change how many pieces the vocabulary has: the input table, and a language model's output table and bias.
-
-        Rows that stay keep their numbers; rows that come are initialised as those of a new model are, and the new
-        biases are 0. A model that was compiled must be compiled anew: its optimiser knows the old tables.
-
-        Args:
-            new_num_tokens: pieces wanted; None for as many as there are.
-            pad_to_multiple_of: rounds the number up to a multiple of this.
-
-        Returns:
-            The input embeddings.
-
-        Raises:
-            InputError: a number that is none, one that would cut off a special piece, or a table that is no plain one
-                (quantised, or with an adapter).
-        """
-        size = resized_vocabulary(self.config, new_num_tokens, pad_to_multiple_of)
-        table, output = self.get_input_embeddings(), self.get_output_embeddings()
-        for layer, plain in ((table, keras.layers.Embedding), (output, keras.layers.Dense)):
-            if layer is not None and (type(layer) is not plain or layer.quantization_mode or layer.lora_enabled):
-                raise InputError(
-                    f"Only plain tables can be resized. Received: a {type(layer).__name__} with "
-                    f"`quantization_mode={layer.quantization_mode}` and `lora_enabled={layer.lora_enabled}`. Resize "
-                    "before quantisation and adapters."
-                )
-        if size == self.config.vocab_size:
-            return table
-        draw = normal(self.config.initializer_range)
-        replace_variables(table, {"embeddings": _resized(table.embeddings, 0, size, draw)})
-        table.input_dim = size
-        if output is not None:
-            kernel = _resized(output.kernel, 1, size, draw)
-            bias = _resized(output.bias, 0, size, keras.initializers.Zeros())
-            replace_variables(output, {"kernel": kernel, "bias": bias})
-            output.units = size
-        self.config.vocab_size = size
-        self.train_function = self.test_function = self.predict_function = None  # traced with the old tables
-        return table
-
-    def gradient_checkpointing_enable(self) -> None:
-        """Train with the insides of every layer computed again in the backward pass and not kept: less memory."""
-        self.get_base_model().encoder.checkpointing = True
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep the insides of the layers for the backward pass again."""
-        self.get_base_model().encoder.checkpointing = False
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether gradient checkpointing is on."""
-        return self.get_base_model().encoder.checkpointing
-
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """How many numbers the parameters hold, with or without those of the input tables."""
-        layers = layers_inside(self) if exclude_embeddings else ()
-        tables = {id(layer.embeddings) for layer in layers if isinstance(layer, keras.layers.Embedding)}
-        variables = self.trainable_weights if only_trainable else self.weights
-        return sum(int(np.prod(variable.shape)) for variable in variables if id(variable) not in tables)
-
-    def parameter_table(self) -> dict[str, Parameter]:
-        """This model's entries of the parameter table, by canonical name."""
-        return parameters(self.config, self.head, pooler=getattr(self.get_base_model(), "pooler", None) is not None)
-
-    def variable(self, parameter: Parameter) -> keras.Variable:
-        """The variable of a parameter; a dense kernel is [in, out], the transpose of the table's shape."""
-        return getattr(self._holder(parameter), _ATTRIBUTES[parameter.kind])
-
-    def _shape(self, parameter: Parameter) -> tuple[int, ...]:
-        """The shape of a parameter's variable, in PyTorch's orientation as the table has it."""
-        shape = tuple(self.variable(parameter).shape)
-        return shape[::-1] if parameter.kind is Kind.KERNEL else shape
-
-    def _holder(self, parameter: Parameter) -> Any:
-        """The layer that has a parameter."""
-        *steps, _ = file_name(parameter.name, self.head).split(".")
-        holder: Any = self
-        for step in steps:
-            # `output` is a property of every Keras layer: the part of that name is the attribute `out`.
-            holder = holder[int(step)] if step.isdigit() else getattr(holder, "out" if step == "output" else step)
-        return holder
-
-    def finish(self, outputs: ModelOutput, return_dict: bool | None) -> Any:
-        """`outputs` itself, or its tuple where `return_dict` (by default the configuration's) is False."""
-        wants_dict = self.config.return_dict if return_dict is None else return_dict
-        return outputs if wants_dict else outputs.to_tuple()
-
-    # ------------------------------------------------------------------ files
+    Example:
+        >>> from rembert.tf import TFRemBertForMaskedLM, TFRemBertPreTrainedModel
+        >>> issubclass(TFRemBertForMaskedLM, TFRemBertPreTrainedModel)
+        True
+    """
 
     @classmethod
     def from_pretrained(
@@ -210,16 +51,16 @@ class TFRemBertPreTrainedModel(LabelSmoothing, TrainableModel):
         """Load a checkpoint.
 
         The file is mapped into memory and each tensor copied once, into the memory of its variable. No dummy input is
-        needed, no initialiser runs for a weight that the file holds.
+        needed, and no initialiser runs for a weight that the file holds.
 
         Args:
             name_or_path: a checkpoint directory, a file of weights, or a name on the Hugging Face Hub.
-            config: in place of the checkpoint's own.
-            dtype: a dtype or Keras dtype policy ('float32', 'bfloat16', 'mixed_bfloat16', …), or 'auto' for the
-                checkpoint's own dtype; by default Keras' global policy.
+            config: replaces that of the checkpoint.
+            dtype: a dtype or Keras dtype policy ('float32', 'bfloat16', 'mixed_bfloat16', …), or 'auto' for that of
+                the checkpoint; by default Keras' global policy.
             torch_dtype: `dtype` under its older name.
-            output_loading_info: also return what was missing, unexpected and of another shape, instead of refusing
-                or warning of missing and unexpected parameters.
+            output_loading_info: also return a report of missing, unexpected and mismatched parameters; those missing
+                or unexpected then raise neither an error nor a warning.
             ignore_mismatched_sizes: initialise parameters of another shape instead of raising an error.
             revision: a branch, tag or commit of a repository on the hub.
             **overrides: keys of the configuration to replace (`num_labels=3`), and the class's own arguments
@@ -229,9 +70,20 @@ class TFRemBertPreTrainedModel(LabelSmoothing, TrainableModel):
             The model, or (model, report) with `output_loading_info`.
 
         Raises:
-            CheckpointError: no checkpoint there, a damaged one, or one that does not fit.
-            ConfigError: no configuration, or an unusable one.
-            TypeError: an unknown keyword.
+            CheckpointError: there is no checkpoint, it is damaged, or it does not fit the model.
+            ConfigError: the configuration is missing or invalid.
+            TypeError: a keyword is unknown.
+
+        Example:
+            >>> from rembert.tf import TFRemBertForMaskedLM, TFRemBertForSequenceClassification
+            >>> model = TFRemBertForMaskedLM.from_pretrained("google/rembert")
+            >>> model.variable_dtype
+            'float32'
+            >>> model, report = TFRemBertForSequenceClassification.from_pretrained(
+            ...     "google/rembert", num_labels=3, output_loading_info=True
+            ... )
+            >>> report["missing_keys"]
+            ['classifier.weight', 'classifier.bias']
         """
         arguments = {key: overrides.pop(key) for key in (*cls._own_arguments, "name") if key in overrides}
         source = os.fspath(name_or_path)
@@ -239,9 +91,9 @@ class TFRemBertPreTrainedModel(LabelSmoothing, TrainableModel):
             model_config = loading_config(checkpoint.config, config, overrides, source)
             wanted = dtype if dtype is not None else torch_dtype
             if wanted == "auto":
-                # Of weights: beside them an old checkpoint may have integers, which are none.
+                # The first floating-point tensor's: an old checkpoint may hold integers beside its weights.
                 wanted = next(info.dtype.name for info in checkpoint.tensors.values() if is_float(info.dtype))
-            with building_left_out():
+            with skip_initialization():
                 model = cls(model_config, dtype=getattr(wanted, "name", wanted), **arguments)
             table = model.parameter_table()
             fit = match(table, {name: info.shape for name, info in checkpoint.tensors.items()})
@@ -259,16 +111,23 @@ class TFRemBertPreTrainedModel(LabelSmoothing, TrainableModel):
     def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: int | str = "5GB") -> None:
         """Write `model.safetensors` (or shards and their index) and `config.json` into `directory`.
 
-        The files are the ones that PyTorch writes and reads. What LoRA has learned is added to the weights. Other
-        files in the directory stay as they are. Every file appears complete, or not at all.
+        `rembert.pt` writes and reads the same files. LoRA's update is added to the weights. Other files in the
+        directory are left unchanged. Each file is written completely or not at all.
 
         Args:
-            directory: made where it is missing.
+            directory: created if missing.
             max_shard_size: bytes, or text such as '5GB'; larger models are split into several files.
 
         Raises:
-            InputError: the model is quantized (a checkpoint holds floating-point weights), or a parameter has another
-                shape than the configuration says.
+            InputError: the model is quantized (a checkpoint holds floating-point weights), or a shape contradicts the
+                configuration.
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> TFRemBertModel(config).save_pretrained("my-rembert")
+            >>> sorted(os.listdir("my-rembert"))
+            ['config.json', 'model.safetensors']
         """
         check_plain(self, "saved as a checkpoint")
         table = self.parameter_table()
@@ -284,16 +143,22 @@ class TFRemBertPreTrainedModel(LabelSmoothing, TrainableModel):
         config.save_pretrained(directory)
 
     def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
-        """Keras' `load_weights`, which first says all that does not fit.
+        """Keras' `load_weights`, with an error that names everything that does not fit.
 
         Raises:
-            CheckpointError: a damaged file, or one of another head, size or quantization.
+            CheckpointError: the file is damaged, or of another head, size or quantization.
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> TFRemBertModel(config).save_weights("model.weights.h5")
+            >>> TFRemBertModel(config).load_weights("model.weights.h5")
         """
         path = Path(filepath)
         adapted = is_adapted(self)
         if not skip_mismatch and not adapted and path.name.endswith((".weights.h5", ".keras")):
             with open_checkpoint(path) as checkpoint:
-                # What the reader takes for no weights: the optimizer's, dropout's seeds, and weights in integers.
+                # The reader ignores variables of the optimizer, seeds of dropout, and integer weights.
                 if any(not re.search(r"optimizer/|seed_generator", name) for name in checkpoint.left_out):
                     raise CheckpointError(
                         f"{path} holds quantized weights. Call `model.quantize` before `load_weights`. Received: a "
@@ -314,46 +179,42 @@ class TFRemBertPreTrainedModel(LabelSmoothing, TrainableModel):
         input_signature: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Keras' `export`, of the three usual inputs by name where `input_signature` is left out.
+        """Keras' `export`; by default the inputs are `input_ids`, `attention_mask` and `token_type_ids`, by name.
 
-        LiteRT gets a graph that computes padding too: it has nothing to take it out with. `rembert.tf.exporting`
-        writes the same and compares the result.
+        LiteRT gets a graph that computes padding too, as it lacks the operations to remove it. The functions of
+        `rembert.tf.exporting` write the same and compare the result with the model's.
 
         Raises:
             InputError: `format="onnx"`.
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> TFRemBertModel(config).export("served", verbose=False)
+            >>> sorted(os.listdir("served"))
+            ['assets', 'fingerprint.pb', 'saved_model.pb', 'variables']
         """
         if format == "onnx":
-            # Keras goes through tf2onnx, whose 1.17 writes a wrong reshape that ONNX Runtime 1.32 stops at.
+            # Keras uses tf2onnx, whose version 1.17 writes a wrong reshape that ONNX Runtime 1.32 refuses.
             raise InputError(
-                "`format` must be 'tf_saved_model' or 'litert'. Use `rembert export --to onnx`, which goes through "
+                "`format` must be 'tf_saved_model' or 'litert'. Use `rembert export --to onnx`, which uses "
                 "PyTorch. Received: `format='onnx'`."
             )
         if input_signature is None:
             input_signature = [serving_signature(self.config, self.head, self.compute_dtype)]
-        with contextlib.nullcontext() if format == "tf_saved_model" else padding_left_in(self):
+        with contextlib.nullcontext() if format == "tf_saved_model" else keep_padding(self):
             super().export(filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs)
 
-    # The constructor's arguments beside `config` that `from_pretrained` passes on and `get_config` writes.
-    _own_arguments: ClassVar[tuple[str, ...]] = ()
-
     def _build_from(self, stored: Mapping[Parameter, Callable[[], np.ndarray]]) -> None:
-        """Make the weights: of what is stored where it is, fresh ones for the rest."""
+        """Create the weights: from `stored` where they are, initialised otherwise."""
         own = []
         for parameter, read in stored.items():
-            holder, name = self._holder(parameter), f"{_ATTRIBUTES[parameter.kind]}_initializer"
+            holder, name = self._holder(parameter), f"{ATTRIBUTES[parameter.kind]}_initializer"
             own.append((holder, name, getattr(holder, name)))
-            setattr(holder, name, Stored(read, turned=parameter.kind is Kind.KERNEL))
+            setattr(holder, name, Stored(read, transposed=parameter.kind is Kind.KERNEL))
         self.build()
         for holder, name, initializer in own:
             setattr(holder, name, initializer)
-
-
-def _resized(variable: keras.Variable, axis: int, size: int, initializer: Any) -> np.ndarray:
-    """A variable's values with `size` rows or columns: the first ones as they are, new ones from the initialiser."""
-    kept = np.take(np.asarray(variable.value), range(min(size, variable.shape[axis])), axis)
-    shape = [*variable.shape]
-    shape[axis] = size - kept.shape[axis]
-    return np.concatenate([kept, np.asarray(initializer(shape, dtype=variable.dtype))], axis)
 
 
 def _as_source(layer: keras.layers.Layer, parameter: Parameter) -> TensorSource:

@@ -1,4 +1,4 @@
-"""A model as the function that is served: inputs by name, of any batch and length, to outputs by name."""
+"""A model as a function to serve: inputs by name, of any batch size and length, to outputs by name."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ def serving_signature(config: RemBertConfig, head: str, dtype: str) -> dict[str,
 
     A multiple-choice model takes [b, choices, s]; one with cross-attention also `encoder_hidden_states` of `dtype`
     [b, source, e] and `encoder_attention_mask` [b, source].
+
+    Example:
+        >>> serving_signature(RemBertConfig(), "model", "float32")["input_ids"]
+        TensorSpec(shape=(None, None), dtype=tf.int32, name='input_ids')
     """
     shape: list[int | None] = [None] * (3 if HEADS[head].takes_choices else 2)
     signature = {name: _spec(name, shape) for name in ("input_ids", "attention_mask", "token_type_ids")}
@@ -31,15 +35,15 @@ def serving_signature(config: RemBertConfig, head: str, dtype: str) -> dict[str,
 
 
 def serve(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A model's outputs by name for a signature's inputs, without the cache; those inside tuples are numbered."""
+    """A model's outputs by name, without the cache, for the inputs of a signature; those in tuples are numbered."""
     without_cache = {"use_cache": False} if HEADS[model.head].takes_cache else {}
     outputs: ModelOutput = model(**inputs, **without_cache, return_dict=True, training=False)
     return outputs.flatten()
 
 
 @contextmanager
-def padding_left_in(model: Any) -> Iterator[None]:
-    """Trace every position: taking padding out needs operations that small runtimes do not have."""
+def keep_padding(model: Any) -> Iterator[None]:
+    """Inside the block the model computes every position: small runtimes lack the operations to remove padding."""
     before = model.config.attn_implementation
     model.config.attn_implementation = "eager"
     try:

@@ -82,7 +82,7 @@ def test_the_fastest_kernel_is_taken() -> None:
 
 
 def test_without_the_operators_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rembert.pt.pretrained.can_pack", lambda: False)
+    monkeypatch.setattr("rembert.pt.base.can_pack", lambda: False)
     model = _model("model").train().optimize_for_inference()
     assert not model.training
     assert _packed_layers(model) == 0

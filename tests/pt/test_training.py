@@ -1,4 +1,4 @@
-"""Training on unpadded batches: gradient checkpointing, autocast, dropout, frozen embeddings."""
+"""Training on unpadded batches: gradient checkpointing, autocast, dropout."""
 
 from __future__ import annotations
 
@@ -92,18 +92,6 @@ def test_attention_dropout_keeps_the_mean() -> None:
     contexts = torch.stack([attention.attend_packed(query, key, value, packing) for _ in range(400)])
     assert contexts.std() > 0.05
     assert abs(contexts.mean() - 1) < 0.01
-
-
-def test_frozen_embeddings() -> None:
-    case = BY_NAME["one_label_each"]
-    model = build(PT, case, case.config(), dtype="float32").train()
-    model.freeze_embeddings()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=0.1)
-    model(**_inputs(case)).loss.backward()
-    optimizer.step()
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name]) == ("embeddings." in name), name
 
 
 # ------------------------------------------------------------------ attention of packed tokens

@@ -1,0 +1,339 @@
+"""The base of the model classes: their parts, training and inference; loading and saving are in `pretrained`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from rembert.common.arguments import check_argument, instance_of
+from rembert.common.checks import resized_vocabulary
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import ConfigError, InputError
+from rembert.common.label_smoothing import LabelSmoothing
+from rembert.common.outputs import ModelOutput
+from rembert.common.parameters import BASE_PREFIX, Parameter, file_name, head_config, parameters
+from rembert.pt.inference import check_can_convert, check_kept, optimize, quantize
+from rembert.pt.initialization import initialize
+from rembert.pt.torch_internals import ConversionWatcher, can_pack
+
+if TYPE_CHECKING:
+    from rembert.pt.encoder import RemBertModel
+
+
+class RemBertModelBase(LabelSmoothing, ConversionWatcher):
+    """What every model class has beside its forward pass. A subclass sets `head`, a key of `HEADS`."""
+
+    head: ClassVar[str]
+    config_class = RemBertConfig
+    base_model_prefix = "rembert"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+
+    def __init__(self, config: RemBertConfig) -> None:
+        """Raises: ConfigError if no model can be built from `config`."""
+        super().__init__()
+        check_argument("config", config, instance_of(RemBertConfig), ConfigError)
+        config.validate()
+        self.config = head_config(config, self.head)
+
+    def post_init(self) -> None:
+        """Initialise the modules that this class added; a base model inside has initialised its own."""
+        for child in self.children():
+            if not isinstance(child, RemBertModelBase):
+                for module in child.modules():
+                    initialize(module, self.config.initializer_range)
+
+    # ------------------------------------------------------------------ parts
+
+    @property
+    def base_model(self) -> RemBertModel:
+        """`get_base_model()` as an attribute, the form that transformers and PEFT use."""
+        return self.get_base_model()
+
+    def get_base_model(self) -> RemBertModel:
+        """The `RemBertModel`: this model itself, or the encoder inside a head."""
+        return getattr(self, self.base_model_prefix, self)  # type: ignore[arg-type]
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of word embeddings, [vocab_size, input_embedding_size]."""
+        return self.get_base_model().embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the table of word embeddings."""
+        self.get_base_model().embeddings.word_embeddings = value
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The output table of a language model, a linear layer to [..., vocab_size]; None for other heads."""
+        return None
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> nn.Embedding:
+        """Change the size of the vocabulary: of the input table, and of a language model's output table and bias.
+
+        Existing rows keep their values, new rows are initialised as those of a new model, and new biases are 0. An
+        optimizer must be created again.
+
+        Args:
+            new_num_tokens: the number of tokens; by default the current one.
+            pad_to_multiple_of: round the number up to a multiple of this.
+
+        Returns:
+            The input embeddings.
+
+        Raises:
+            InputError: the number is invalid or would remove a special token, or a table is not a plain one
+                (quantized, or inside an adapter).
+
+        Example:
+            >>> from rembert.pt import RemBertConfig, RemBertForMaskedLM
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> model = RemBertForMaskedLM(config)
+            >>> model.resize_token_embeddings(1010, pad_to_multiple_of=64)
+            Embedding(1024, 256, padding_idx=0)
+            >>> model.get_output_embeddings().weight.shape
+            torch.Size([1024, 1664])
+        """
+        size = resized_vocabulary(self.config, new_num_tokens, pad_to_multiple_of)
+        table, output = self.get_input_embeddings(), self.get_output_embeddings()
+        for layer, plain in ((table, nn.Embedding), (output, nn.Linear)):
+            if layer is not None and (type(layer) is not plain or type(layer.weight) is not nn.Parameter):
+                raise InputError(
+                    f"Only plain tables can be resized. Received: a {type(layer).__name__} with a weight of the type "
+                    f"{type(layer.weight).__name__}. Resize before quantisation, adapters and sharding."
+                )
+        if size == self.config.vocab_size:
+            return table
+        self._resize(table, "weight", size)
+        table.num_embeddings = size
+        if output is not None:
+            self._resize(output, "weight", size)
+            self._resize(output, "bias", size)
+            output.out_features = size
+        self.config.vocab_size = size
+        return table
+
+    def _resize(self, layer: nn.Module, name: str, size: int) -> None:
+        """Give a parameter `size` rows."""
+        old = getattr(layer, name)
+        new = old.new_empty(size, *old.shape[1:])
+        kept = min(size, len(old))
+        with torch.no_grad():
+            new[:kept] = old[:kept]
+            if name == "bias":
+                nn.init.zeros_(new[kept:])
+            else:
+                nn.init.normal_(new[kept:], std=self.config.initializer_range)
+        setattr(layer, name, nn.Parameter(new, requires_grad=old.requires_grad))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """dtype of the parameters."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return next(self.parameters()).device
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """The number of values in the parameters, with or without those of the input tables.
+
+        Example:
+            >>> from rembert.pt import RemBertConfig, RemBertModel
+            >>> with torch.device("meta"):  # without memory for the parameters
+            ...     model = RemBertModel(RemBertConfig())
+            >>> model.num_parameters()
+            575920384
+        """
+        tables = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
+        return sum(
+            parameter.numel()
+            for parameter in self.parameters()
+            if (parameter.requires_grad or not only_trainable) and not (exclude_embeddings and id(parameter) in tables)
+        )
+
+    @property
+    def head_modules(self) -> list[str]:
+        """The names of the modules beyond embeddings and encoder, which an adapter's file must hold in full.
+
+        For PEFT, `LoraConfig(modules_to_save=model.head_modules)`: its task types name the classifier only, so that a
+        newly initialised pooler would be lost.
+
+        Example:
+            >>> from rembert.pt import RemBertConfig, RemBertForSequenceClassification
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> RemBertForSequenceClassification(config).head_modules
+            ['pooler', 'classifier']
+        """
+        modules = (name.removeprefix(BASE_PREFIX).split(".")[0] for name in self.parameter_table())
+        return [module for module in dict.fromkeys(modules) if module not in ("embeddings", "encoder")]
+
+    def parameter_table(self) -> dict[str, Parameter]:
+        """This model's entries of the parameter table, by canonical name."""
+        return parameters(self.config, self.head, pooler=getattr(self.get_base_model(), "pooler", None) is not None)
+
+    def _own_name(self, canonical: str) -> str:
+        """The name of a parameter in this model's `state_dict`, which is its name in a file."""
+        return file_name(canonical, self.head)
+
+    def finish(self, outputs: ModelOutput, return_dict: bool | None) -> Any:
+        """`outputs`, or its tuple if `return_dict` (by default the configuration's) is False."""
+        wants_dict = self.config.return_dict if return_dict is None else return_dict
+        return outputs if wants_dict else outputs.to_tuple()
+
+    # ------------------------------------------------------------------ training
+
+    def freeze_embeddings(self) -> None:
+        """Exclude the input embeddings from training: a ninth of the released model's parameters.
+
+        Example:
+            >>> from rembert.pt import RemBertConfig, RemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> model = RemBertModel(config)
+            >>> model.freeze_embeddings()
+            >>> model.get_input_embeddings().weight.requires_grad
+            False
+        """
+        for parameter in self.get_base_model().embeddings.parameters():
+            parameter.requires_grad_(False)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is on."""
+        return self.get_base_model().encoder.checkpointing is not None
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Keep only the input of each layer in training and recompute the layer in the backward pass.
+
+        A training step takes about a third longer; memory for activations shrinks to that of one layer and the inputs
+        of all: Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016).
+
+        Args:
+            gradient_checkpointing_kwargs: keywords of `torch.utils.checkpoint.checkpoint`; by default
+                `{"use_reentrant": False}`.
+
+        Example:
+            >>> from rembert.pt import RemBertConfig, RemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> model = RemBertModel(config)
+            >>> model.gradient_checkpointing_enable()
+            >>> model.is_gradient_checkpointing
+            True
+        """
+        keywords = {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
+        self.get_base_model().encoder.checkpointing = keywords
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep the activations of all layers for the backward pass, as by default."""
+        self.get_base_model().encoder.checkpointing = None
+
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """`gradient_checkpointing_enable` under the name that transformers' Trainer calls.
+
+        Raises:
+            InputError: `every_n_layers` is not 1 or `offload` is True, which are not supported.
+        """
+        if every_n_layers != 1 or offload:
+            raise InputError(
+                "`every_n_layers` must be 1 and `offload` False. Received: "
+                f"`every_n_layers={every_n_layers}` and `offload={offload}`."
+            )
+        self.gradient_checkpointing_enable(activation_checkpointing_kwargs)
+
+    def enable_input_require_grads(self) -> None:
+        """Let the output of the embeddings require a gradient even if no parameter before it does.
+
+        Re-entrant gradient checkpointing of a frozen model with adapters needs this.
+        """
+        self.get_input_embeddings().register_forward_hook(lambda _module, _inputs, output: output.requires_grad_(True))
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, or evaluation mode if `mode` is False.
+
+        Raises:
+            InputError: the parameters were dropped for inference.
+        """
+        if mode:
+            check_kept(self, "trained")
+        return super().train(mode)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As of `nn.Module`.
+
+        Raises:
+            InputError: the parameters were dropped for inference, so that some would keep their old values.
+        """
+        check_kept(self, "given other weights")
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def before_conversion(self, change: Callable[[Tensor], Tensor]) -> None:
+        check_can_convert(self, change)
+
+    # ------------------------------------------------------------------ inference
+
+    def optimize_for_inference(self, *, keep_parameters: bool = False) -> Self:
+        """Prepare the encoder's linear layers for inference on this machine's CPU; results agree within rounding.
+
+        The kernels that the processor offers are timed for each kind of layer (about a second at full width), and the
+        fastest is used: the plain one, that of oneDNN with weights in its own layout, or the latter with GELU fused
+        into the product. This applies to float32, and to bfloat16 if the processor supports it; any other model, one
+        in a PyTorch without oneDNN, and a layer inside an adapter are left unchanged.
+
+        Args:
+            keep_parameters: keep the original parameters beside the prepared ones, for saving and training at twice
+                the memory. Otherwise the model can only be called: `save_pretrained`, `train` and a call that needs
+                gradients raise an InputError.
+
+        Returns:
+            The model itself, in evaluation mode.
+
+        Example:
+            >>> from rembert.pt import RemBertConfig, RemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> model = RemBertModel(config).optimize_for_inference()
+            >>> model(torch.tensor([[312, 5, 6, 313]])).last_hidden_state.shape
+            torch.Size([1, 4, 64])
+        """
+        self.eval()
+        if can_pack():
+            optimize(self, self.config.hidden_act, keep_parameters)
+        return self
+
+    def quantize_dynamic(self, *, keep_parameters: bool = False) -> Self:
+        """Quantize the encoder's linear layers to eight bits: weights once, their inputs in every call.
+
+        For inference on a CPU. Weights have a scale for each output, inputs one for each call. Embeddings, attention,
+        norms, heads and layers inside adapters are left unchanged. The error depends on the model: measure it on your
+        task.
+
+        Args:
+            keep_parameters: as in `optimize_for_inference`.
+
+        Returns:
+            The model itself, in evaluation mode.
+
+        Raises:
+            InputError: the model is not on the CPU, or its parameters were dropped already.
+
+        Example:
+            >>> from rembert.pt import RemBertConfig, RemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> model = RemBertModel(config).quantize_dynamic()
+            >>> model(torch.tensor([[312, 5, 6, 313]])).last_hidden_state.shape
+            torch.Size([1, 4, 64])
+        """
+        check_kept(self, "quantized")
+        if self.device.type != "cpu":
+            raise InputError(f"Dynamic quantization is for models on the CPU. Received: one on {self.device}.")
+        self.eval()
+        quantize(self, keep_parameters)
+        return self

@@ -1,0 +1,239 @@
+"""The base of the model classes: their parts, training and inference; loading and saving are in `pretrained`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from rembert.common.arguments import check_argument, instance_of
+from rembert.common.checks import resized_vocabulary
+from rembert.common.config import RemBertConfig
+from rembert.common.errors import ConfigError, InputError
+from rembert.common.label_smoothing import LabelSmoothing
+from rembert.common.outputs import ModelOutput
+from rembert.common.parameters import Kind, Parameter, file_name, head_config, parameters
+from rembert.tf.adaptation import adapt, adaptations
+from rembert.tf.initialization import is_initialization_skipped, normal
+from rembert.tf.keras_internals import replace_variables
+from rembert.tf.layers import build_parts, layers_inside
+from rembert.tf.training import TrainableModel
+
+# The attribute of a Keras layer that holds a parameter, by kind.
+ATTRIBUTES = {
+    Kind.EMBEDDING: "embeddings",
+    Kind.KERNEL: "kernel",
+    Kind.BIAS: "bias",
+    Kind.SCALE: "gamma",
+    Kind.SHIFT: "beta",
+}
+
+
+class TFRemBertModelBase(LabelSmoothing, TrainableModel):
+    """What every model class has beside its forward pass. A subclass sets `head`, a key of `HEADS`."""
+
+    head: ClassVar[str]
+    config_class = RemBertConfig
+    base_model_prefix = "rembert"
+    main_input_name = "input_ids"
+    # The constructor's arguments beside `config` that `from_pretrained` passes on and `get_config` writes.
+    _own_arguments: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
+        """Raises: ConfigError if no model can be built from `config`."""
+        check_argument("config", config, instance_of(RemBertConfig), ConfigError)
+        config.validate()
+        # Keras would cast every float argument to the compute dtype, labels included; the layers cast what they use.
+        super().__init__(**{"autocast": False, **kwargs})
+        self.config = head_config(config, self.head)
+
+    def post_init(self) -> None:
+        """Create the weights: all shapes follow from the configuration, no input is needed."""
+        if not is_initialization_skipped():
+            self.build()
+
+    def build_parts(self, /, **widths: int | None) -> None:
+        """Create the weights of parts; see `rembert.tf.layers.build_parts`."""
+        build_parts(self, widths)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in self._own_arguments}
+        dtype = keras.saving.serialize_keras_object(self.dtype_policy)
+        return {"config": self.config.to_dict(), "name": self.name, "dtype": dtype, **own, **self._adaptations()}
+
+    def _adaptations(self) -> dict[str, Any]:
+        done = adaptations(self)
+        return {"adaptations": done} if done else {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> TFRemBertModelBase:
+        settings = dict(config)
+        settings["dtype"] = keras.saving.deserialize_keras_object(settings["dtype"])
+        done = settings.pop("adaptations", {})
+        model = cls(RemBertConfig.from_dict(settings.pop("config")), **settings)
+        adapt(model, done)
+        return model
+
+    # ------------------------------------------------------------------ parts
+
+    # PyTorch has a property `base_model` too. Keras would follow it when it saves, and write the encoder twice.
+    def get_base_model(self) -> Any:
+        """The `TFRemBertModel`: this model itself, or the encoder inside a head."""
+        return getattr(self, self.base_model_prefix, self)
+
+    def get_input_embeddings(self) -> keras.layers.Embedding:
+        """The table of word embeddings, [vocab_size, input_embedding_size]."""
+        return self.get_base_model().embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: keras.layers.Embedding) -> None:
+        """Replace the table of word embeddings."""
+        self.get_base_model().embeddings.word_embeddings = value
+
+    def get_output_embeddings(self) -> keras.layers.Dense | None:
+        """The output table of a language model, a linear layer to [..., vocab_size]; None for other heads."""
+        return None
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> keras.layers.Embedding:
+        """Change the size of the vocabulary: of the input table, and of a language model's output table and bias.
+
+        Existing rows keep their values, new rows are initialised as those of a new model, and new biases are 0. A
+        compiled model must be compiled again: its optimizer refers to the old tables.
+
+        Args:
+            new_num_tokens: the number of tokens; by default the current one.
+            pad_to_multiple_of: round the number up to a multiple of this.
+
+        Returns:
+            The input embeddings.
+
+        Raises:
+            InputError: the number is invalid or would remove a special token, or a table is not a plain one
+                (quantized, or with an adapter).
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertForMaskedLM
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> model = TFRemBertForMaskedLM(config)
+            >>> tuple(model.resize_token_embeddings(1010, pad_to_multiple_of=64).embeddings.shape)
+            (1024, 256)
+            >>> tuple(model.get_output_embeddings().kernel.shape)
+            (1664, 1024)
+        """
+        size = resized_vocabulary(self.config, new_num_tokens, pad_to_multiple_of)
+        table, output = self.get_input_embeddings(), self.get_output_embeddings()
+        for layer, plain in ((table, keras.layers.Embedding), (output, keras.layers.Dense)):
+            if layer is not None and (type(layer) is not plain or layer.quantization_mode or layer.lora_enabled):
+                raise InputError(
+                    f"Only plain tables can be resized. Received: a {type(layer).__name__} with "
+                    f"`quantization_mode={layer.quantization_mode}` and `lora_enabled={layer.lora_enabled}`. Resize "
+                    "before quantisation and adapters."
+                )
+        if size == self.config.vocab_size:
+            return table
+        draw = normal(self.config.initializer_range)
+        replace_variables(table, {"embeddings": _resized(table.embeddings, 0, size, draw)})
+        table.input_dim = size
+        if output is not None:
+            kernel = _resized(output.kernel, 1, size, draw)
+            bias = _resized(output.bias, 0, size, keras.initializers.Zeros())
+            replace_variables(output, {"kernel": kernel, "bias": bias})
+            output.units = size
+        self.config.vocab_size = size
+        self.train_function = self.test_function = self.predict_function = None  # traced with the old tables
+        return table
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """The number of values in the parameters, with or without those of the input tables.
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> model = TFRemBertModel(config)
+            >>> model.num_parameters() - model.num_parameters(exclude_embeddings=True)
+            387584
+        """
+        layers = layers_inside(self) if exclude_embeddings else ()
+        tables = {id(layer.embeddings) for layer in layers if isinstance(layer, keras.layers.Embedding)}
+        variables = self.trainable_weights if only_trainable else self.weights
+        return sum(int(np.prod(variable.shape)) for variable in variables if id(variable) not in tables)
+
+    def parameter_table(self) -> dict[str, Parameter]:
+        """This model's entries of the parameter table, by canonical name."""
+        return parameters(self.config, self.head, pooler=getattr(self.get_base_model(), "pooler", None) is not None)
+
+    def variable(self, parameter: Parameter) -> keras.Variable:
+        """The variable of a parameter; a dense kernel is [in, out], the transpose of the table's shape."""
+        return getattr(self._holder(parameter), ATTRIBUTES[parameter.kind])
+
+    def _shape(self, parameter: Parameter) -> tuple[int, ...]:
+        """The shape of a parameter's variable, in PyTorch's orientation as in the table."""
+        shape = tuple(self.variable(parameter).shape)
+        return shape[::-1] if parameter.kind is Kind.KERNEL else shape
+
+    def _holder(self, parameter: Parameter) -> Any:
+        """The layer that has a parameter."""
+        *steps, _ = file_name(parameter.name, self.head).split(".")
+        holder: Any = self
+        for step in steps:
+            # `output` is a property of every Keras layer: the sub-layer of that name is the attribute `out`.
+            holder = holder[int(step)] if step.isdigit() else getattr(holder, "out" if step == "output" else step)
+        return holder
+
+    def finish(self, outputs: ModelOutput, return_dict: bool | None) -> Any:
+        """`outputs`, or its tuple if `return_dict` (by default the configuration's) is False."""
+        wants_dict = self.config.return_dict if return_dict is None else return_dict
+        return outputs if wants_dict else outputs.to_tuple()
+
+    # ------------------------------------------------------------------ training
+
+    def freeze_embeddings(self) -> None:
+        """Exclude the input embeddings from training: a ninth of the released model's parameters.
+
+        The model must be compiled afterwards, not before.
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> model = TFRemBertModel(config)
+            >>> model.freeze_embeddings()
+            >>> model.get_input_embeddings().embeddings.trainable
+            False
+        """
+        for variable in self.get_base_model().embeddings.trainable_variables:
+            variable.trainable = False
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is on."""
+        return self.get_base_model().encoder.checkpointing
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Keep only the input of each layer in training and recompute the layer in the backward pass.
+
+        A training step takes about a third longer; memory for activations shrinks to that of one layer and the inputs
+        of all: Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016).
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> model = TFRemBertModel(config)
+            >>> model.gradient_checkpointing_enable()
+            >>> model.is_gradient_checkpointing
+            True
+        """
+        self.get_base_model().encoder.checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep the activations of all layers for the backward pass, as by default."""
+        self.get_base_model().encoder.checkpointing = False
+
+
+def _resized(variable: keras.Variable, axis: int, size: int, initializer: Any) -> np.ndarray:
+    """A variable's values with `size` rows or columns: existing ones are kept, new ones come from the initialiser."""
+    kept = np.take(np.asarray(variable.value), range(min(size, variable.shape[axis])), axis)
+    shape = [*variable.shape]
+    shape[axis] = size - kept.shape[axis]
+    return np.concatenate([kept, np.asarray(initializer(shape, dtype=variable.dtype))], axis)

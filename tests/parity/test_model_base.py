@@ -1,0 +1,73 @@
+"""What every model has beside its forward pass, in both frameworks: its encoder, its tables, frozen embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.frameworks import PT, Arrays, Framework, on_both
+from tests.parity.cases import CASES, build
+
+CASE = next(case for case in CASES if case.name == "one_label_each")
+EMBEDDINGS = 61 * 10 + 18 * 10 + 2 * 10 + 2 * 10  # words, positions, token types and LayerNorm of `small_config`
+
+
+def _train(framework: Framework, model: Any, inputs: Arrays) -> None:
+    """One step of gradient descent."""
+    if framework is PT:
+        import torch
+
+        optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.1)
+        model.train()(**{name: framework.tensor(array) for name, array in inputs.items()}).loss.backward()
+        optimizer.step()
+    else:
+        model.compile(optimizer="sgd")
+        model.train_on_batch(inputs)
+
+
+@on_both
+def test_base_model_is_the_model_itself_or_the_encoder_of_a_head(framework: Framework) -> None:
+    base, head = (framework.build(CASES[0].config(), name) for name in ("model", "masked-lm"))
+    assert base.get_base_model() is base
+    assert head.get_base_model() is head.rembert
+
+
+@on_both
+def test_tables_have_the_sizes_of_the_configuration(framework: Framework) -> None:
+    base, head = (framework.build(CASES[0].config(), name) for name in ("model", "masked-lm"))
+    words = head.get_input_embeddings()
+    assert tuple((words.weight if framework is PT else words.embeddings).shape) == (61, 10)
+    output = head.get_output_embeddings()
+    assert tuple(output.weight.shape if framework is PT else output.kernel.shape[::-1]) == (61, 14)
+    assert base.get_output_embeddings() is None
+
+
+@on_both
+def test_frozen_embeddings_do_not_count_as_trainable(framework: Framework) -> None:
+    model = framework.build(CASE.config(), CASE.head)
+    whole = model.num_parameters(only_trainable=True)
+    assert whole == model.num_parameters()
+    model.freeze_embeddings()
+    assert model.num_parameters(only_trainable=True) == whole - EMBEDDINGS
+    assert model.num_parameters() == whole
+
+
+@on_both
+def test_frozen_embeddings_stay_the_same_in_training(framework: Framework) -> None:
+    model, inputs = build(framework, CASE, CASE.config(), dtype="float32"), CASE.inputs(CASE.config())
+    model.freeze_embeddings()
+    before = {name: array.copy() for name, array in framework.weights(model).items()}
+    _train(framework, model, inputs)
+    unchanged = {name for name, array in framework.weights(model).items() if (array == before[name]).all()}
+    # The softmax is invariant to the bias of keys, so that its gradient is 0 but for rounding.
+    assert {name for name in unchanged if not name.endswith("key.bias")} == {n for n in before if "embeddings." in n}
+
+
+@on_both
+def test_gradient_checkpointing_is_switched_on_and_off(framework: Framework) -> None:
+    model = framework.build(CASE.config(), CASE.head)
+    assert not model.is_gradient_checkpointing
+    model.gradient_checkpointing_enable()
+    assert model.is_gradient_checkpointing
+    assert model.get_base_model().is_gradient_checkpointing
+    model.gradient_checkpointing_disable()
+    assert not model.is_gradient_checkpointing
