@@ -1,4 +1,4 @@
-"""What generation may be asked for: its arguments, their defaults, and the checks of them, for both frameworks."""
+"""Generation without a framework: its settings, their defaults, and the checks of its arguments."""
 
 from __future__ import annotations
 
@@ -36,15 +36,18 @@ _CONSTRAINTS = {
 }
 
 
+EXCLUDED = -1.0e9  # added to the score of a beam that must not be chosen; transformers adds the same, so ties agree
+
+
 class Default(Enum):
-    """Stands for an argument that was left out, where None has a meaning of its own."""
+    """The default of an argument for which None has a meaning."""
 
     CONFIG = "the configuration's"
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How tokens are chosen; checked and complete. See `RemBertForCausalLM.generate` for the meanings."""
+    """How tokens are chosen; checked and complete. `RemBertForCausalLM.generate` describes the fields."""
 
     max_new_tokens: int
     do_sample: bool
@@ -59,9 +62,19 @@ class GenerationSettings:
     pad_token_id: int
 
     @property
-    def candidates(self) -> int:
-        """Continuations that beam search looks at for each text: enough to go on where all the best of them end."""
+    def num_candidates(self) -> int:
+        """The number of continuations that a step of beam search considers: enough to fill the open beams."""
         return max(2, 1 + len(self.eos_token_ids)) * self.num_beams
+
+    @property
+    def stops_when_full(self) -> bool:
+        """Whether beam search ends as soon as it has `num_beams` ended texts."""
+        return self.early_stopping is True
+
+    @property
+    def assumes_full_length(self) -> bool:
+        """Whether the best score that an open beam can reach is that of the longest text."""
+        return self.early_stopping == "never" and self.length_penalty > 0
 
 
 def generation_settings(
@@ -83,7 +96,7 @@ def generation_settings(
     """The settings, from the arguments as they were given.
 
     Raises:
-        InputError: a model that looks ahead, or an argument out of its range, quoted.
+        InputError: the model is not a decoder, or an argument is outside its range.
     """
     if not config.is_decoder:
         raise InputError("Generation needs a model with `is_decoder=True`. Received: `is_decoder=False`.")
@@ -102,7 +115,7 @@ def generation_settings(
     check_arguments(_CONSTRAINTS, given)
     if has_streamer and given["num_beams"] > 1:
         raise InputError(
-            "`streamer` needs tokens that stay as they are, and beam search may take them back. Received: "
+            "`streamer` needs tokens that are final, which those of beam search are not. Received: "
             f"`num_beams={num_beams}`. Leave one of the two out."
         )
     if config.vocab_size < 2:
@@ -126,7 +139,7 @@ def _eos_token_ids(config: RemBertConfig, given: Any) -> tuple[int, ...]:
     elif hasattr(ends, "__array__"):  # a framework's tensor, or NumPy's
         ends = np.asarray(ends).tolist()
     ids = tuple(map(plain, ends)) if isinstance(ends, Sequence) and not isinstance(ends, str) else (ends,)
-    if given is Default.CONFIG:  # a vocabulary may be smaller than a configuration left as it was
+    if given is Default.CONFIG:  # the default ids may be outside a small vocabulary
         ids = tuple(token for token in ids if token < config.vocab_size)
     for token in ids:
         check_argument("eos_token_id", token, _token_id(config))
@@ -138,7 +151,7 @@ def _token_id(config: RemBertConfig) -> Constraint:
 
 
 def check_source_mask(dimensions: int) -> None:
-    """Refuse a mask of the source that speaks of the prompt's tokens, as there will be others.
+    """Refuse a mask of the source with a dimension for the prompt's tokens, as new tokens have no row in it.
 
     Raises:
         InputError: quotes the number of dimensions.
@@ -150,8 +163,8 @@ def check_source_mask(dimensions: int) -> None:
         )
 
 
-def check_room(config: RemBertConfig, longest_prompt: int, max_new_tokens: int) -> None:
-    """Refuse a prompt that leaves no room for the new tokens.
+def check_length(config: RemBertConfig, longest_prompt: int, max_new_tokens: int) -> None:
+    """Refuse a prompt that is too long for the new tokens to have positions.
 
     Raises:
         InputError: quotes the lengths.
@@ -164,11 +177,11 @@ def check_room(config: RemBertConfig, longest_prompt: int, max_new_tokens: int) 
         )
 
 
-def check_prompt(last_tokens_are_real: bool) -> None:
+def check_padding_side(last_tokens_are_real: bool) -> None:
     """Refuse prompts with padding at the end.
 
     Raises:
-        InputError: says on which side padding belongs.
+        InputError: names the side on which padding belongs.
     """
     if not last_tokens_are_real:
         raise InputError(

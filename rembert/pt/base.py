@@ -90,7 +90,7 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
 
         Example:
             >>> from rembert.pt import RemBertConfig, RemBertForMaskedLM
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> model = RemBertForMaskedLM(config)
             >>> model.resize_token_embeddings(1010, pad_to_multiple_of=64)
             Embedding(1024, 256, padding_idx=0)
@@ -165,7 +165,7 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
 
         Example:
             >>> from rembert.pt import RemBertConfig, RemBertForSequenceClassification
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> RemBertForSequenceClassification(config).head_modules
             ['pooler', 'classifier']
         """
@@ -192,7 +192,7 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
 
         Example:
             >>> from rembert.pt import RemBertConfig, RemBertModel
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> model = RemBertModel(config)
             >>> model.freeze_embeddings()
             >>> model.get_input_embeddings().weight.requires_grad
@@ -218,7 +218,7 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
 
         Example:
             >>> from rembert.pt import RemBertConfig, RemBertModel
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> model = RemBertModel(config)
             >>> model.gradient_checkpointing_enable()
             >>> model.is_gradient_checkpointing
@@ -298,10 +298,10 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
 
         Example:
             >>> from rembert.pt import RemBertConfig, RemBertModel
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> model = RemBertModel(config).optimize_for_inference()
             >>> model(torch.tensor([[312, 5, 6, 313]])).last_hidden_state.shape
-            torch.Size([1, 4, 64])
+            torch.Size([1, 4, 72])
         """
         self.eval()
         if can_pack():
@@ -326,10 +326,10 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
 
         Example:
             >>> from rembert.pt import RemBertConfig, RemBertModel
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> model = RemBertModel(config).quantize_dynamic()
             >>> model(torch.tensor([[312, 5, 6, 313]])).last_hidden_state.shape
-            torch.Size([1, 4, 64])
+            torch.Size([1, 4, 72])
         """
         check_kept(self, "quantized")
         if self.device.type != "cpu":

@@ -134,7 +134,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
 
         Example:
             >>> from rembert.pt import RemBertConfig, RemBertModel
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> RemBertModel(config).save_pretrained("my-rembert")
             >>> sorted(os.listdir("my-rembert"))
             ['config.json', 'model.safetensors']

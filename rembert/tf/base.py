@@ -115,7 +115,7 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
 
         Example:
             >>> from rembert.tf import RemBertConfig, TFRemBertForMaskedLM
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> model = TFRemBertForMaskedLM(config)
             >>> tuple(model.resize_token_embeddings(1010, pad_to_multiple_of=64).embeddings.shape)
             (1024, 256)
@@ -150,7 +150,7 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
 
         Example:
             >>> from rembert.tf import RemBertConfig, TFRemBertModel
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> model = TFRemBertModel(config)
             >>> model.num_parameters() - model.num_parameters(exclude_embeddings=True)
             387584
@@ -196,7 +196,7 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
 
         Example:
             >>> from rembert.tf import RemBertConfig, TFRemBertModel
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> model = TFRemBertModel(config)
             >>> model.freeze_embeddings()
             >>> model.get_input_embeddings().embeddings.trainable
@@ -218,7 +218,7 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
 
         Example:
             >>> from rembert.tf import RemBertConfig, TFRemBertModel
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> model = TFRemBertModel(config)
             >>> model.gradient_checkpointing_enable()
             >>> model.is_gradient_checkpointing

@@ -124,7 +124,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
 
         Example:
             >>> from rembert.tf import RemBertConfig, TFRemBertModel
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> TFRemBertModel(config).save_pretrained("my-rembert")
             >>> sorted(os.listdir("my-rembert"))
             ['config.json', 'model.safetensors']
@@ -150,7 +150,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
 
         Example:
             >>> from rembert.tf import RemBertConfig, TFRemBertModel
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> TFRemBertModel(config).save_weights("model.weights.h5")
             >>> TFRemBertModel(config).load_weights("model.weights.h5")
         """
@@ -189,7 +189,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
 
         Example:
             >>> from rembert.tf import RemBertConfig, TFRemBertModel
-            >>> config = RemBertConfig(vocab_size=1000, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
             >>> TFRemBertModel(config).export("served", verbose=False)
             >>> sorted(os.listdir("served"))
             ['assets', 'fingerprint.pb', 'saved_model.pb', 'variables']
