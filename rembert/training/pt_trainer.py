@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -17,13 +16,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-import rembert.pt
 from rembert.bridge import TensorSource
 from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
-from rembert.common.parameters import HEADS
-from rembert.tasks.backends.pt import initialize
+from rembert.common.parameters import file_name
+from rembert.tasks.backends import load_model
+from rembert.tasks.backends.pt import initialize, model_class
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
 from rembert.training.initial_model import fresh_names, step_seed, training_overrides
@@ -31,6 +30,8 @@ from rembert.training.micro_batches import Batch, MicroBatch
 from rembert.training.parameter_groups import parameter_groups
 from rembert.training.recipe import Recipe
 
+_FUSED = True  # one pass over memory for each update of AdamW
+_MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}  # our names, and those of AdamW
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # of the weights
 
 
@@ -75,20 +76,18 @@ class Trainer:
         if sharded and self.world == 1:
             raise InputError("`sharded` needs several processes: start the command with torchrun. Received: one.")
         self.device = _device()
-        self.model = self._load(os.fspath(source), training_overrides(recipe, overrides), from_scratch)
-        self.fresh: list[str]
+        self.model, self.fresh = _load(head, os.fspath(source), recipe, overrides, from_scratch)
         self.config: RemBertConfig = self.model.config
-        self.model.to(self.device)
         self.model.label_smoothing = recipe.label_smoothing
         if recipe.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
+        self.model.to(self.device)
         self._sharded = sharded
-        self._own = {name: self.model._own_name(name) for name in self.model.parameter_table()}
         self._groups = parameter_groups(recipe, self.model.parameter_table())
-        trained = {self._own[name] for group in self._groups for name in group.names}
+        trained = {file_name(name, self.head) for group in self._groups for name in group.names}
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in trained)
-        self._wrapped = self._distribute()
+        self._wrapped = _distribute(self.model, self.device, sharded=sharded) if self.world > 1 else self.model
         self.optimizer = self._make_optimizer()
 
     # ------------------------------------------------------------------ steps
@@ -110,7 +109,7 @@ class Trainer:
             settings["lr"] = learning_rate * group.rate_factor
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for number, (batch, weight) in enumerate(micro_batches):
-            with self._collecting(last=number == len(micro_batches) - 1):
+            with self._gradient_sync(last=number == len(micro_batches) - 1):
                 with self._autocast():
                     loss = self._wrapped(**self._tensors(batch)).loss * weight
                 # Gradients are averaged over the processes; the micro-batches' losses must add up.
@@ -118,7 +117,7 @@ class Trainer:
             total += loss.detach()
         if self.world > 1:
             dist.all_reduce(total)
-        norm = torch.nn.utils.clip_grad_norm_(self._trained(), self.recipe.max_grad_norm or float("inf"))
+        norm = torch.nn.utils.clip_grad_norm_(self._trained_parameters(), self.recipe.max_grad_norm or float("inf"))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total, norm.full_tensor() if hasattr(norm, "full_tensor") else norm
@@ -151,11 +150,11 @@ class Trainer:
     def state(self) -> dict[str, TensorSource]:
         """The optimizer's moments as `first.NAME` and `second.NAME`, in the orientation of the parameter table."""
         tensors = {}
-        for name, parameter in self._by_name():
+        for name, parameter in self._named_parameters():
             moments = self.optimizer.state.get(parameter)
             if moments:
                 for ours, theirs in _MOMENTS.items():
-                    tensors[f"{ours}.{name}"] = _source(_full(moments[theirs]))
+                    tensors[f"{ours}.{name}"] = _tensor_source(_full(moments[theirs]))
         return tensors
 
     def load(self, directory: Path, state: Mapping[str, np.ndarray], step: int) -> None:
@@ -164,18 +163,17 @@ class Trainer:
         loaded = model.state_dict()
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
-                parameter.copy_(_like(loaded[name], parameter))
-            for name, parameter in self._by_name():
+                parameter.copy_(_shard_like(loaded[name], parameter))
+            for name, parameter in self._named_parameters():
                 if f"first.{name}" in state:
-                    self.optimizer.state[parameter] = {
-                        "step": torch.tensor(float(step), device=self.device if self._fused else None),
-                        **{
-                            theirs: torch.empty_like(parameter).copy_(
-                                _like(torch.from_numpy(state[f"{ours}.{name}"]), parameter)
-                            )
-                            for ours, theirs in _MOMENTS.items()
-                        },
+                    moments = {
+                        theirs: torch.empty_like(parameter).copy_(
+                            _shard_like(torch.from_numpy(state[f"{ours}.{name}"]), parameter)
+                        )
+                        for ours, theirs in _MOMENTS.items()
                     }
+                    updates = torch.tensor(float(step), device=self.device if _FUSED else None)
+                    self.optimizer.state[parameter] = {"step": updates, **moments}
 
     def gather(self, values: Any) -> list[Any]:
         """What each process passed, in the order of their ranks."""
@@ -192,48 +190,16 @@ class Trainer:
 
     # ------------------------------------------------------------------ parts
 
-    _fused = True  # one pass over memory for each update
-
-    def _load(self, source: str, overrides: dict[str, Any], from_scratch: bool) -> Any:
-        model_class = getattr(rembert.pt, HEADS[self.head].architecture)
-        dtype = _DTYPES[self.recipe.precision]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the training loop reports fresh weights
-            if from_scratch:
-                model = model_class(RemBertConfig.from_pretrained(source, **overrides)).to(dtype)
-                self.fresh = list(model.parameter_table())
-            else:
-                model, report = model_class.from_pretrained(
-                    source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **overrides
-                )
-                self.fresh = fresh_names(report, source)
-        initialize(model, self.fresh, self.recipe.seed)
-        return model
-
-    def _distribute(self) -> Any:
-        if self.world == 1:
-            return self.model
-        if not self._sharded:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            return torch.nn.parallel.DistributedDataParallel(self.model, device_ids=ids)
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
-        mesh = init_device_mesh(self.device.type, (self.world,))
-        for layer in self.model.base_model.encoder.layer:
-            fully_shard(layer, mesh=mesh)
-        return fully_shard(self.model, mesh=mesh)
-
     def _make_optimizer(self) -> torch.optim.AdamW:
         own = dict(self.model.named_parameters())
         groups = [
-            {"params": [own[self._own[name]] for name in group.names], "weight_decay": group.weight_decay}
+            {"params": [own[file_name(name, self.head)] for name in group.names], "weight_decay": group.weight_decay}
             for group in self._groups
         ]
         recipe = self.recipe
-        return torch.optim.AdamW(groups, betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, fused=self._fused)
+        return torch.optim.AdamW(groups, betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, fused=_FUSED)
 
-    def _collecting(self, last: bool) -> AbstractContextManager[Any]:
+    def _gradient_sync(self, last: bool) -> AbstractContextManager[Any]:
         """Processes exchange gradients after the last micro-batch only."""
         if self._sharded:
             self.model.set_requires_gradient_sync(last)
@@ -249,15 +215,13 @@ class Trainer:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
 
-    def _trained(self) -> list[Any]:
+    def _trained_parameters(self) -> list[Any]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def _by_name(self) -> Iterable[tuple[str, Any]]:
+    def _named_parameters(self) -> Iterable[tuple[str, Any]]:
+        """The trained parameters by canonical name."""
         names = [name for group in self._groups for name in group.names]
-        return zip(names, self._trained(), strict=True)
-
-
-_MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}
+        return zip(names, self._trained_parameters(), strict=True)
 
 
 def _join_processes() -> bool:
@@ -266,6 +230,35 @@ def _join_processes() -> bool:
         return False
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return True
+
+
+def _load(
+    head: str, source: str, recipe: Recipe, overrides: Mapping[str, Any], from_scratch: bool
+) -> tuple[Any, list[str]]:
+    """The model to train, and the names of its parameters that have fresh weights."""
+    dtype, changes = _DTYPES[recipe.precision], training_overrides(recipe, overrides)
+    if from_scratch:
+        model = model_class(head)(RemBertConfig.from_pretrained(source, **changes)).to(dtype)
+        fresh = list(model.parameter_table())
+    else:
+        model, report = load_model("pt", head, source, dtype=dtype, ignore_mismatched_sizes=True, **changes)
+        fresh = fresh_names(report, source)
+    initialize(model, fresh, recipe.seed)
+    return model, fresh
+
+
+def _distribute(model: Any, device: torch.device, *, sharded: bool) -> Any:
+    """The model as several processes train it: a wrapper (DDP), or itself with its layers sharded (FSDP2)."""
+    if not sharded:
+        ids = [device.index] if device.type == "cuda" else None
+        return torch.nn.parallel.DistributedDataParallel(model, device_ids=ids)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for layer in model.base_model.encoder.layer:
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
 
 
 def _device() -> torch.device:
@@ -281,7 +274,7 @@ def _full(tensor: Any) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def _like(tensor: Tensor, parameter: Any) -> Any:
+def _shard_like(tensor: Tensor, parameter: Any) -> Any:
     """A full tensor, sharded as `parameter` is."""
     if not hasattr(parameter, "device_mesh"):
         return tensor
@@ -290,6 +283,6 @@ def _like(tensor: Tensor, parameter: Any) -> Any:
     return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
-def _source(tensor: Tensor) -> TensorSource:
+def _tensor_source(tensor: Tensor) -> TensorSource:
     dtype = DTYPES[str(tensor.dtype).removeprefix("torch.")]
     return TensorSource(tuple(tensor.shape), dtype, lambda: tensor.detach().cpu().contiguous().numpy())

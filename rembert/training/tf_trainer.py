@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,13 +14,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import rembert.tf
 from rembert.bridge import TensorSource, open_checkpoint
 from rembert.bridge.tensors import DTYPES
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
-from rembert.common.parameters import HEADS, Kind, Parameter
-from rembert.tasks.backends.tf import initialize
+from rembert.common.parameters import Kind, Parameter
+from rembert.tasks.backends import load_model
+from rembert.tasks.backends.tf import initialize, model_class
 from rembert.tasks.predicting import Run, task_runner
 from rembert.tasks.task import Task
 from rembert.tf.optimizer import AdamW
@@ -31,6 +30,7 @@ from rembert.training.parameter_groups import parameter_groups
 from rembert.training.recipe import Recipe
 
 Tensor = Any
+_MOMENTS = ("first", "second")  # our names, in the order of AdamW's
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
 
 
@@ -70,25 +70,25 @@ class Trainer:
         self.head, self.recipe = head, recipe
         self._strategy = _strategy(devices)
         self.parallel: int = self._strategy.num_replicas_in_sync  # micro-batches computed at once
-        self.fresh: list[str]
         with self._strategy.scope():
-            self.model = self._load(os.fspath(source), training_overrides(recipe, overrides), from_scratch)
+            self.model, self.fresh = _load(head, os.fspath(source), recipe, overrides, from_scratch)
             self.config: RemBertConfig = self.model.config
             self.model.label_smoothing = recipe.label_smoothing
             if recipe.gradient_checkpointing:
                 self.model.gradient_checkpointing_enable()
             self._table = self.model.parameter_table()
             self._groups = parameter_groups(recipe, self._table)
-            self._variables = [variable for _, variable in self._by_name()]
+            self._variables = [variable for _, variable in self._named_variables()]
+            self._learning_rate = tf.Variable(0.0, dtype="float64", trainable=False)
             self.optimizer = self._make_optimizer()
-        self._dropouts = [
+        self._dropout_seeds = [
             variable for variable in self.model.non_trainable_variables if "seed_generator" in variable.path
         ]
-        self._running: Run | None = None
-        self._held = ExitStack()
+        self._runner: Run | None = None
+        self._contexts = ExitStack()
         self._used: list[int] = []  # indices of the variables that the loss depends on
         self._gradients: Any = None  # a graph, traced with the first batch
-        self._update = tf.function(self._updated)
+        self._update = tf.function(self._apply_gradients)
         self._outputs: dict[tuple[str, ...], Any] = {}  # a graph for each set of keys in a batch
 
     # ------------------------------------------------------------------ steps
@@ -105,15 +105,15 @@ class Trainer:
             The loss of the whole batch and the gradients' norm before clipping, each convertible by `float`.
         """
         seed = step_seed(self.recipe, step)
-        for number, variable in enumerate(self._dropouts):
+        for number, variable in enumerate(self._dropout_seeds):
             variable.assign(np.array([seed, number], np.uint32))
-        self._rate.assign(learning_rate)
+        self._learning_rate.assign(learning_rate)
         if self._gradients is None:
             signature = [
                 [_specification(micro_batches[0][0]) for _ in range(self.parallel)],
                 tf.TensorSpec([self.parallel], "float64"),
             ]
-            self._gradients = tf.function(self._gradients_of, input_signature=signature)
+            self._gradients = tf.function(self._compute_gradients, input_signature=signature)
         total: Any = 0.0
         gradients: list[Tensor] = []
         for start in range(0, len(micro_batches), self.parallel):
@@ -128,16 +128,16 @@ class Trainer:
         """The model's outputs for a batch in evaluation mode; with labels in it, the loss too."""
         names = tuple(sorted(batch))
         if names not in self._outputs:
-            self._outputs[names] = tf.function(self._outputs_of, input_signature=[_specification(batch)])
+            self._outputs[names] = tf.function(self._compute_outputs, input_signature=[_specification(batch)])
         outputs = self._outputs[names]({name: tf.constant(array) for name, array in batch.items()})
         return {name: value.numpy() for name, value in outputs.items()}
 
     @contextmanager
     def runner(self, task: Task) -> Iterator[Run]:
         """A function from a batch to the task's outputs, for tasks that need other outputs than the model's."""
-        if self._running is None:
-            self._running = self._held.enter_context(task_runner(task, self.model))  # one graph serves all evaluations
-        yield self._running
+        if self._runner is None:  # one graph serves all evaluations
+            self._runner = self._contexts.enter_context(task_runner(task, self.model))
+        yield self._runner
 
     # ------------------------------------------------------------------ state
 
@@ -148,9 +148,9 @@ class Trainer:
     def state(self) -> dict[str, TensorSource]:
         """The optimizer's moments as `first.NAME` and `second.NAME`, in the orientation of the parameter table."""
         tensors = {}
-        for name, variable in self._by_name():
+        for name, variable in self._named_variables():
             for ours, moment in zip(_MOMENTS, self.optimizer.moments(variable), strict=True):
-                tensors[f"{ours}.{name}"] = _source(moment, self._table[name])
+                tensors[f"{ours}.{name}"] = _tensor_source(moment, self._table[name])
         return tensors
 
     def load(self, directory: Path, state: Mapping[str, np.ndarray], step: int) -> None:
@@ -159,7 +159,7 @@ class Trainer:
             for name, parameter in self._table.items():
                 array = checkpoint.read(name if name in checkpoint.tensors else name.removeprefix("rembert."))
                 self.model.variable(parameter).assign(_transposed(array, parameter))
-        for name, variable in self._by_name():
+        for name, variable in self._named_variables():
             for ours, moment in zip(_MOMENTS, self.optimizer.moments(variable), strict=True):
                 if f"{ours}.{name}" in state:
                     moment.assign(_transposed(state[f"{ours}.{name}"], self._table[name]))
@@ -171,37 +171,20 @@ class Trainer:
 
     def close(self) -> None:
         """Release what `runner` holds."""
-        self._held.close()
+        self._contexts.close()
 
     # ------------------------------------------------------------------ parts
 
-    def _load(self, source: str, overrides: dict[str, Any], from_scratch: bool) -> Any:
-        model_class = getattr(rembert.tf, f"TF{HEADS[self.head].architecture}")
-        dtype = _POLICIES[self.recipe.precision]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the training loop reports fresh weights
-            if from_scratch:
-                model = model_class(RemBertConfig.from_pretrained(source, **overrides), dtype=dtype)
-                self.fresh = list(model.parameter_table())
-            else:
-                model, report = model_class.from_pretrained(
-                    source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **overrides
-                )
-                self.fresh = fresh_names(report, source)
-        initialize(model, self.fresh, self.recipe.seed)
-        return model
-
     def _make_optimizer(self) -> AdamW:
         recipe = self.recipe
-        self._rate = tf.Variable(0.0, dtype="float64", trainable=False)
         optimizer = AdamW(
-            lambda: self._rate,
+            lambda: self._learning_rate,
             beta_1=recipe.beta1,
             beta_2=recipe.beta2,
             epsilon=recipe.epsilon,
             weight_decay=recipe.weight_decay,
         )
-        by_name = dict(self._by_name())
+        by_name = dict(self._named_variables())
         undecayed = [by_name[name] for group in self._groups if not group.weight_decay for name in group.names]
         optimizer.exclude_from_weight_decay(var_list=undecayed)
         for group in self._groups:
@@ -209,7 +192,7 @@ class Trainer:
         optimizer.build(self._variables)
         return optimizer
 
-    def _gradients_of(self, batches: list[dict[str, Tensor]], weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _compute_gradients(self, batches: list[dict[str, Tensor]], weights: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The sum of the micro-batches' weighted losses and its gradients, each micro-batch on its own device."""
 
         def on_one_device() -> tuple[Tensor, list[Tensor]]:
@@ -231,7 +214,7 @@ class Trainer:
             [self._strategy.reduce(total, gradient, axis=None) for gradient in gradients],
         )
 
-    def _updated(self, gradients: list[Tensor]) -> Tensor:
+    def _apply_gradients(self, gradients: list[Tensor]) -> Tensor:
         """Clip and update; the norm before clipping. As in PyTorch, clipping adds 1e-6 to the norm."""
         norm = tf.linalg.global_norm(gradients)
         if self.recipe.max_grad_norm is not None:
@@ -240,19 +223,17 @@ class Trainer:
         self.optimizer.apply(gradients, [self._variables[index] for index in self._used])
         return norm
 
-    def _outputs_of(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _compute_outputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         outputs = self.model(batch, training=False)
         tensors = {name: value for name, value in outputs.items() if tf.is_tensor(value)}
         return {
             name: tf.cast(value, "float32") if value.dtype == tf.bfloat16 else value for name, value in tensors.items()
         }
 
-    def _by_name(self) -> Iterable[tuple[str, Any]]:
+    def _named_variables(self) -> Iterable[tuple[str, Any]]:
+        """The trained variables by canonical name."""
         names = [name for group in self._groups for name in group.names]
         return [(name, self.model.variable(self._table[name])) for name in names]
-
-
-_MOMENTS = ("first", "second")
 
 
 def _strategy(devices: Sequence[str] | None) -> Any:
@@ -260,6 +241,21 @@ def _strategy(devices: Sequence[str] | None) -> Any:
     if devices is None:
         devices = [device.name for device in tf.config.list_logical_devices("GPU")]
     return tf.distribute.MirroredStrategy(list(devices)) if len(devices) > 1 else tf.distribute.get_strategy()
+
+
+def _load(
+    head: str, source: str, recipe: Recipe, overrides: Mapping[str, Any], from_scratch: bool
+) -> tuple[Any, list[str]]:
+    """The model to train, and the names of its parameters that have fresh weights."""
+    dtype, changes = _POLICIES[recipe.precision], training_overrides(recipe, overrides)
+    if from_scratch:
+        model = model_class(head)(RemBertConfig.from_pretrained(source, **changes), dtype=dtype)
+        fresh = list(model.parameter_table())
+    else:
+        model, report = load_model("tf", head, source, dtype=dtype, ignore_mismatched_sizes=True, **changes)
+        fresh = fresh_names(report, source)
+    initialize(model, fresh, recipe.seed)
+    return model, fresh
 
 
 def _specification(batch: Batch) -> dict[str, tf.TensorSpec]:
@@ -271,7 +267,7 @@ def _transposed(array: np.ndarray, parameter: Parameter) -> np.ndarray:
     return array.T if parameter.kind is Kind.KERNEL else array
 
 
-def _source(variable: Any, parameter: Parameter) -> TensorSource:
+def _tensor_source(variable: Any, parameter: Parameter) -> TensorSource:
     def read() -> np.ndarray:
         return np.ascontiguousarray(_transposed(variable.numpy(), parameter))
 

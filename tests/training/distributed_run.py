@@ -1,8 +1,8 @@
-"""Runs of fine-tuning that several processes, or several devices of TensorFlow, do together; see `test_distributed`.
+"""Runs of fine-tuning by several processes, or several devices of TensorFlow; see `test_distributed`.
 
 python distributed_run.py FRAMEWORK START RUNS
 
-RUNS is a JSON list: for each run, `train`, `evaluation` and `output`, and what else differs from the settings below.
+RUNS is a JSON list: for each run `train`, `evaluation` and `output`, and other settings that differ from those below.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def fine_tune(framework: str, start: str, **settings: Any) -> dict[str, float]:
-    """One run in float64; its scores."""
+    """The scores of one run in float64."""
     from rembert.tasks import finetune
 
     defaults = {"task": "token-classification", "epochs": 2, "batch_size": 8, "log_steps": 1, "learning_rate": 1e-2}
@@ -43,7 +43,7 @@ def _make_devices(count: int) -> None:
 
 
 def _join(meeting: Path) -> None:
-    """Join the other processes again: the group that torchrun prepares, which the first run left, is joined once."""
+    """Join the other processes again. The group that torchrun prepares can be joined once: the first run left it."""
     import torch.distributed as dist
 
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

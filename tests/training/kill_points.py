@@ -1,10 +1,10 @@
-"""A run of fine-tuning that kills itself with SIGKILL when it has touched the disk so many times.
+"""A run of fine-tuning that kills itself with SIGKILL at a given access to the disk.
 
     python kill_points.py FRAMEWORK START TRAIN DEV OUTPUT KILL_AT
     python kill_points.py forks START TRAIN DEV FOLDER POINTS
 
-With KILL_AT 0 the run ends, and how often it has touched the disk is printed. `forks` does many runs of PyTorch. It is
-a program so that nothing of a killed run is cleaned up, and no test's own process is killed.
+With KILL_AT 0 the run ends and prints the number of its accesses. `forks` makes many runs in PyTorch. It is a program
+so that nothing cleans up after a killed run, and no test kills its own process.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-# What Python reports before it opens, makes, renames or removes something.
+# The audit events that Python raises before it opens, makes, renames or removes something.
 _EVENTS = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree"})
 
 
 def run(framework: str, start: Path, train: Path, dev: Path, output: Path, kill_at: int) -> int:
-    """Train in `output`, or go on there; killed before its `kill_at`-th touch of the disk there.
+    """Train in `output`, or resume there; killed before its access number `kill_at` to the disk there.
 
     Returns:
-        how often the disk was touched.
+        The number of accesses.
     """
     from rembert.tasks import finetune
 
-    touched = 0
+    accesses = 0
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal touched
+        nonlocal accesses
         if event in _EVENTS and str(arguments[0]).startswith(str(output)):
-            touched += 1
-            if touched == kill_at:
+            accesses += 1
+            if accesses == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
@@ -57,20 +57,20 @@ def run(framework: str, start: Path, train: Path, dev: Path, output: Path, kill_
         log_steps=1,
         max_length=16,
     )
-    return touched
+    return accesses
 
 
 def run_in_forks(start: Path, train: Path, dev: Path, folder: Path, points: int) -> None:
-    """A whole run, and runs killed at `points` touches and ended after, each in a forked child.
+    """An uninterrupted run, and runs killed at `points` accesses and resumed, each in a forked child.
 
-    Prints how often the whole run touched the disk; then for each killed run the touch, the signal that ended the run,
-    and the signal, or 0, that ended its second half.
+    Prints the number of accesses of the uninterrupted run; then for each killed run the access, the signal that ended
+    the run, and the signal, or 0, that ended the resumed run.
     """
     import torch
 
     import rembert.training.pt_trainer  # noqa: F401
 
-    # Imported here once, and not by every run: by AdamW's first step, and by the first report.
+    # Imported once here, not by every run: AdamW's first step and the first report import them.
     for module in ("torch._dynamo", "matplotlib.backends.backend_agg", "tensorboard.summary.writer.record_writer"):
         with suppress(ImportError):
             import_module(module)
@@ -84,15 +84,15 @@ def run_in_forks(start: Path, train: Path, dev: Path, folder: Path, points: int)
         return _in_a_fork(work)
 
     run_in_a_fork(folder / "whole", 0)
-    touched = int(count.read_text())
-    print(touched, flush=True)
-    # The first touches, before there is a run to go on with, and some of the others.
-    for number in (1, 2, 3, 4, *sorted(random.Random(touched).sample(range(5, touched + 1), points - 4))):
+    accesses = int(count.read_text())
+    print(accesses, flush=True)
+    # The first accesses, before there is a run to resume, and some of the others.
+    for number in (1, 2, 3, 4, *sorted(random.Random(accesses).sample(range(5, accesses + 1), points - 4))):
         print(number, *(run_in_a_fork(folder / str(number), kill_at) for kill_at in (number, 0)), flush=True)
 
 
 def _in_a_fork(work: Callable[[], None]) -> int:
-    """Run `work` in a child process; the signal that ended it, or 0."""
+    """Run `work` in a child process and return the signal that ended it, or 0."""
     child = os.fork()
     if child == 0:
         try:

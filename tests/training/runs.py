@@ -1,4 +1,4 @@
-"""Small runs of fine-tuning: a checkpoint to begin with, examples, and what a run has left."""
+"""Small runs of fine-tuning: a checkpoint to start from, examples, and the results of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from rembert import RemBertConfig, RemBertTokenizer
 from tests.common.tokenizer_cases import train as train_sentencepiece
 
-# Of the sentences that runs train on. A few hundred pieces are written in milliseconds, the fixture's 32,000 are not.
+# The sentences that runs train on. A tokenizer of a few hundred tokens is written in milliseconds, the fixture is not.
 _SENTENCES = (
     "The bread and the soup again again. The soup and the lemon again. The lemon and the bread.",
     "The train and the bus again again. The bus and the bridge again. The bridge and the train to the coast at seven.",
@@ -27,7 +27,7 @@ _WORDS = {"food": ("bread", "soup", "lemon"), "road": ("train", "bus", "bridge")
 
 
 def write_start(directory: Path, **changes: Any) -> Path:
-    """A directory that a run from scratch begins with: a configuration of a few thousand parameters, a tokenizer."""
+    """A directory that a run from scratch starts from: a configuration of a few thousand parameters, a tokenizer."""
     directory.mkdir(parents=True, exist_ok=True)
     model = directory / "sentencepiece.model"
     special = {"control_symbols": ["[CLS]", "[SEP]", "[MASK]"], "pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
@@ -64,7 +64,7 @@ def write_examples(path: Path, count: int) -> Path:
 
 
 def lines(output: Path) -> list[dict[str, Any]]:
-    """`metrics.jsonl`, every line whole."""
+    """The lines of `metrics.jsonl`, all complete."""
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
@@ -86,7 +86,7 @@ def farthest(one: Path, other: Path) -> float:
 
 
 def digest(output: Path) -> str:
-    """Of the bytes of a result's weights, and of its losses and scores."""
+    """A digest of a result's weights, losses and scores."""
     numbers = [{name: value for name, value in line.items() if "second" not in name} for line in lines(output)]
     content = (output / "model.safetensors").read_bytes() + json.dumps(numbers).encode()
     return hashlib.sha256(content).hexdigest()

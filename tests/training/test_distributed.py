@@ -17,12 +17,12 @@ from tests.frameworks import needs_pt, needs_tf
 from tests.training import distributed_run
 from tests.training.runs import farthest, lines, losses, write_start
 
-SPREAD = {"ddp": {}, "fsdp2": {"sharded": True, "accumulation_steps": 2}}
+PARALLEL = {"ddp": {}, "fsdp2": {"sharded": True, "accumulation_steps": 2}}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A start, and examples of which the last batch has one: the second process has none of it."""
+    """A checkpoint to start from, and examples. The last batch has one: none for the second process."""
     folder = tmp_path_factory.mktemp("distributed")
     names, verbs = ("Ada", "Ben", "Eve"), ("lives", "works")
     for use, count, sentences in (("train", 17, 30), ("dev", 5, 5)):
@@ -57,9 +57,9 @@ def alone(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def spread(folder: Path) -> str:
-    """What two processes print that do every run of PyTorch; the results are in `folder`."""
-    runs = [_tags(folder, folder / name, **changes) for name, changes in SPREAD.items()]
+def printed(folder: Path) -> str:
+    """The output of two processes that make every run in PyTorch; the results are in `folder`."""
+    runs = [_tags(folder, folder / name, **changes) for name, changes in PARALLEL.items()]
     runs.append(_text(folder, folder / "language", sharded=True))
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={_free_port()}"]
     return _run(launcher, "pt", folder, runs)
@@ -90,18 +90,18 @@ def _check_same(output: Path, alone: Path) -> None:
 
 
 @needs_pt
-@pytest.mark.parametrize("name", SPREAD)
-def test_two_processes(name: str, folder: Path, alone: Path, spread: str) -> None:
+@pytest.mark.parametrize("name", PARALLEL)
+def test_two_processes(name: str, folder: Path, alone: Path, printed: str) -> None:
     _check_same(folder / name, alone)
 
 
 @needs_pt
-def test_every_process_knows_the_scores(spread: str) -> None:
-    assert spread.count("eval_accuracy") == 2 * len(SPREAD)  # one has written them
+def test_every_process_knows_the_scores(printed: str) -> None:
+    assert printed.count("eval_accuracy") == 2 * len(PARALLEL)  # each process prints them
 
 
 @needs_pt
-def test_language_model_is_scored_where_its_weights_are_spread(folder: Path, spread: str) -> None:
+def test_language_model_with_sharded_weights_is_scored(folder: Path, printed: str) -> None:
     run = _text(folder, folder / "language alone")
     distributed_run.fine_tune("pt", str(folder / "start"), **run)
     last, expected = (lines(folder / name)[-1] for name in ("language", "language alone"))

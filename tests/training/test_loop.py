@@ -23,7 +23,7 @@ QUICK: dict[str, Any] = {"from_scratch": True, "batch_size": 8, "learning_rate":
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """A checkpoint to start from, examples to train on, and examples to evaluate on."""
     folder = tmp_path_factory.mktemp("training")
     return (
@@ -34,8 +34,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 
 @needs_pt
-def test_a_run_learns_and_writes_its_result(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    start, train, dev = begun
+def test_a_run_learns_and_writes_its_result(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start, train, dev = files
     reported: list[str] = []
     output = tmp_path / "run"
     scores = finetune(TASK, start, train, evaluation=dev, output=output, epochs=8, say=reported.append, **QUICK)
@@ -62,9 +62,9 @@ def test_a_run_learns_and_writes_its_result(begun: tuple[Path, Path, Path], tmp_
 
 
 @needs_pt
-def test_tensorboard_reads_the_events(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_tensorboard_reads_the_events(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    start, train, dev = begun
+    start, train, dev = files
     finetune(TASK, start, train, evaluation=dev, output=tmp_path / "run", epochs=1, **QUICK)
     events = accumulator.EventAccumulator(str(tmp_path / "run" / "events")).Reload()
     written = [(event.step, event.value) for event in events.Scalars("train/loss")]
@@ -77,11 +77,11 @@ def test_tensorboard_reads_the_events(begun: tuple[Path, Path, Path], tmp_path: 
 @needs_pt
 @pytest.mark.parametrize("package", ["tensorboard", "matplotlib", "tqdm"])
 def test_training_runs_without_optional_packages(
-    package: str, begun: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: str, files: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rembert.training import reporting
 
-    start, train, _ = begun
+    start, train, _ = files
     installed = {name for name in ("tensorboard", "matplotlib", "tqdm") if is_installed(name)} - {package}
     monkeypatch.setattr(reporting, "is_installed", installed.__contains__)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -94,8 +94,8 @@ def test_training_runs_without_optional_packages(
 
 
 @needs_pt
-def test_training_stops_without_improvement(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    start, train, dev = begun
+def test_training_stops_without_improvement(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start, train, dev = files
     quick = {**QUICK, "learning_rate": 1e-12}  # too little to change a prediction
     output = tmp_path / "run"
     finetune(TASK, start, train, evaluation=dev, output=output, epochs=9, eval_steps=2, patience=3, **quick)
@@ -105,8 +105,8 @@ def test_training_stops_without_improvement(begun: tuple[Path, Path, Path], tmp_
 
 
 @needs_pt
-def test_the_best_model_is_kept_by_any_score(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    start, train, dev = begun
+def test_the_best_model_is_kept_by_any_score(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start, train, dev = files
     output = tmp_path / "run"
     finetune(TASK, start, train, evaluation=dev, output=output, epochs=4, eval_steps=3, metric="loss", **QUICK)
     evaluations = [line for line in lines(output) if "eval_loss" in line]
@@ -120,8 +120,8 @@ def test_the_best_model_is_kept_by_any_score(begun: tuple[Path, Path, Path], tmp
 
 
 @needs_pt
-def test_evaluation_examples_are_counted(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    start, train, dev = begun
+def test_evaluation_examples_are_counted(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start, train, dev = files
     mixed = tmp_path / "mixed.jsonl"
     added = [{"text": "The soup and the bread"}, {"text": "rain " * 90, "label": "sky"}]
     mixed.write_text(dev.read_text(encoding="utf-8") + "".join(json.dumps(row) + "\n" for row in added))
@@ -133,8 +133,8 @@ def test_evaluation_examples_are_counted(begun: tuple[Path, Path, Path], tmp_pat
 
 
 @needs_pt
-def test_the_same_seed_gives_the_same_bytes(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    start, train, _ = begun
+def test_the_same_seed_gives_the_same_bytes(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start, train, _ = files
     for name, seed in (("one", 5), ("again", 5), ("other", 6)):
         finetune(TASK, start, train, output=tmp_path / name, max_steps=3, seed=seed, dropout=0.2, **QUICK)
     assert digest(tmp_path / "one") == digest(tmp_path / "again") != digest(tmp_path / "other")
@@ -142,8 +142,8 @@ def test_the_same_seed_gives_the_same_bytes(begun: tuple[Path, Path, Path], tmp_
 
 @needs_pt
 @needs_tf
-def test_fresh_heads_train_alike_in_both_frameworks(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    start, train, dev = begun
+def test_fresh_heads_train_alike_in_both_frameworks(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start, train, dev = files
     common = {**QUICK, "precision": "float64", "epochs": 2, "evaluation": dev}
     finetune(TASK, start, train, output=tmp_path / "base", max_steps=1, **QUICK)
     # A checkpoint with a head for three classes becomes one for two: a head of another shape gets fresh weights.
@@ -160,8 +160,8 @@ def test_fresh_heads_train_alike_in_both_frameworks(begun: tuple[Path, Path, Pat
 
 
 @needs_pt
-def test_a_checkpoint_without_its_encoder_is_refused(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    start, train, _ = begun
+def test_a_checkpoint_without_its_encoder_is_refused(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start, train, _ = files
     finetune(TASK, start, train, output=tmp_path / "base", max_steps=1, **QUICK)
     content = json.loads((tmp_path / "base" / "config.json").read_text())
     (tmp_path / "base" / "config.json").write_text(json.dumps({**content, "num_hidden_layers": 3}))
@@ -170,8 +170,8 @@ def test_a_checkpoint_without_its_encoder_is_refused(begun: tuple[Path, Path, Pa
 
 
 @needs_pt
-def test_an_infinite_loss_ends_the_run(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    start, train, _ = begun
+def test_an_infinite_loss_ends_the_run(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start, train, _ = files
     quick = {**QUICK, "learning_rate": 1e30, "warmup": 0.0, "max_grad_norm": None}
     with pytest.raises(TrainingError, match="Lower the learning rate"):
         finetune(TASK, start, train, output=tmp_path / "run", epochs=3, **quick)
@@ -190,9 +190,9 @@ def test_an_infinite_loss_ends_the_run(begun: tuple[Path, Path, Path], tmp_path:
 )
 @needs_pt
 def test_invalid_arguments_are_refused(
-    change: dict[str, Any], message: str, begun: tuple[Path, Path, Path], tmp_path: Path
+    change: dict[str, Any], message: str, files: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
-    start, train, _ = begun
+    start, train, _ = files
     with pytest.raises(ValueError, match=message):
         finetune(TASK, start, train, output=tmp_path / "run", **{**QUICK, **change})
     with pytest.raises(TypeError, match="learnin_rate"):
@@ -201,8 +201,8 @@ def test_invalid_arguments_are_refused(
 
 @needs_pt
 @pytest.mark.parametrize("task", [head for head in HEADS if head not in ("model", TASK)])
-def test_every_other_task_runs(task: str, begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    start = begun[0]
+def test_every_other_task_runs(task: str, files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start = files[0]
     rows: dict[str, list[dict[str, Any]]] = {
         "token-classification": [{"tokens": ["Ada", "lives", "here"], "tags": ["B-PER", "O", "O"]}] * 5,
         "multiple-choice": [{"prompt": "It rained.", "choices": ["So we got wet.", "So it was dry."], "label": 0}] * 5,
@@ -224,8 +224,8 @@ def test_every_other_task_runs(task: str, begun: tuple[Path, Path, Path], tmp_pa
 
 
 @needs_pt
-def test_bad_lines_are_skipped_and_counted(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    start, train, _ = begun
+def test_bad_lines_are_skipped_and_counted(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start, train, _ = files
     path = tmp_path / "bad.jsonl"
     path.write_text(train.read_text() + '{"text": ""}\n{"text": "Bread"}\n{"text": "The bread", "label": "food"}\n')
     output = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""PyTorch and TensorFlow train alike: the same losses, step by step, and the same weights in the end."""
+"""PyTorch and TensorFlow train alike: the same losses at each step, and the same weights at the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RATE = 3e-3
 
 
 def batches(head: str, count: int, problem_type: str | None = None) -> list[Arrays]:
-    """Batches of five rows of several lengths, each head's own labels with them."""
+    """Batches of five rows of several lengths, with the labels of the head."""
     numbers = np.random.default_rng(1)
     found = []
     for _ in range(count):
@@ -63,15 +63,15 @@ def curve(trained: Any, data: list[Arrays], recipe: Recipe) -> np.ndarray:
     return np.array([[float(loss), float(norm)] for loss, norm in found])
 
 
-def curves(framework: str, head: str, begun: Path, recipes: list[Recipe], data: list[Arrays]) -> list[np.ndarray]:
-    """The curve of each recipe from the same start; the recipes give the same graph, which TensorFlow traces once."""
+def curves(framework: str, head: str, source: Path, recipes: list[Recipe], data: list[Arrays]) -> list[np.ndarray]:
+    """The curve of each recipe from the same weights; the recipes have one graph, which TensorFlow traces once."""
     if framework == "pt":
-        return [curve(trainer(framework, head, begun, recipe), data, recipe) for recipe in recipes]
-    trained, found = trainer(framework, head, begun, recipes[0]), []
-    trained.save(begun / "first")
+        return [curve(trainer(framework, head, source, recipe), data, recipe) for recipe in recipes]
+    trained, found = trainer(framework, head, source, recipes[0]), []
+    trained.save(source / "first")
     moments = {name: source.read() for name, source in trained.state().items()}
     for recipe in recipes:
-        trained.load(begun / "first", moments, 0)
+        trained.load(source / "first", moments, 0)
         trained.recipe = recipe
         found.append(curve(trained, data, recipe))
     return found
@@ -98,8 +98,8 @@ def start(directory: Path, **changes: Any) -> Path:
 def test_loss_curves_agree_over_a_hundred_updates(tmp_path: Path, precision: str, tolerance: float) -> None:
     recipe = Recipe(learning_rate=1e-2, precision=precision, weight_decay=0.1)
     data = batches("sequence-classification", 10) * 10
-    begun = start(tmp_path, num_hidden_layers=2)
-    pt, tf = (curve(trainer(name, "sequence-classification", begun, recipe), data, recipe) for name in ("pt", "tf"))
+    source = start(tmp_path, num_hidden_layers=2)
+    pt, tf = (curve(trainer(name, "sequence-classification", source, recipe), data, recipe) for name in ("pt", "tf"))
     assert np.abs(tf[:, 0] / pt[:, 0] - 1).max() < tolerance
     assert np.ptp(pt[:, 0]) > 0.5  # training changes the loss, so equal curves mean something
 
@@ -111,15 +111,15 @@ def test_every_head_trains_alike(tmp_path: Path, head: str) -> None:
     recipe = Recipe(
         learning_rate=RATE, precision="float64", layer_decay=0.8, label_smoothing=0.1, max_grad_norm=0.5, dropout=0.0
     )
-    begun, data = start(tmp_path / "start"), batches(head, 8)
-    pt, tf = (trainer(name, head, begun, recipe) for name in ("pt", "tf"))
+    source, data = start(tmp_path / "start"), batches(head, 8)
+    pt, tf = (trainer(name, head, source, recipe) for name in ("pt", "tf"))
     first, second = curve(pt, data, recipe), curve(tf, data, recipe)
     np.testing.assert_allclose(second, first, rtol=1e-9)
-    assert first[:, 1].max() > 0.5  # gradients are clipped somewhere
+    assert first[:, 1].max() > 0.5  # some gradients are clipped
     one, other = weights(pt, tmp_path / "pt"), weights(tf, tmp_path / "tf")
     assert one.keys() == other.keys()
     for name in one:
-        # A key's bias has no gradient but rounding, which Adam blows up to steps of either sign.
+        # The gradient of a key's bias is only rounding, which Adam magnifies to steps of either sign.
         if not name.endswith("self.key.bias"):
             np.testing.assert_allclose(other[name], one[name], atol=1e-9, err_msg=name)
 
@@ -130,9 +130,9 @@ def test_every_head_trains_alike(tmp_path: Path, head: str) -> None:
 def test_other_problems_of_sequence_classification_train_alike(tmp_path: Path, problem_type: str) -> None:
     smoothing = 0.1 if problem_type == "multi_label_classification" else 0.0
     recipe = Recipe(learning_rate=RATE, precision="float64", label_smoothing=smoothing, freeze_embeddings=True)
-    begun, data = start(tmp_path), batches("sequence-classification", 6, problem_type)
+    source, data = start(tmp_path), batches("sequence-classification", 6, problem_type)
     curves = [
-        curve(trainer(name, "sequence-classification", begun, recipe, problem_type=problem_type), data, recipe)
+        curve(trainer(name, "sequence-classification", source, recipe, problem_type=problem_type), data, recipe)
         for name in ("pt", "tf")
     ]
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-9)
@@ -151,9 +151,9 @@ def test_a_batch_in_parts_gives_what_the_batch_gives(tmp_path: Path, framework: 
 
 @pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
 def test_frozen_embeddings_stay(tmp_path: Path, framework: str) -> None:
-    begun, data = start(tmp_path / "start"), batches("token-classification", 3)
+    source, data = start(tmp_path / "start"), batches("token-classification", 3)
     recipe = Recipe(learning_rate=RATE, freeze_embeddings=True)
-    trained = trainer(framework, "token-classification", begun, recipe)
+    trained = trainer(framework, "token-classification", source, recipe)
     before = weights(trained, tmp_path / "before")
     curve(trained, data, recipe)
     after = weights(trained, tmp_path / "after")
@@ -165,11 +165,11 @@ def test_frozen_embeddings_stay(tmp_path: Path, framework: str) -> None:
 
 @pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
 def test_bfloat16_keeps_weights_in_float32_and_trains_nearly_alike(tmp_path: Path, framework: str) -> None:
-    begun, data = start(tmp_path / "start"), batches("token-classification", 5)
+    source, data = start(tmp_path / "start"), batches("token-classification", 5)
     curves = {}
     for precision in ("float32", "bfloat16"):
         recipe = Recipe(learning_rate=1e-4, precision=precision)
-        trained = trainer(framework, "token-classification", begun, recipe)
+        trained = trainer(framework, "token-classification", source, recipe)
         curves[precision] = curve(trained, data, recipe)[:, 0]
     assert {array.dtype for array in weights(trained, tmp_path / "saved").values()} == {np.dtype(np.float32)}
     difference = np.abs(curves["bfloat16"] / curves["float32"] - 1).max()
@@ -187,9 +187,9 @@ def test_dropout_is_the_same_for_the_same_seed_and_step(tmp_path: Path, framewor
 
 @pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
 def test_gradient_checkpointing_changes_no_number(tmp_path: Path, framework: str) -> None:
-    begun, data = start(tmp_path), batches("token-classification", 3)
+    source, data = start(tmp_path), batches("token-classification", 3)
     curves = []
     for again in (False, True):
         recipe = Recipe(learning_rate=RATE, precision="float64", gradient_checkpointing=again)
-        curves.append(curve(trainer(framework, "token-classification", begun, recipe), data, recipe))
+        curves.append(curve(trainer(framework, "token-classification", source, recipe), data, recipe))
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-12)

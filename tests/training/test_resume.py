@@ -1,4 +1,4 @@
-"""A run that is killed, wherever, goes on to the result it would have had; a full disk harms nothing."""
+"""A killed run resumes to the result of an uninterrupted one; a full disk harms nothing."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.training.runs import digest, lines, write_examples, write_start
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """A start, examples to train on, and examples to evaluate on."""
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A checkpoint to start from, examples to train on, and examples to evaluate on."""
     folder = tmp_path_factory.mktemp("resume")
     return (
         write_start(folder / "start"),
@@ -36,11 +36,11 @@ def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(program, capture_output=True, text=True, env=environment)
 
 
-def _check_kills(begun: tuple[Path, Path, Path], folder: Path, points: int) -> None:
-    done = _run("forks", *begun, folder, points)
+def _check_kills(files: tuple[Path, Path, Path], folder: Path, points: int) -> None:
+    done = _run("forks", *files, folder, points)
     assert done.returncode == 0, done.stderr
-    touched, *runs = done.stdout.splitlines()
-    assert int(touched) > 100
+    accesses, *runs = done.stdout.splitlines()
+    assert int(accesses) > 100
     assert len(runs) == points
     expected = digest(folder / "whole")
     for number, *signals in map(str.split, runs):
@@ -50,37 +50,35 @@ def _check_kills(begun: tuple[Path, Path, Path], folder: Path, points: int) -> N
 
 
 @needs_pt
-def test_killed_runs_end_as_whole_ones(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    _check_kills(begun, tmp_path, 8)
+def test_killed_runs_resume_to_the_same_result(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _check_kills(files, tmp_path, 8)
 
 
 @needs_pt
 @pytest.mark.slow
-def test_runs_killed_at_many_touches_of_the_disk_end_as_whole_ones(
-    begun: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
-    _check_kills(begun, tmp_path, 60)
+def test_runs_killed_at_many_points_resume_to_the_same_result(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _check_kills(files, tmp_path, 60)
 
 
 @needs_tf
 @pytest.mark.slow
-def test_a_killed_run_ends_as_a_whole_one_in_tensorflow(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    whole = _run("tf", *begun, tmp_path / "whole", 0)
+def test_a_killed_run_resumes_to_the_same_result_in_tensorflow(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    whole = _run("tf", *files, tmp_path / "whole", 0)
     assert whole.returncode == 0, whole.stderr
-    touched = int(whole.stdout.split()[-1])
-    killed = _run("tf", *begun, tmp_path / "killed", touched * 3 // 5)
+    accesses = int(whole.stdout.split()[-1])
+    killed = _run("tf", *files, tmp_path / "killed", accesses * 3 // 5)
     assert killed.returncode == -signal.SIGKILL
     assert Checkpoints(tmp_path / "killed").newest() is not None
-    ended = _run("tf", *begun, tmp_path / "killed", 0)
+    ended = _run("tf", *files, tmp_path / "killed", 0)
     assert ended.returncode == 0, ended.stderr
     assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
 
 
 @needs_pt
 def test_a_full_disk_leaves_the_last_checkpoint(
-    begun: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, train, dev = begun
+    start, train, dev = files
     whole, full = tmp_path / "whole", tmp_path / "full"
     arguments = {"evaluation": dev, "from_scratch": True, "batch_size": 8, "save_steps": 2, "log_steps": 1}
     finetune("sequence-classification", start, train, output=whole, **arguments)
@@ -107,8 +105,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(
 
 
 @needs_pt
-def test_a_run_is_resumed_with_its_own_settings_only(begun: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    start, train, _ = begun
+def test_a_run_is_resumed_with_its_own_settings_only(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start, train, _ = files
     output = tmp_path / "run"
     arguments = {"output": output, "from_scratch": True, "max_steps": 2}
     first = finetune("sequence-classification", start, train, **arguments)
