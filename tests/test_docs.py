@@ -64,6 +64,10 @@ IN_GUIDES = (
     "rembert.tf.exporting.export_litert",
     "rembert.tf.exporting.export_savedmodel",
     "rembert.tf.text_serving.export_text_savedmodel",
+    "rembert.tasks.embedding.embed",
+    "rembert.tasks.filling.fill_mask",
+    "rembert.tasks.verification.verify",
+    "rembert.bridge.trimming.trim",
     "rembert.common.outputs.SequenceClassifierOutput",
     "rembert.common.errors.CheckpointError",
 )
@@ -149,6 +153,18 @@ def reference(site: Path) -> dict[str, int]:
 def test_reference_describes(name: str, reference: dict[str, int]) -> None:
     assert name in reference, f"no page in docs/api has {name}"
     assert reference[name] >= 4, f"{name} has no docstring to speak of"
+
+
+def test_reference_has_what_the_guides_import(reference: dict[str, int]) -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    imported = {
+        f"{module}.{name.strip()}"
+        for module, names in re.findall(r"^from (rembert[\w.]*) import (.+)$", text, re.MULTILINE)
+        for name in names.split(",")
+    }
+    assert len(imported) > 15
+    assert imported <= set(reference)
 
 
 def test_reference_renders_examples_and_arguments(site: Path) -> None:
