@@ -211,7 +211,7 @@ def _unpack(path: Path, target: Path) -> Path:
 
 
 def _root(name: PurePosixPath) -> PurePosixPath | None:
-    """The directory of the checkpoint whose main file this is, or None for another file."""
+    """The checkpoint's directory if `name` is its main file, else None."""
     if name.parts[-2:] == ("variables", "variables.index"):
         return name.parent.parent
     return name.parent if name.name in ("model.safetensors", "model.safetensors.index.json") else None

@@ -74,8 +74,8 @@ def _flag(option: Option) -> str:
 
 def _help(option: Option, tasks: list[str]) -> str:
     default = ("yes" if option.default else "no") if option.type is bool else option.default
-    told = "" if default is None else f" (default: {default})"
-    return f"{', '.join(tasks)}: {option.help}{told}".replace("%", "%%")
+    suffix = "" if default is None else f" (default: {default})"
+    return f"{', '.join(tasks)}: {option.help}{suffix}".replace("%", "%%")
 
 
 def _argument(option: Option) -> dict[str, Any]:

@@ -39,7 +39,7 @@ __all__ = [
     "predict",
 ]
 
-# These packages stand above this one, so they are imported when they are asked for.
+# These packages are on a floor above, so they are imported on first use.
 _ABOVE = {"Recipe": "rembert.training", "RemBertScorer": "rembert.bleurt", "finetune": "rembert.training"}
 
 

@@ -1,6 +1,6 @@
 """What all tasks have in common: reading with all checks, and the interface that training and prediction use.
 
-An example goes through `read` → `prepare` (once) → `features` → `collate` → the model → `score` or `decode`.
+The steps are `read` → `prepare` (once) → `features` → `collate` → the model → `score` or `decode`.
 """
 
 from __future__ import annotations
@@ -68,12 +68,11 @@ class Task(ABC):
     options: ClassVar[tuple[Option, ...]] = ()
     scores: ClassVar[tuple[Score, ...]]
     metric: str
-    format: ClassVar[str] = "jsonl"  # of a file whose name does not tell
+    format: ClassVar[str] = "jsonl"  # of a file, where its name does not determine it
     fields: ClassVar[Mapping[str, tuple[str, ...]]]  # the usual column names of each field
     per_token: ClassVar[bool] = False  # whether the model's outputs have a row for each token
-    # Whether `outputs` takes what the labelled tokens got (`log_probs`, `predicted` and `expected`, each [b, k], with
-    # an `expected` of -100 where a row has fewer) in place of the model's outputs. The logits of a whole vocabulary
-    # for every token would fill the memory.
+    # Whether `outputs` takes the labelled tokens' scores (see `rembert.tasks.label_scores`) instead of the model's
+    # outputs: the logits of a whole vocabulary for every token would exceed the memory.
     takes_label_scores: ClassVar[bool] = False
 
     def __init__(

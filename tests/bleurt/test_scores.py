@@ -143,8 +143,8 @@ def test_a_converted_checkpoint_scores_the_same(
 
 @needs_pt
 def test_missing_sizes_come_from_the_variables(expected: np.ndarray, tmp_path: Path) -> None:
-    told = {"num_attention_heads": BERT_CONFIG["num_attention_heads"]}
-    scorer = RemBertScorer.from_pretrained(write_saved_model(tmp_path / "distilled", VARIABLES, told))
+    settings = {"num_attention_heads": BERT_CONFIG["num_attention_heads"]}
+    scorer = RemBertScorer.from_pretrained(write_saved_model(tmp_path / "distilled", VARIABLES, settings))
     assert np.abs(scorer.score(CANDIDATES, REFERENCES) - expected).max() < 1e-5
 
 
@@ -198,7 +198,7 @@ def test_encode_returns_the_models_arguments(saved_model: Path) -> None:
 
 
 class Lengths:
-    """Stands for a model: a pair's score is its length, and every batch is noted."""
+    """In place of a model: a pair's score is its length, and every batch is recorded."""
 
     model = None
     batch_tokens = 40

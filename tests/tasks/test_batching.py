@@ -41,8 +41,8 @@ def test_epochs_and_seeds_differ() -> None:
 
 def _padding(batches: list[list[int]], lengths: np.ndarray) -> float:
     """The part of all positions that is padding."""
-    room = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-    return 1 - lengths.sum() / room
+    positions = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    return 1 - lengths.sum() / positions
 
 
 def test_grouping_saves_most_of_the_padding() -> None:

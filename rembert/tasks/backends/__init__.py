@@ -188,7 +188,7 @@ def load_model(
 
 
 def load_trained(framework: str, head: str, path: str | os.PathLike[str], **options: Any) -> Any:
-    """A model whose parameters are all in the checkpoint; arguments as for `load_model`.
+    """A model with all its parameters from the checkpoint; arguments as for `load_model`.
 
     Raises:
         CheckpointError: the checkpoint does not fit, or lacks a parameter, so that predictions would be random.

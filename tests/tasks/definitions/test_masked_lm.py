@@ -68,6 +68,6 @@ def test_every_token_is_masked_in_turn(tmp_path: Path) -> None:
 def test_tokens_begin_words_after_spaces_and_in_scripts_without_them() -> None:
     from rembert.tasks.definitions.masked_lm import _starts_word
 
-    assert [_starts_word(piece) for piece in ("▁haus", "tür", "渡", "ー", "ไทย", "s", "▁")] == [
+    assert [_starts_word(token) for token in ("▁haus", "tür", "渡", "ー", "ไทย", "s", "▁")] == [
         True, False, True, True, True, False, True
     ]  # fmt: skip

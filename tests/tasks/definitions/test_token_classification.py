@@ -38,7 +38,7 @@ def test_words_are_labelled_at_their_first_token(tmp_path: Path) -> None:
     encoded = TOKENIZER()(SENTENCE, is_split_into_words=True)
     assert feature["input_ids"].tolist() == encoded["input_ids"]
     names = task.config_overrides()["id2label"]
-    # What continues a place is known, too, though no place here has two words.
+    # I-LOC is known, too, though no location here has two words.
     assert list(names.values()) == ["B-LOC", "B-PER", "I-LOC", "I-PER", "O"]
     seen: set[int] = set()
     for word, label in zip(encoded.word_ids(), feature["labels"], strict=True):
