@@ -19,7 +19,7 @@ from rembert.bridge.format import Format
 from rembert.bridge.heads import recognise_head
 from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import Contents, TensorSource
-from rembert.cli.main import main
+from rembert.cli.main import COMMANDS, main
 from rembert.common import config_values
 from rembert.common.arguments import one_of, optional
 from rembert.common.errors import ConfigError, InputError
@@ -287,7 +287,7 @@ def greet(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("rembert.cli.greet_model")
 
     def add_parser(subparsers: Any) -> None:
-        parser = subparsers.add_parser("greet-model", help="greet a model")
+        parser = subparsers.add_parser("greet-model")
         parser.add_argument("name")
         parser.set_defaults(run=run)
 
@@ -297,7 +297,7 @@ def greet(monkeypatch: pytest.MonkeyPatch) -> None:
 
     module.add_parser = add_parser  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr("rembert.cli.main.COMMANDS", (*sys.modules["rembert.cli.main"].COMMANDS, "greet-model"))
+    monkeypatch.setitem(COMMANDS, "greet-model", "greet a model")
 
 
 @pytest.mark.usefixtures("greet")

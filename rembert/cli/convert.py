@@ -31,7 +31,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "convert",
-        help="write a checkpoint in another format",
         description="Write the checkpoint SRC as a new directory DST, with its config and tokenizer files. DST "
         "appears once it is complete, or not at all.",
     )

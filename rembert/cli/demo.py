@@ -46,7 +46,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "demo",
-        help="convert, compare, train and score a checkpoint with all that is installed",
         description="Create a small multilingual checkpoint (or use CHECKPOINT), convert it PyTorch → TensorFlow → "
         "PyTorch, and print every head's largest logit difference between the frameworks; with one framework "
         "installed, between both layouts in that one. The small checkpoint is also inspected, trimmed, fine-tuned on "

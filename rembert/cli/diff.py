@@ -15,7 +15,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "diff",
-        help="compare the tensors of two checkpoints",
         description="Compare names, shapes, dtypes and values of the checkpoints A and B, whatever their formats. "
         "Exit code 1 where they differ.",
     )

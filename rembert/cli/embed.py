@@ -22,7 +22,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "embed",
-        help="write vectors of texts to a .npy file",
         description="Write the mean of each text's hidden states, [CLS] and [SEP] included, to a float32 .npy file, "
         "one row per text, in order.",
     )

@@ -25,7 +25,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="score a fine-tuned checkpoint on files of examples",
         description="Run a fine-tuned checkpoint on labelled examples and print its scores, from 0 to 1; also per "
         "language, where examples name their languages.",
     )

@@ -24,7 +24,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "export",
-        help="write a model for another runtime",
         description="Write the model of CHECKPOINT for another runtime into a new directory OUT, with its config and "
         "tokenizer files. The export and the model are run on the same inputs of several sizes; OUT appears only when "
         "their outputs agree.",

@@ -19,7 +19,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "fill-mask",
-        help="show the most likely tokens under [MASK]",
         description="Print the most likely tokens for every [MASK] of a text, with their probabilities.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint with the masked language model's head")

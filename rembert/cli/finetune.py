@@ -58,7 +58,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "finetune",
-        help="train a checkpoint for a task on files of examples",
         description="Train a checkpoint on files of examples and write the best model, its tokenizer, metrics.jsonl, "
         "curves.png, TensorBoard events and a model card into a directory that both frameworks load. With --resume, "
         "a killed run continues and gives the same result.",

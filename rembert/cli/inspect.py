@@ -16,7 +16,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "inspect",
-        help="say what a checkpoint is",
         description="Say what a checkpoint is: format, head, parameters, dtypes, and what is missing or unknown.",
     )
     parser.add_argument("path", metavar="PATH", type=Path, help="a checkpoint directory, file or index")

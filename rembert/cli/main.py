@@ -12,23 +12,24 @@ from importlib import import_module
 from rembert import __version__
 from rembert.common.errors import InputError, RemBertError
 
-# Each is a module here with `add_parser(subparsers)`. It imports no framework until it runs.
-COMMANDS = (
-    "demo",
-    "convert",
-    "inspect",
-    "diff",
-    "verify",
-    "export",
-    "trim",
-    "tokenize",
-    "finetune",
-    "evaluate",
-    "predict",
-    "fill-mask",
-    "embed",
-    "score",
-)
+# Each command with its line in `rembert --help`. Its module here, with `add_parser(subparsers)`, is imported when the
+# command is called, and imports no framework until it runs.
+COMMANDS = {
+    "demo": "convert, compare, train and score a checkpoint with all that is installed",
+    "convert": "write a checkpoint in another format",
+    "inspect": "say what a checkpoint is",
+    "diff": "compare the tensors of two checkpoints",
+    "verify": "run two checkpoints and compare their outputs",
+    "export": "write a model for another runtime",
+    "trim": "keep only the tokens that some text needs",
+    "tokenize": "show the tokens or ids of text",
+    "finetune": "train a checkpoint for a task on files of examples",
+    "evaluate": "score a fine-tuned checkpoint on files of examples",
+    "predict": "write the predictions of a fine-tuned checkpoint as JSON lines",
+    "fill-mask": "show the most likely tokens under [MASK]",
+    "embed": "write vectors of texts to a .npy file",
+    "score": "score translations or other texts against references with BLEURT",
+}
 
 DONE, WRONG_DATA, WRONG_CALL, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a damaged file may hold names that no terminal can show
     try:
-        args = _parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        args = _parser(words[:1]).parse_args(words)
         code: int = args.run(args)
         sys.stdout.flush()
         return code
@@ -62,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(problem, WRONG_DATA)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(called: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the whole command line; of the subcommands, only the one in `called` has its arguments."""
     parser = argparse.ArgumentParser(
         prog="rembert",
         description="RemBERT checkpoints: convert, inspect, compare, fine-tune, evaluate, predict.",
@@ -70,8 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rembert {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        import_module(f"rembert.cli.{name.replace('-', '_')}").add_parser(subparsers)
+    for name, text in COMMANDS.items():
+        if name in called:
+            import_module(f"rembert.cli.{name.replace('-', '_')}").add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=text)
     return parser
 
 

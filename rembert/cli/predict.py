@@ -22,7 +22,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "predict",
-        help="write the predictions of a fine-tuned checkpoint as JSON lines",
         description="Run a fine-tuned checkpoint on examples, which need no labels, and write one JSON object per "
         "example, in order. Examples stream in batches of similar lengths.",
     )

@@ -34,7 +34,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "score",
-        help="score translations or other texts against references with BLEURT",
         description="Score candidates against references with a learned metric of the BLEURT-20 family. Files are "
         "plain lines, JSON lines (.jsonl), TSV or CSV with a column `candidate` and a column `reference`. An "
         "interrupted run resumes when the same command is run again; `torchrun` distributes it over processes.",

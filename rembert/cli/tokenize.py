@@ -17,7 +17,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand and its arguments."""
     parser = subparsers.add_parser(
         "tokenize",
-        help="show the tokens or ids of text",
         description="Encode text, one line of output per line of text. Memory is bounded by the longest line.",
     )
     parser.add_argument("tokenizer", help="a directory with a tokenizer, a sentencepiece.model or a tokenizer.json")

@@ -17,7 +17,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "trim",
-        help="keep only the tokens that some text needs",
         description="Write the checkpoint SRC as a new directory DST with a smaller vocabulary: the tokens of a "
         "corpus or a list, special and added tokens, and single characters.",
     )

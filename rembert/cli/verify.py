@@ -16,7 +16,6 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "verify",
-        help="run two checkpoints and compare their outputs",
         description="Run the checkpoints A and B on the same inputs, each in the framework its format belongs to, or "
         "in the one that is installed, and print the largest difference of each output. Exit code 1 when one exceeds "
         "the tolerance.",
