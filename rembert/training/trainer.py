@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -57,3 +57,10 @@ class Trainer(Protocol):
 
     def close(self) -> None:
         """Release what the trainer holds."""
+
+
+if TYPE_CHECKING:
+    from rembert.training import pt_trainer, tf_trainer
+
+    # The type checker compares both with the interface.
+    _TRAINERS: tuple[type[Trainer], type[Trainer]] = (pt_trainer.Trainer, tf_trainer.Trainer)
