@@ -152,34 +152,6 @@ def test_heads_are_declared_and_not_compared() -> None:
     assert not [each for path in files for each in _names_of_heads(path)]
 
 
-def test_each_framework_reads_in_about_a_thousand_lines() -> None:
-    for framework in ("pt", "tf"):
-        files = ("embeddings", "attention", "layer", "encoder", "language_models", "heads")
-        lines = sum(len((PACKAGE / framework / f"{name}.py").read_text().splitlines()) for name in files)
-        assert lines <= 1250, framework
-
-
-# What only one framework needs; docs/architecture.md says what each is.
-ONLY_PT = {"inference.py", "sentence_transformers.py", "torch_internals.py"}
-ONLY_TF = {
-    "adaptation.py",
-    "data.py",
-    "keras_internals.py",
-    "layers.py",
-    "optimizer.py",
-    "serving.py",
-    "text_serving.py",
-    "training.py",
-}
-
-
-def test_the_twins_have_the_same_files() -> None:
-    pt, tf = ({path.name for path in (PACKAGE / each).glob("*.py")} for each in ("pt", "tf"))
-    assert tf - ONLY_TF == pt - ONLY_PT
-    assert tf >= ONLY_TF
-    assert pt >= ONLY_PT
-
-
 # The only files that may use a private name of another library; each says what for, and what happens without it.
 INTERNALS = {PACKAGE / "pt" / "torch_internals.py", PACKAGE / "tf" / "keras_internals.py"}
 ALL_FILES = sorted(PACKAGE.rglob("*.py"))

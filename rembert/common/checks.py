@@ -7,14 +7,14 @@ that is not known yet (inside a TensorFlow graph) is None and fits anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
+from rembert.common.packed_checks import check_packed_shapes
+from rembert.common.shapes import Shape, check_shape
 
-Shape = tuple[int | None, ...]
 IGNORE_INDEX = -100
 
 
@@ -49,7 +49,7 @@ def check_input_shapes(
             f"{'neither' if input_ids is None else 'both'}."
         )
     if cu_seqlens is not None:
-        _check_packed_shapes(
+        check_packed_shapes(
             config,
             cu_seqlens,
             input_ids=input_ids,
@@ -64,16 +64,7 @@ def check_input_shapes(
             },
         )
         return
-    if input_ids is not None:
-        _check_shape("input_ids", input_ids, (None, None), "[batch, sequence]")
-        batch, length = input_ids
-    elif inputs_embeds is not None:
-        width = config.input_embedding_size
-        _check_shape("inputs_embeds", inputs_embeds, (None, None, width), f"[batch, sequence, {width}]")
-        batch, length = inputs_embeds[:2]
-    if length == 0:
-        raise InputError("A sequence must have at least one token. Received: a sequence length of 0.")
-
+    batch, length = _batch_and_length(config, input_ids, inputs_embeds)
     total = None if length is None or cached_length is None else length + cached_length
     limit = config.max_position_embeddings
     if position_ids is None and total is not None and total > limit:
@@ -83,15 +74,41 @@ def check_input_shapes(
             "in a sequence. Truncate it, or split it into windows."
         )
     if token_type_ids is not None:
-        _check_shape("token_type_ids", token_type_ids, (batch, length), "[batch, sequence]")
+        check_shape("token_type_ids", token_type_ids, (batch, length), "[batch, sequence]")
     if position_ids is not None:
         rows = 1 if position_ids[:1] == (1,) else batch
-        _check_shape("position_ids", position_ids, (rows, length), "[batch, sequence] or [1, sequence]")
+        check_shape("position_ids", position_ids, (rows, length), "[batch, sequence] or [1, sequence]")
     if attention_mask is not None:
         full = (batch, length, total) if len(attention_mask) == 3 else (batch, total)
         seen = "cached + sequence" if cached_length else "sequence"
-        _check_shape("attention_mask", attention_mask, full, f"[batch, {seen}] or [batch, sequence, {seen}]")
+        check_shape("attention_mask", attention_mask, full, f"[batch, {seen}] or [batch, sequence, {seen}]")
+    _check_decoder_shapes(config, (batch, length), encoder_hidden_states, encoder_attention_mask, cached_layers)
 
+
+def _batch_and_length(config: RemBertConfig, input_ids: Shape | None, inputs_embeds: Shape | None) -> Shape:
+    """The first two sizes of the inputs, after a check of their shape."""
+    if input_ids is not None:
+        check_shape("input_ids", input_ids, (None, None), "[batch, sequence]")
+        shape = input_ids
+    else:
+        assert inputs_embeds is not None  # the caller has checked that one is given
+        width = config.input_embedding_size
+        check_shape("inputs_embeds", inputs_embeds, (None, None, width), f"[batch, sequence, {width}]")
+        shape = inputs_embeds[:2]
+    if shape[1] == 0:
+        raise InputError("A sequence must have at least one token. Received: a sequence length of 0.")
+    return shape
+
+
+def _check_decoder_shapes(
+    config: RemBertConfig,
+    leading: Shape,
+    encoder_hidden_states: Shape | None,
+    encoder_attention_mask: Shape | None,
+    cached_layers: int | None,
+) -> None:
+    """The checks of what only a decoder takes, beside inputs of the shape `leading`, [batch, sequence]."""
+    batch, length = leading
     if cached_layers is not None and not config.is_decoder:
         raise InputError("`past_key_values` needs a model with `is_decoder=True`. Received: `is_decoder=False`.")
     if cached_layers is not None and cached_layers != config.num_hidden_layers:
@@ -110,110 +127,13 @@ def check_input_shapes(
             )
     if encoder_hidden_states is not None:
         wanted = (batch, None, config.hidden_size)
-        _check_shape("encoder_hidden_states", encoder_hidden_states, wanted, f"[batch, source, {config.hidden_size}]")
+        check_shape("encoder_hidden_states", encoder_hidden_states, wanted, f"[batch, source, {config.hidden_size}]")
     if encoder_attention_mask is not None:
         source = encoder_hidden_states[1] if encoder_hidden_states is not None else None
         full = (batch, length, source) if len(encoder_attention_mask) == 3 else (batch, source)
-        _check_shape(
+        check_shape(
             "encoder_attention_mask", encoder_attention_mask, full, "[batch, source] or [batch, sequence, source]"
         )
-
-
-def _check_packed_shapes(
-    config: RemBertConfig,
-    cu_seqlens: Shape,
-    *,
-    input_ids: Shape | None,
-    inputs_embeds: Shape | None,
-    token_type_ids: Shape | None,
-    position_ids: Shape | None,
-    refused: dict[str, bool],
-) -> None:
-    for name, given in refused.items():
-        if given:
-            raise InputError(
-                f"Packed inputs (`cu_seqlens`) take no `{name}`: every token is real, and sees its own sequence. "
-                f"Received: both `cu_seqlens` and `{name}`. Leave one out."
-            )
-    _check_shape("cu_seqlens", cu_seqlens, (None,), "[sequences + 1]")
-    if cu_seqlens[0] is not None and cu_seqlens[0] < 2:
-        raise InputError(
-            "`cu_seqlens` must hold the start of every sequence and the end of the last: at least two numbers. "
-            f"Received: the shape {list(cu_seqlens)}."
-        )
-    if input_ids is not None:
-        _check_shape("input_ids", input_ids, (None,), "[tokens] beside `cu_seqlens`")
-        tokens = input_ids[0]
-    elif inputs_embeds is not None:
-        width = config.input_embedding_size
-        _check_shape("inputs_embeds", inputs_embeds, (None, width), f"[tokens, {width}] beside `cu_seqlens`")
-        tokens = inputs_embeds[0]
-    for name, shape in (("token_type_ids", token_type_ids), ("position_ids", position_ids)):
-        if shape is not None:
-            _check_shape(name, shape, (tokens,), "[tokens] beside `cu_seqlens`")
-
-
-def check_packed_lengths(cu_seqlens: list[int] | None, tokens: int, max_seqlen: int | None, limit: int | None) -> None:
-    """Refuse packed sequences whose lengths do not add up.
-
-    Args:
-        cu_seqlens: the boundaries, None where they were not given.
-        tokens: packed tokens.
-        max_seqlen: the longest sequence's length as the caller gave it, or None.
-        limit: the longest length that positions counted from 0 allow; None where positions were given.
-
-    Raises:
-        InputError: quotes the boundary, or the length, that does not fit.
-    """
-    if cu_seqlens is None:
-        raise InputError(
-            f"`max_seqlen` belongs to packed inputs. Received: `max_seqlen={max_seqlen}` without `cu_seqlens`."
-        )
-    if cu_seqlens[0] != 0 or cu_seqlens[-1] != tokens:
-        raise InputError(
-            f"`cu_seqlens` must run from 0 to the number of tokens, here {tokens}. Received: from {cu_seqlens[0]} to "
-            f"{cu_seqlens[-1]}."
-        )
-    lengths = [end - start for start, end in pairwise(cu_seqlens)]
-    for index, length in enumerate(lengths):
-        if length < 1:
-            raise InputError(
-                "`cu_seqlens` must rise: every sequence has at least one token. Received: "
-                f"{cu_seqlens[index]} and then {cu_seqlens[index + 1]} for sequence {index}."
-            )
-    longest = max(lengths)
-    if max_seqlen is not None and max_seqlen < longest:
-        raise InputError(
-            f"`max_seqlen` must be at least the longest sequence's length, here {longest}. Received: "
-            f"`max_seqlen={max_seqlen}`."
-        )
-    if limit is not None and longest > limit:
-        raise InputError(
-            f"A sequence may have at most `max_position_embeddings={limit}` tokens. Received: {longest} tokens "
-            "in a sequence. Truncate it, or split it into windows."
-        )
-
-
-def check_packed_choices(sequences: int, batch: int | None, num_choices: int | None) -> int:
-    """How many choices packed inputs of a multiple-choice model have.
-
-    Args:
-        sequences: packed sequences, the choices of one question behind one another.
-        batch: questions, as the labels say it; None without labels.
-        num_choices: as the caller gave it, or None.
-
-    Raises:
-        InputError: neither is given, or the sequences do not divide among them.
-    """
-    if num_choices is None and not batch:
-        raise InputError("Packed inputs of a multiple-choice model need `num_choices` or `labels`. Received: neither.")
-    choices = num_choices if num_choices is not None else sequences // (batch or 1)
-    if choices < 1 or sequences % choices or (batch is not None and sequences != batch * choices):
-        raise InputError(
-            "The sequences of a multiple-choice model must be a multiple of its choices. Received: "
-            f"{sequences} sequences, `num_choices={num_choices}`" + ("." if batch is None else f" and {batch} labels.")
-        )
-    return choices
 
 
 def check_cache_form(past_key_values: Any) -> None:
@@ -263,11 +183,11 @@ def check_cache(
         for place, (shape, own_dtype) in enumerate(layer):
             name = f"past_key_values[{index}][{place}]"
             wanted = (batch, config.num_attention_heads, length if place < 2 else None, config.head_dim)
-            _check_shape(name, shape, wanted, "[batch, heads, cached, width of a head], all layers alike")
+            check_shape(name, shape, wanted, "[batch, heads, cached, width of a head], all layers alike")
             if place == 0:
                 length = shape[2]
             elif place == 3:
-                _check_shape(name, shape, layer[2][0], "of the source's key")
+                check_shape(name, shape, layer[2][0], "of the source's key")
             if own_dtype != dtype:
                 raise InputError(
                     f"`{name}` must be of the dtype that the model computes in, {dtype}. Received: {own_dtype}."
@@ -311,7 +231,7 @@ def check_label_shape(name: str, shape: Shape, wanted: Shape, meaning: str) -> N
     Raises:
         InputError: quotes the shape.
     """
-    _check_shape(name, shape, wanted, meaning)
+    check_shape(name, shape, wanted, meaning)
 
 
 def check_logits_at_shape(shape: Shape, leading: Shape) -> None:
@@ -325,7 +245,7 @@ def check_logits_at_shape(shape: Shape, leading: Shape) -> None:
         InputError: quotes the shape.
     """
     meaning = "[positions] beside packed inputs" if len(leading) == 1 else "[batch, positions]"
-    _check_shape("logits_at", shape, (*leading[:-1], None), meaning)
+    check_shape("logits_at", shape, (*leading[:-1], None), meaning)
 
 
 def check_logits_at(low: int, high: int, length: int) -> None:
@@ -384,11 +304,11 @@ def check_choice_shapes(**shapes: Shape | None) -> None:
         if shape is None:
             continue
         if name == "inputs_embeds":
-            _check_shape(name, shape, (None, None, None, None), "[batch, choices, sequence, embedding]")
+            check_shape(name, shape, (None, None, None, None), "[batch, choices, sequence, embedding]")
         elif len(leading) != 3:
-            _check_shape(name, shape, (None, None, None), "[batch, choices, sequence]")
+            check_shape(name, shape, (None, None, None), "[batch, choices, sequence]")
         else:
-            _check_shape(name, shape, leading, "[batch, choices, sequence]")
+            check_shape(name, shape, leading, "[batch, choices, sequence]")
 
 
 def infer_problem_type(config: RemBertConfig, labels_are_integers: bool) -> str:
@@ -401,12 +321,3 @@ def infer_problem_type(config: RemBertConfig, labels_are_integers: bool) -> str:
     if config.num_labels == 1:
         return "regression"
     return "single_label_classification" if labels_are_integers else "multi_label_classification"
-
-
-def _check_shape(name: str, shape: Shape, wanted: Shape, meaning: str) -> None:
-    fits = len(shape) == len(wanted) and all(
-        want is None or got is None or got == want for got, want in zip(shape, wanted, strict=True)
-    )
-    if not fits:
-        sizes = f", here {list(wanted)}" if any(want is not None for want in wanted) else ""
-        raise InputError(f"`{name}` must have the shape {meaning}{sizes}. Received: the shape {list(shape)}.")

@@ -84,6 +84,7 @@ class RemBertConfig:
 
     model_type = "rembert"
 
+    # Long: a line for each key.
     def __init__(
         self,
         vocab_size: int = 250300,

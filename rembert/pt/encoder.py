@@ -184,11 +184,7 @@ class RemBertModel(RemBertPreTrainedModel):
         fields = self.encoder(
             embeddings, context, past_key_values, use_cache, requested.attentions, requested.hidden_states
         )
-        if requested.hidden_states:
-            fields["hidden_states"] = tuple(map(layout.restore, fields["hidden_states"]))
-            fields["last_hidden_state"] = fields["hidden_states"][-1]
-        else:
-            fields["last_hidden_state"] = layout.restore(fields["last_hidden_state"])
+        fields = _restored(fields, layout)
         if self.pooler is not None:
             first = first_tokens(fields["last_hidden_state"], attention_mask, cu_seqlens)
             fields["pooler_output"] = self.pooler(first)
@@ -204,6 +200,15 @@ class RemBertModel(RemBertPreTrainedModel):
         causal = self.config.is_decoder
         bias = attention_bias(layout.attention_mask, past_length=past_length, causal=causal, **shapes)
         return bias, attention_bias(source_mask, past_length=0, causal=False, **shapes)
+
+
+def _restored(fields: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """The encoder's fields with the hidden states in the layout that the caller gets."""
+    states = fields["hidden_states"]
+    if states is None:
+        return {**fields, "last_hidden_state": layout.restore(fields["last_hidden_state"])}
+    states = tuple(map(layout.restore, states))
+    return {**fields, "last_hidden_state": states[-1], "hidden_states": states}
 
 
 def _score_dtype(embeddings: Tensor) -> torch.dtype:

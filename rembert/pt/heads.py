@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rembert.common.checks import check_label_shape, check_packed_choices, infer_problem_type
+from rembert.common.checks import check_label_shape, infer_problem_type
 from rembert.common.config import RemBertConfig
 from rembert.common.labels import PROBLEM_TYPES, LabelKind
 from rembert.common.outputs import (
@@ -15,6 +15,7 @@ from rembert.common.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from rembert.common.packed_checks import check_packed_choices
 from rembert.pt.encoder import RemBertModel
 from rembert.pt.inputs import (
     check_choices,

@@ -18,10 +18,10 @@ from rembert.common.checks import (
     check_labels,
     check_logits_at,
     check_logits_at_shape,
-    check_packed_lengths,
 )
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
+from rembert.common.packed_checks import check_packed_lengths
 from rembert.pt.cache import Cache, CacheBuffer, cached_length
 
 

@@ -220,9 +220,7 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
             output_hidden_states=requested.hidden_states,
             training=training,
         )
-        fields = {**fields, "last_hidden_state": layout.restore(fields["last_hidden_state"])}
-        if requested.hidden_states:
-            fields["hidden_states"] = tuple(map(layout.restore, fields["hidden_states"]))
+        fields = _restored(fields, layout)
         if self.pooler is not None:
             first = first_tokens(fields["last_hidden_state"], attention_mask, cu_seqlens)
             fields["pooler_output"] = self.pooler(first)
@@ -244,3 +242,12 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
             for group in groups
         )
         return tuple(biases), source_bias
+
+
+def _restored(fields: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """The encoder's fields with the hidden states in the layout that the caller gets."""
+    states = fields["hidden_states"]
+    if states is None:
+        return {**fields, "last_hidden_state": layout.restore(fields["last_hidden_state"])}
+    states = tuple(map(layout.restore, states))
+    return {**fields, "last_hidden_state": states[-1], "hidden_states": states}

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from rembert.common.checks import check_label_shape, check_packed_choices, infer_problem_type
+from rembert.common.checks import check_label_shape, infer_problem_type
 from rembert.common.config import RemBertConfig
 from rembert.common.labels import PROBLEM_TYPES, LabelKind
 from rembert.common.outputs import (
@@ -16,6 +16,7 @@ from rembert.common.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from rembert.common.packed_checks import check_packed_choices
 from rembert.tf.encoder import TFRemBertModel
 from rembert.tf.inputs import (
     accepts_structures,

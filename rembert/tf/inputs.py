@@ -13,7 +13,6 @@ import tensorflow as tf
 from rembert.common import checks as common_checks
 from rembert.common.checks import (
     IGNORE_INDEX,
-    Shape,
     check_cache_form,
     check_choice_shapes,
     check_indices,
@@ -22,10 +21,11 @@ from rembert.common.checks import (
     check_labels,
     check_logits_at,
     check_logits_at_shape,
-    check_packed_lengths,
 )
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
+from rembert.common.packed_checks import check_packed_lengths
+from rembert.common.shapes import Shape
 from rembert.tf.cache import Cache
 from rembert.tf.keras_internals import keep_message
 

@@ -164,6 +164,10 @@ def _totals(inputs: _Inputs) -> tuple[Tensor, ...]:
     return tuple(totals)
 
 
+def _statistics(states: Tensor) -> Any:
+    return keras.backend.result_type(states.dtype, "float32")
+
+
 def _add_chunk(inputs: _Inputs, begin: Any, end: Any, totals: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
     """`totals` of the rows before `begin`, or None, with those of the rows from `begin` to `end` added."""
     rows, targets, weight = inputs.states[begin:end], inputs.targets[begin:end], inputs.weights[begin:end]
@@ -208,7 +212,3 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor, factor: Tensor) -> 
 def _scaled(product: Tensor, factor: Tensor) -> Tensor:
     # The factor comes last: before the product, float16 would lose the small probabilities.
     return tf.cast(product, _statistics(product)) * factor
-
-
-def _statistics(states: Tensor) -> Any:
-    return keras.backend.result_type(states.dtype, "float32")

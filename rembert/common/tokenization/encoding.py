@@ -40,6 +40,7 @@ class CallableTokenizer(Vocabulary):
     padding_side: str
     truncation_side: str
 
+    # Long: a line for each argument, then one for each step.
     def __call__(
         self,
         text: Any,
