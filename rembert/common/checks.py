@@ -1,7 +1,7 @@
 """Checks of a model call's arguments, by shape and by range of values, before any work is done.
 
-Both frameworks call these with plain tuples and ints, so both refuse the same calls with the same words. A dimension
-that is not known yet (inside a TensorFlow graph) is None and fits anything.
+Both frameworks pass plain tuples and ints, so that both refuse the same calls in the same words. A size that is not
+known yet (inside a TensorFlow graph) is None and fits anything.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check_input_shapes(
         config: the model's.
         cached_layers: length of `past_key_values`, None where it is not given.
         cached_length: positions in the cache; None where unknown.
-        The rest: the shapes of the arguments of these names, None where not given.
+        Others: the shapes of the arguments of the same names, None where not given.
 
     Raises:
         InputError: quotes the shapes that disagree.
@@ -137,10 +137,10 @@ def _check_decoder_shapes(
 
 
 def check_cache_form(past_key_values: Any) -> None:
-    """Refuse a cache that is no tuple, or list, of a tuple of tensors with four dimensions for each layer.
+    """Refuse a cache that is not a tuple or list with a tuple of tensors of four dimensions for each layer.
 
     Raises:
-        InputError: says what is there instead.
+        InputError: describes the received value.
     """
     received = None if isinstance(past_key_values, tuple | list) else type(past_key_values).__name__
     for index, layer in enumerate(past_key_values if received is None else ()):
@@ -162,13 +162,14 @@ def check_cache(
     layers: Sequence[Sequence[tuple[Shape, str]]],
     dtype: str,
 ) -> None:
-    """Refuse a cache that does not fit the model and the call, or that does not fit together.
+    """Refuse a cache that does not fit the model or the call, or whose tensors do not fit together.
 
     Args:
         config: the model's.
         batch: rows of the call; None where unknown.
-        layers: for each layer the shape and dtype of its tensors: key, value, and with cross-attention the source's.
-        dtype: that keys and values will have.
+        layers: for each layer the shape and dtype of its tensors: key, value, and with cross-attention those of the
+            source.
+        dtype: of the keys and values of this call.
 
     Raises:
         InputError: quotes the tensor that does not fit.
@@ -180,13 +181,13 @@ def check_cache(
                 "Each entry of `past_key_values` must be (key, value), and in a decoder with cross-attention may hold "
                 f"the source's key and value too. Received: {len(layer)} tensors in entry {index}."
             )
-        for place, (shape, own_dtype) in enumerate(layer):
-            name = f"past_key_values[{index}][{place}]"
-            wanted = (batch, config.num_attention_heads, length if place < 2 else None, config.head_dim)
+        for position, (shape, own_dtype) in enumerate(layer):
+            name = f"past_key_values[{index}][{position}]"
+            wanted = (batch, config.num_attention_heads, length if position < 2 else None, config.head_dim)
             check_shape(name, shape, wanted, "[batch, heads, cached, width of a head], all layers alike")
-            if place == 0:
+            if position == 0:
                 length = shape[2]
-            elif place == 3:
+            elif position == 3:
                 check_shape(name, shape, layer[2][0], "of the source's key")
             if own_dtype != dtype:
                 raise InputError(
@@ -198,7 +199,7 @@ def check_indices(name: str, low: int, high: int, size: int, setting: str) -> No
     """Refuse indices outside a table.
 
     Args:
-        name: the argument that holds them.
+        name: the argument.
         low, high: the smallest and the largest index.
         size: rows of the table; indices run from 0 to size - 1.
         setting: the configuration's key that gives the size.
@@ -216,7 +217,7 @@ def check_labels(name: str, low: int, high: int, count: int, what: str) -> None:
     """Refuse class labels outside [0, count - 1]. `low` and `high` leave out labels of -100, which are ignored.
 
     Raises:
-        InputError: quotes the label that lies outside, and `what` there are `count` of.
+        InputError: quotes the label that lies outside, and the number of classes, worded as `what`.
     """
     if low < 0 or high >= count:
         raise InputError(
@@ -226,7 +227,7 @@ def check_labels(name: str, low: int, high: int, count: int, what: str) -> None:
 
 
 def check_label_shape(name: str, shape: Shape, wanted: Shape, meaning: str) -> None:
-    """Refuse labels of another shape than `wanted`, which `meaning` says in words.
+    """Refuse labels of another shape than `wanted`, worded as `meaning`.
 
     Raises:
         InputError: quotes the shape.
@@ -261,15 +262,15 @@ def check_logits_at(low: int, high: int, length: int) -> None:
 
 
 def resized_vocabulary(config: RemBertConfig, new_num_tokens: int | None, pad_to_multiple_of: int | None) -> int:
-    """How many pieces a vocabulary has after a change of its size.
+    """The number of tokens in a vocabulary after a change of its size.
 
     Args:
         config: the model's.
-        new_num_tokens: pieces wanted, None for as many as there are.
-        pad_to_multiple_of: rounds the number up to a multiple of this, where given.
+        new_num_tokens: the wanted number; None for the present one.
+        pad_to_multiple_of: round the number up to a multiple of this.
 
     Raises:
-        InputError: a number that is none, or one that would cut off a special piece.
+        InputError: an invalid number, or one that would drop a special token.
     """
     for name, number in (("new_num_tokens", new_num_tokens), ("pad_to_multiple_of", pad_to_multiple_of)):
         check_argument(name, number, optional(integer(at_least=1)))
@@ -281,8 +282,8 @@ def resized_vocabulary(config: RemBertConfig, new_num_tokens: int | None, pad_to
         for token in ids if isinstance(ids, list | tuple) else [ids]:
             if token is not None and size <= token < config.vocab_size:
                 raise InputError(
-                    f"`new_num_tokens` must leave the special pieces in the vocabulary. Received: {size} pieces and "
-                    f"`{name}={token}`. Change that key of the configuration first, or keep more pieces."
+                    f"`new_num_tokens` must keep the special tokens in the vocabulary. Received: {size} tokens and "
+                    f"`{name}={token}`. Change that key of the configuration first, or keep more tokens."
                 )
     return size
 
@@ -312,9 +313,9 @@ def check_choice_shapes(**shapes: Shape | None) -> None:
 
 
 def infer_problem_type(config: RemBertConfig, labels_are_integers: bool) -> str:
-    """Which loss a sequence classifier takes: the configuration's `problem_type`, or inferred as transformers does.
+    """The problem type of a sequence classifier: the one of the configuration, or inferred as transformers does.
 
-    One label means regression; integer labels one class each; any other labels several classes each.
+    A single label means regression, integer labels mean one class each, other labels several classes each.
     """
     if config.problem_type is not None:
         return config.problem_type

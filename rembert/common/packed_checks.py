@@ -101,7 +101,7 @@ def check_packed_choices(sequences: int, batch: int | None, num_choices: int | N
     Args:
         sequences: the number of packed sequences; the choices of a question follow each other.
         batch: the number of questions, from the labels; None without labels.
-        num_choices: as the caller gave it, or None.
+        num_choices: as given by the caller, or None.
 
     Raises:
         InputError: neither is given, or the number of sequences is not their product.

@@ -53,7 +53,7 @@ def test_masks_keep_their_promises(strategy: str, ids: list[int], seed: int, pro
     chosen = labels != -100
     ids = np.array(ids, np.int64)
     free = ~np.isin(ids, list(SPECIAL))
-    assert not (chosen & ~free).any()  # special pieces are never to be predicted
+    assert not (chosen & ~free).any()  # special tokens are never predicted
     assert (labels[chosen] == ids[chosen]).all()
     assert (masked[~chosen] == ids[~chosen]).all()
     assert not np.isin(masked[chosen], list(SPECIAL - {MASK})).any()

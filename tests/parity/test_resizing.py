@@ -82,7 +82,7 @@ def test_refused(framework: Framework) -> None:
         ((0,), r"`new_num_tokens=0`"),
         ((7.5,), r"`new_num_tokens=7.5`"),
         ((70, -1), r"`pad_to_multiple_of=-1`"),
-        ((50,), r"50 pieces and `eos_token_id=50`"),
+        ((50,), r"50 tokens and `eos_token_id=50`"),
     ):
         with pytest.raises(InputError, match=says):
             model.resize_token_embeddings(*arguments)

@@ -1,4 +1,4 @@
-"""Answers in windows: from characters to pieces for training, and from scores of pieces to the best answers."""
+"""Answers in windows: from characters to tokens for training, and from scores of tokens to the best answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class AnswerSpan:
-    """A stretch of a context as an answer, with the sum of its start's and its end's logit."""
+    """A range of characters of a context as an answer, with the sum of its start logit and its end logit."""
 
     start: int
     end: int
@@ -18,18 +18,22 @@ class AnswerSpan:
 
 
 def answer_tokens(start: int, end: int, spans: np.ndarray) -> tuple[int, int] | None:
-    """The first and the last piece of the characters `start` to `end` - 1, or None where the window lacks any.
+    """The first and the last token of the characters `start` to `end` - 1, or None if the window lacks any of them.
 
     Args:
         start, end: characters of the context.
-        spans: [s, 2] each piece's characters in the context; (-1, -1) for pieces that are not of it.
+        spans: [s, 2] the characters of each token in the context; (-1, -1) for tokens outside the context.
+
+    Example:
+        >>> answer_tokens(5, 9, np.array([(-1, -1), (0, 4), (5, 7), (7, 9), (-1, -1)]))
+        (2, 3)
     """
     inside = np.flatnonzero((spans[:, 0] < end) & (spans[:, 1] > start))
     if not len(inside):
         return None
     first, last = int(inside[0]), int(inside[-1])
     if spans[first, 0] > start or spans[last, 1] < end:
-        # The window starts or ends inside the answer, unless what is missing is what no piece stands for.
+        # The window starts or ends inside the answer, unless the missing characters belong to no token.
         context = np.flatnonzero(spans[:, 0] >= 0)
         if (first == context[0] and spans[first, 0] > start) or (last == context[-1] and spans[last, 1] < end):
             return None
@@ -39,16 +43,21 @@ def answer_tokens(start: int, end: int, spans: np.ndarray) -> tuple[int, int] | 
 def best_spans(
     starts: np.ndarray, ends: np.ndarray, spans: np.ndarray, *, n_best: int, max_tokens: int
 ) -> list[AnswerSpan]:
-    """The likeliest answers of one window, the best first.
+    """The most likely answers of one window, the best first.
 
-    The `n_best` likeliest starts are paired with the `n_best` likeliest ends, as SQuAD's own programs do; sums of the
-    two logits are the scores.
+    The `n_best` most likely starts are paired with the `n_best` most likely ends, as in SQuAD's own programs. The
+    score of a pair is the sum of its two logits.
 
     Args:
         starts, ends: [s] logits.
         spans: [s, 2] as for `answer_tokens`.
-        n_best: how many; there are fewer where pairs end before they start or are too long.
-        max_tokens: of an answer.
+        n_best: the number of answers; fewer are returned if pairs end before they start or are too long.
+        max_tokens: the longest answer, in tokens.
+
+    Example:
+        >>> starts, ends = np.array([0.0, 5.0, 1.0, 0.0]), np.array([0.0, 1.0, 6.0, 0.0])
+        >>> best_spans(starts, ends, np.array([(-1, -1), (0, 4), (5, 9), (-1, -1)]), n_best=1, max_tokens=2)
+        [AnswerSpan(start=0, end=9, score=11.0)]
     """
     context = np.flatnonzero((spans[:, 0] >= 0) & (spans[:, 1] > spans[:, 0]))
     if not len(context):
@@ -68,7 +77,7 @@ def best_spans(
 
 
 def merged(windows: Sequence[Sequence[AnswerSpan]], n_best: int) -> list[AnswerSpan]:
-    """The best answers over all windows of a context; the same stretch counts once, with its best score."""
+    """The best answers of all windows of a context; equal ranges count once, with their best score."""
     best: dict[tuple[int, int], AnswerSpan] = {}
     for span in (span for window in windows for span in window):
         known = best.get((span.start, span.end))

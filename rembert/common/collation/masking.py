@@ -1,10 +1,10 @@
-"""Masks for masked language modelling: which pieces are to be predicted, and what stands in their place.
+"""Masks for masked language modelling: which tokens are predicted, and what replaces them in the input.
 
-- "token": tokens one by one, and of those chosen 80% become `[MASK]`, 10% a random piece, 10% stay (Devlin et al.,
-  2019, section 3.1).
-- "word": whole words, with the same three fates for each piece.
-- "span": runs of words whose number is drawn from a geometric distribution (p = 0.2, at most 10), with one fate for
-  the whole run (Joshi et al., 2020, sections 3.1 and 4.1).
+- "token": single tokens; 80% of the chosen ones become `[MASK]`, 10% a random token, 10% stay (Devlin et al., 2019,
+  section 3.1).
+- "word": whole words; each of their tokens is replaced as above.
+- "span": runs of words, with a length drawn from a geometric distribution (p = 0.2, at most 10); all tokens of a run
+  are replaced alike (Joshi et al., 2020, sections 3.1 and 4.1).
 """
 
 from __future__ import annotations
@@ -19,25 +19,31 @@ from rembert.common.checks import IGNORE_INDEX
 from rembert.common.errors import InputError
 
 STRATEGIES = ("token", "word", "span")
-_MASKED, _RANDOM = 0.8, 0.1  # and the rest stays
+_MASKED, _RANDOM = 0.8, 0.1  # the rest stays
 _CONSTRAINTS = {"probability": number(above=0, at_most=1), "strategy": one_of(STRATEGIES)}
 _SPAN_P, _SPAN_MOST = 0.2, 10
 
 
 @dataclass(frozen=True)
 class Masking:
-    """How pieces are masked.
+    """Masks tokens at random.
 
     Args:
         mask_token_id: of `[MASK]`.
-        special_ids: of pieces that are never chosen, and never put in another's place.
-        vocab_size: random pieces are drawn from it.
-        probability: the part of a row's pieces that is chosen, rounded; at least one piece of a row that has any.
+        special_ids: of tokens that are neither chosen nor drawn as random tokens.
+        vocab_size: the range of the random tokens.
+        probability: the fraction of a row's tokens that is chosen, rounded to at least one token.
         strategy: one of `STRATEGIES`.
-        starts_word: [vocab] whether a piece begins a word, for the strategies that need words.
+        starts_word: [vocab] whether a token begins a word; needed for the strategies "word" and "span".
 
     Raises:
-        InputError: a value that is none of these.
+        InputError: an invalid value.
+
+    Example:
+        >>> masking = Masking(mask_token_id=4, special_ids=frozenset({2, 3, 4}), vocab_size=100, probability=0.5)
+        >>> ids, labels = masking([2, 50, 60, 70, 80, 3], np.random.default_rng(0))
+        >>> int((labels != -100).sum())
+        2
     """
 
     mask_token_id: int
@@ -50,10 +56,10 @@ class Masking:
     def __post_init__(self) -> None:
         check_arguments(_CONSTRAINTS, vars(self))
         if self.strategy != "token" and self.starts_word is None:
-            raise InputError(f"`strategy={self.strategy!r}` needs `starts_word`. Received: none.")
+            raise InputError(f"`starts_word` must be given for `strategy={self.strategy!r}`. Received: None.")
 
     def __call__(self, ids: Sequence[int] | np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The masked ids [s] and the labels [s]: the id where a piece is to be predicted, -100 elsewhere."""
+        """The masked ids [s] and the labels [s]: the id of a token to predict, -100 elsewhere."""
         masked = np.array(ids, np.int64)
         labels = np.full(masked.shape, IGNORE_INDEX, np.int64)
         free = np.flatnonzero(~np.isin(masked, list(self.special_ids)))
@@ -63,7 +69,7 @@ class Masking:
         runs = self._runs(masked, free, budget, rng)
         chosen = np.concatenate(runs)
         labels[chosen] = masked[chosen]
-        # One fate for each piece, or for each run.
+        # One draw for each token, or for each run.
         sizes = [len(run) for run in runs]
         draws = np.repeat(rng.random(len(runs)), sizes) if self.strategy == "span" else rng.random(len(chosen))
         masked[chosen[draws < _MASKED]] = self.mask_token_id
@@ -72,7 +78,7 @@ class Masking:
         return masked, labels
 
     def _runs(self, ids: np.ndarray, free: np.ndarray, budget: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """Positions to predict, in runs that belong together, `budget` of them in all or a few less."""
+        """Positions to predict, in runs that belong together; `budget` positions in all, or slightly fewer."""
         if self.strategy == "token":
             return [np.sort(rng.permutation(free)[:budget])]
         words = self._words(ids, free)
@@ -80,7 +86,7 @@ class Masking:
         if self.strategy == "word":
             for number in rng.permutation(len(words)):
                 word = words[number]
-                # A word that is longer than what is left is passed over, unless nothing else would be chosen.
+                # A word longer than the remaining budget is skipped, unless nothing else would be chosen.
                 if len(word) <= budget:
                     runs.append(word)
                     budget -= len(word)
@@ -103,10 +109,10 @@ class Masking:
         return runs or [words[int(rng.integers(len(words)))]]
 
     def _words(self, ids: np.ndarray, free: np.ndarray) -> list[np.ndarray]:
-        assert self.starts_word is not None  # checked when made
+        assert self.starts_word is not None  # checked by `__post_init__`
         starts = self.starts_word[ids[free]].copy()
         starts[0] = True
-        starts[1:] |= np.diff(free) > 1  # a special piece stood between
+        starts[1:] |= np.diff(free) > 1  # a special token is between
         return np.split(free, np.flatnonzero(starts)[1:])
 
     def _random_tokens(self, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,13 @@ Rows = Sequence[Sequence[int] | np.ndarray]
 
 
 def pad_rows(rows: Rows, value: int) -> np.ndarray:
-    """[b, s] int64: each row, and `value` after its end; s is the longest row's length."""
+    """[b, s] int64: each row, padded with `value` to the length s of the longest row.
+
+    Example:
+        >>> pad_rows([[5, 6, 7], [8]], 0)
+        array([[5, 6, 7],
+               [8, 0, 0]])
+    """
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     width = int(lengths.max(initial=0))
     padded = np.full((len(rows), width), value, np.int64)
@@ -23,7 +29,15 @@ def pad_rows(rows: Rows, value: int) -> np.ndarray:
 
 
 def pad_inputs(features: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, np.ndarray]:
-    """`input_ids`, `attention_mask` (1 for pieces, 0 for padding) and `token_type_ids`, each [b, s]."""
+    """`input_ids`, `attention_mask` (1 for tokens, 0 for padding) and `token_type_ids`, each [b, s].
+
+    Example:
+        >>> rows = [[2, 9, 3], [2, 3]]
+        >>> features = [{"input_ids": row, "token_type_ids": [0] * len(row)} for row in rows]
+        >>> pad_inputs(features, pad_token_id=1)["attention_mask"]
+        array([[1, 1, 1],
+               [1, 1, 0]])
+    """
     ids = [feature["input_ids"] for feature in features]
     input_ids = pad_rows(ids, pad_token_id)
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
@@ -35,5 +49,5 @@ def pad_inputs(features: Sequence[dict[str, Any]], pad_token_id: int) -> dict[st
 
 
 def pad_labels(features: Sequence[dict[str, Any]]) -> np.ndarray:
-    """[b, s]: a label for each piece, -100 on padding."""
+    """[b, s]: a label for each token, -100 on padding."""
     return pad_rows([feature["labels"] for feature in features], IGNORE_INDEX)

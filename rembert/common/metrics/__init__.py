@@ -1,4 +1,4 @@
-"""Scores, as XTREME (Hu et al., 2020) and the data sets' authors compute them. Needs numpy alone.
+"""Scores, as XTREME (Hu et al., 2020) and the authors of the data sets compute them. They need NumPy alone.
 
-Each is counted one example at a time, so that data of any size need little memory.
+Each class counts one example at a time, so that data of any size need little memory.
 """

@@ -1,9 +1,9 @@
-"""Exact match and F1 of answers, as SQuAD's and MLQA's own evaluators define them, as parts of 1.
+"""Exact match and F1 of answers in [0, 1], as SQuAD's and MLQA's own evaluators define them.
 
 - SQuAD 1.1 (Rajpurkar et al., 2016, section 6.1): the best over an example's answers, after lower-casing and dropping
   ASCII punctuation and English articles; F1 is that of the bags of words.
-- SQuAD 2.0 (Rajpurkar et al., 2018): no answer is the empty answer, which only matches itself. Answers of which
-  nothing is left are none.
+- SQuAD 2.0 (Rajpurkar et al., 2018): no answer is the empty answer, which only matches itself. Answers that are empty
+  after normalisation are left out.
 - MLQA (Lewis et al., 2020, section 4.3 and its evaluator): punctuation of all scripts, articles by language, and
   Chinese cut into characters.
 """
@@ -21,7 +21,7 @@ from rembert.common.metrics.classification import f1
 
 _ASCII_PUNCTUATION = frozenset(string.punctuation)
 _ENGLISH_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-# By MLQA's evaluator. Arabic's article is taken out wherever its two letters stand, inside words too.
+# As in MLQA's evaluator. The Arabic article is removed wherever its two letters occur, also inside words.
 _ARTICLES: dict[str, re.Pattern[str] | None] = {
     "en": _ENGLISH_ARTICLES,
     "es": re.compile(r"\b(?:un|una|unos|unas|el|la|los|las)\b"),
@@ -32,14 +32,19 @@ _ARTICLES: dict[str, re.Pattern[str] | None] = {
     "zh": None,
 }
 _IN_CHARACTERS = frozenset({"zh"})
-_FIRST_HAN, _LAST_HAN = "\u4e00", "\u9fa5"  # MLQA's idea of a Chinese character
+_FIRST_HAN, _LAST_HAN = "\u4e00", "\u9fa5"  # the range of Chinese characters in MLQA's evaluator
 
 Normalize = Callable[[str], str]
 Pair = tuple[float, float]
 
 
 def normalize_squad(text: str) -> str:
-    """Lower case, without ASCII punctuation and English articles, one space between words."""
+    """Lower case, without ASCII punctuation and English articles, one space between words.
+
+    Example:
+        >>> normalize_squad("The  Eiffel Tower!")
+        'eiffel tower'
+    """
     kept = "".join(char for char in text.lower() if char not in _ASCII_PUNCTUATION)
     return " ".join(_ENGLISH_ARTICLES.sub(" ", kept).split())
 
@@ -58,7 +63,7 @@ def normalize_mlqa(text: str, language: str) -> str:
 
 
 def mlqa_language(code: str | None) -> str | None:
-    """The one of MLQA's seven languages that a code means (`zh`, `zh-CN`, `zh_Hans`), or None."""
+    """The language of MLQA's seven that a code stands for (`zh`, `zh-CN`, `zh_Hans`), or None."""
     language = re.split("[-_]", code.lower())[0] if code else None
     return language if language in _ARTICLES else None
 
@@ -69,7 +74,7 @@ def _is_punctuation(char: str) -> bool:
 
 
 def _characters(text: str) -> Iterator[str]:
-    """Chinese characters one by one, and what stands between them by its spaces."""
+    """Chinese characters one by one, and the text between them split at spaces."""
     for word in text.split():
         rest = ""
         for char in word:
@@ -85,7 +90,7 @@ def _characters(text: str) -> Iterator[str]:
 
 
 def exact_match(predicted: str, expected: str, normalize: Normalize = normalize_squad) -> float:
-    """1 where both are the same once normalized, else 0."""
+    """1 if both are equal after normalisation, else 0."""
     return float(normalize(predicted) == normalize(expected))
 
 
@@ -96,8 +101,12 @@ def word_f1(
 
     Args:
         predicted, expected: the answers.
-        normalize: brings them into one form, with words between spaces.
-        empty_matches: whether two answers of no words are equal (SQuAD 2.0), or have nothing in common (1.1, MLQA).
+        normalize: applied to both; words are separated by spaces.
+        empty_matches: whether two answers without words are equal (SQuAD 2.0) or have nothing in common (1.1, MLQA).
+
+    Example:
+        >>> round(word_f1("the big lighthouse", "a lighthouse"), 3)
+        0.667
     """
     got, wanted = normalize(predicted).split(), normalize(expected).split()
     if empty_matches and not (got and wanted):
@@ -111,18 +120,24 @@ def best_of(score: Callable[[str, str], float], predicted: str, expected: Sequen
 
 
 class AnswerScores:
-    """SQuAD's scores of any number of questions, and MLQA's where all of them are in its languages.
+    """SQuAD's scores of any number of questions, and MLQA's if all of them are in its languages.
 
-    Where a question has no answer, all is counted by the rules of SQuAD 2.0.
+    If a question has no answer, all are scored by the rules of SQuAD 2.0.
+
+    Example:
+        >>> scores = AnswerScores()
+        >>> scores.add(["Ada Moss"], "keeper Ada Moss")
+        >>> {name: round(value, 3) for name, value in scores.result().items()}
+        {'exact_match': 0.0, 'f1': 0.8}
     """
 
     def __init__(self) -> None:
-        # Of each question (exact match, F1): by the rules of 1.1, of 2.0, of MLQA.
+        # (exact match, F1) of each question by the rules of SQuAD 1.1, of SQuAD 2.0, and of MLQA.
         self._first: list[Pair] = []
         self._second: list[Pair] = []
         self._mlqa: list[Pair] = []
         self._answerable: list[bool] = []
-        # By the rules of 2.0 those of the best answer there is, and how much likelier than it none is.
+        # The scores of the best non-empty answer by the rules of 2.0, and by how much no answer scores above it.
         self._answered: list[Pair] = []
         self._gains: list[float] = []
 
@@ -138,11 +153,11 @@ class AnswerScores:
         """Count one question.
 
         Args:
-            expected: its answers; none where it has none.
-            predicted: the answer given; empty for none.
-            language: the question's, for MLQA's rules.
-            best_answer: the best answer that is not empty, and
-            no_answer_score: the score of no answer less that answer's, by which the best threshold is found.
+            expected: its answers; empty if it has none.
+            predicted: the predicted answer; empty for no answer.
+            language: the language of the question, for MLQA's rules.
+            best_answer: the best non-empty answer.
+            no_answer_score: the score of no answer minus that of `best_answer`, to find the best threshold.
         """
         golds = list(expected) or [""]
         worded = [answer for answer in expected if normalize_squad(answer)] or [""]
@@ -157,10 +172,10 @@ class AnswerScores:
         self._gains.append(no_answer_score)
 
     def result(self) -> dict[str, float]:
-        """`exact_match` and `f1`; of MLQA `exact_match_mlqa` and `f1_mlqa`.
+        """`exact_match` and `f1`; for MLQA also `exact_match_mlqa` and `f1_mlqa`.
 
-        Where questions without an answer are among them also those of both kinds (`…_has_answer`, `…_no_answer`), and
-        the best that a threshold on the score of no answer could reach (`…_best`), with that threshold.
+        If some questions have no answer, also the scores of both kinds (`…_has_answer`, `…_no_answer`), and the best
+        score that a threshold on the score of no answer could reach (`…_best`), with that threshold.
         """
         all_answerable = all(self._answerable)
         scores = _means("", self._first if all_answerable else self._second)
@@ -174,13 +189,13 @@ class AnswerScores:
         return scores
 
     def _best(self, index: int, name: str) -> dict[str, float]:
-        """The best mean score over all thresholds: a question is answered where no answer scores at most that."""
-        score = float(self._answerable.count(False))  # all left unanswered
+        """The best mean score over all thresholds: a question is answered if no answer scores no more than that."""
+        score = float(self._answerable.count(False))  # no question is answered
         best, threshold = score, 0.0
         order = sorted(range(len(self._gains)), key=lambda number: self._gains[number])
-        for place, number in enumerate(order):
+        for rank, number in enumerate(order):
             score += self._answered[number][index] if self._answerable[number] else -1.0
-            ends_tie = place + 1 == len(order) or self._gains[order[place + 1]] != self._gains[number]
+            ends_tie = rank + 1 == len(order) or self._gains[order[rank + 1]] != self._gains[number]
             if ends_tie and score > best:
                 best, threshold = score, self._gains[number]
         return {f"{name}_best": best / len(order), f"{name}_best_threshold": threshold}

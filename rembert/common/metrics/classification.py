@@ -6,14 +6,25 @@ import numpy as np
 
 
 def f1(correct: float, predicted: float, expected: float) -> float:
-    """Harmonic mean of precision (correct / predicted) and recall (correct / expected): 2c / (p + e), 0 for 0 / 0."""
+    """Harmonic mean of precision (correct / predicted) and recall (correct / expected): 2c / (p + e), 0 for 0 / 0.
+
+    Example:
+        >>> f1(correct=1, predicted=2, expected=2)
+        0.5
+    """
     return 2.0 * correct / (predicted + expected) if predicted + expected else 0.0
 
 
 class LabelScores:
-    """Accuracy, macro and micro F1 where each example has one class.
+    """Accuracy, macro and micro F1 of examples with one class each.
 
     Macro F1 is the mean over the classes that were expected or predicted at least once.
+
+    Example:
+        >>> scores = LabelScores(classes=3)
+        >>> scores.add(expected=np.array([0, 1, 1, 2]), predicted=np.array([0, 1, 0, 2]))
+        >>> scores.result()["accuracy"]
+        0.75
     """
 
     def __init__(self, classes: int) -> None:
@@ -35,10 +46,17 @@ class LabelScores:
 
 
 class MultiLabelScores:
-    """Exact accuracy, macro and micro F1 where each example has any number of classes.
+    """Exact accuracy, macro and micro F1 of examples with any number of classes each.
 
-    Accuracy is the part of the examples whose classes are all right. Macro F1 is the mean over all classes; one that
-    is neither expected nor predicted counts as 0.
+    Accuracy is the fraction of examples with exactly the expected classes. Macro F1 is the mean over all classes; a
+    class that is neither expected nor predicted counts as 0.
+
+    Example:
+        >>> scores = MultiLabelScores(classes=2)
+        >>> scores.add(expected=np.array([1, 1]), predicted=np.array([1, 0]))
+        >>> scores.add(expected=np.array([0, 1]), predicted=np.array([0, 1]))
+        >>> scores.result()["accuracy"]
+        0.5
     """
 
     def __init__(self, classes: int) -> None:

@@ -12,7 +12,7 @@ from rembert.common.metrics.classification import f1
 
 
 class Entity(NamedTuple):
-    """What words `start` to `end` - 1 of a sentence are."""
+    """An entity: its kind, and the words `start` to `end` - 1 of a sentence."""
 
     kind: str
     start: int
@@ -22,8 +22,12 @@ class Entity(NamedTuple):
 def entities(tags: Sequence[str]) -> list[Entity]:
     """The entities of a sentence's tags.
 
-    `B-x` begins an entity of kind x, and so does `I-x` where no entity of kind x is open. One ends before `O`, before
-    another kind, and before `B-`. A tag without a hyphen other than `O` is an entity without a kind.
+    `B-x` begins an entity of kind x, and so does `I-x` if no entity of kind x is open. An entity ends before `O`,
+    before another kind, and before `B-`. A tag other than `O` without a hyphen is an entity without a kind.
+
+    Example:
+        >>> entities(["B-PER", "I-PER", "O", "B-LOC"])
+        [Entity(kind='PER', start=0, end=2), Entity(kind='LOC', start=3, end=4)]
     """
     return list(_entities(tags))
 
@@ -42,12 +46,17 @@ def _entities(tags: Sequence[str]) -> Iterator[Entity]:
 
 
 def is_entity_scheme(tags: Sequence[str]) -> bool:
-    """Whether a set of tags is one of entities: `O`, `B-…` and `I-…` alone, at least one of them with a kind."""
+    """Whether a set of tags describes entities: `O`, `B-…` and `I-…` alone, at least one of them with a kind."""
     return any("-" in tag for tag in tags) and all(tag == "O" or tag[:2] in ("B-", "I-") for tag in tags)
 
 
 def iob1_to_iob2(tags: Sequence[str]) -> list[str]:
-    """IOB2's tags for those of IOB1, in which `B-` stands only where an entity follows another of its kind."""
+    """IOB2 tags from IOB1 tags, which have `B-` only for an entity directly after another one of its kind.
+
+    Example:
+        >>> iob1_to_iob2(["I-PER", "I-PER", "O", "I-LOC"])
+        ['B-PER', 'I-PER', 'O', 'B-LOC']
+    """
     converted = list(tags)
     for position, tag in enumerate(tags):
         if tag.startswith("I-") and (position == 0 or tags[position - 1][1:] != tag[1:]):
@@ -56,7 +65,14 @@ def iob1_to_iob2(tags: Sequence[str]) -> list[str]:
 
 
 class EntityScores:
-    """Precision, recall and F1 of entities: right are those whose kind and words both are."""
+    """Precision, recall and F1 of entities. An entity is correct if both its kind and its words are.
+
+    Example:
+        >>> scores = EntityScores()
+        >>> scores.add(expected=["B-PER", "I-PER", "O"], predicted=["B-PER", "O", "O"])
+        >>> scores.result()["f1"]
+        0.0
+    """
 
     def __init__(self) -> None:
         self._correct: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Perplexity and accuracy of predicted pieces."""
+"""Perplexity and accuracy of predicted tokens."""
 
 from __future__ import annotations
 
@@ -8,20 +8,27 @@ import numpy as np
 
 
 class TokenScores:
-    """Mean of -log p of the right pieces, its exponential, and how often the likeliest piece is the right one."""
+    """Cross-entropy of the expected tokens, its exponential, and the accuracy of the most likely tokens.
+
+    Example:
+        >>> scores = TokenScores()
+        >>> scores.add(np.log([0.5, 0.25]), predicted=np.array([7, 8]), expected=np.array([7, 9]))
+        >>> {name: round(value, 3) for name, value in scores.result().items()}
+        {'loss': 1.04, 'perplexity': 2.828, 'accuracy': 0.5}
+    """
 
     def __init__(self) -> None:
         self._sum = 0.0
         self._right = self._count = 0
 
     def add(self, log_probs: np.ndarray, predicted: np.ndarray, expected: np.ndarray) -> None:
-        """Count some pieces: [n] natural logarithms of the right ones' probabilities, [n] likeliest, [n] right ids."""
+        """Count n tokens: log probabilities of the expected tokens, most likely ids, expected ids, each [n]."""
         self._sum -= float(np.sum(log_probs, dtype=np.float64))
         self._right += int(np.sum(predicted == expected))
         self._count += len(log_probs)
 
     def result(self) -> dict[str, float]:
-        """`loss`, `perplexity`, `accuracy`. A perplexity beyond all numbers is the largest there is."""
+        """`loss`, `perplexity`, `accuracy`. A perplexity that overflows is the largest float64."""
         mean = self._sum / max(self._count, 1)
         return {
             "loss": mean,

@@ -1,4 +1,4 @@
-"""How numbers agree with numbers: Pearson's and Spearman's correlation, mean squared error."""
+"""Agreement of predicted with expected numbers: Pearson's and Spearman's correlation, mean squared error."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 
 
 def pearson(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's correlation of two [n]; 0 where one of them is constant and none can be told."""
+    """Pearson's correlation of two arrays [n]; 0 if one of them is constant, as it is then undefined."""
     if not (np.ptp(one) and np.ptp(other)):
-        return 0.0  # what a constant leaves beside its mean is rounding
+        return 0.0  # a constant differs from its mean by rounding only
     a, b = (np.asarray(values, np.float64) - np.mean(values, dtype=np.float64) for values in (one, other))
     scale = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(np.clip(a @ b / scale, -1.0, 1.0)) if scale else 0.0
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's correlation: Pearson's of the ranks, equal values having the mean of theirs."""
+    """Spearman's correlation: Pearson's correlation of the ranks; equal values share the mean of their ranks."""
     return pearson(ranks(one), ranks(other))
 
 
@@ -28,7 +28,15 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 class RegressionScores:
-    """Correlations and mean squared error; of several numbers for each example the mean over their columns."""
+    """Correlations and mean squared error; for examples of several numbers, the mean over the columns.
+
+    Example:
+        >>> scores = RegressionScores()
+        >>> for expected, predicted in ((1.0, 1.5), (2.0, 2.5), (3.0, 3.5)):
+        ...     scores.add(expected, predicted)
+        >>> {name: round(value, 3) for name, value in scores.result().items()}
+        {'pearson': 1.0, 'spearman': 1.0, 'mse': 0.25}
+    """
 
     def __init__(self) -> None:
         self._expected: list[np.ndarray] = []
