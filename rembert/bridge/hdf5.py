@@ -1,13 +1,15 @@
 """HDF5 files as structure and values: libhdf5 handles the structure, values are mapped or written by our own code.
 
 Reading walks the file's own hard links and maps datasets where they lie; only the rare dataset that is stored in
-chunks is read by libhdf5. Links to other places and storage in other files are refused. Writing lays the file out in
-memory first, so that a full disk is met by our own writes, which can say so. `h5py` is imported on first use.
+chunks, or in a number format that numpy does not have, is read by libhdf5. Links to other places and storage in other
+files are refused. Writing lays the file out in memory first, so that a full disk is met by our own writes, which can
+say so. `h5py` is imported on first use.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +27,8 @@ MAX_OBJECTS = 200_000
 MAX_DEPTH = 64
 # No general compression packs weights tighter than deflate packs zeros.
 MAX_EXPANSION = 1032
+# A chunk may be larger than a small dataset that can grow: h5py's own choices stay under a megabyte.
+MAX_SPARE_CHUNK = 2**20
 
 DTYPES = ("float32", "float16", "float64")  # HDF5 has no bfloat16
 
@@ -109,26 +113,30 @@ def _source(
     size, shape, dtype = len(part), dataset.shape, dataset.dtype
     if shape is None or dtype.kind not in "fiub":
         raise refuse(f"it must hold numbers. Received: shape {shape} of {dtype}.")
-    source = TensorSource(shape, dtype.newbyteorder("="), partial(_read_chunks, window, name))
-    contiguous = dataset.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
-    if contiguous and source.size:
+    source = TensorSource(shape, dtype.newbyteorder("="), partial(_read_by_library, window, name))
+    stored_type = dataset.id.get_type()
+    if dataset.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS and source.size:
         offset = dataset.id.get_offset()
         if offset is None:
             raise refuse("it holds no values.")
-        span = (offset, offset + source.nbytes)
+        span = (offset, offset + source.size * stored_type.get_size())
         if span[1] > size:
             raise refuse(f"it claims bytes {span[0]} to {span[1]} of a file of {size}. The file is truncated.")
-        if dtype.isnative:
+        # h5py names the nearest dtype of numpy; other bits (bfloat16, padding, another byte order) are not that dtype.
+        if stored_type == h5py.h5t.py_create(dtype.newbyteorder("=")):
             source = TensorSource(shape, dtype, partial(view, part, offset, shape, dtype))
         return source, span
     stored = dataset.id.get_storage_size()
     if stored > size or source.nbytes > MAX_EXPANSION * max(stored, 1):
         raise refuse(f"it claims {source.nbytes} bytes of values; the file of {size} bytes stores {stored} for it.")
+    chunk = math.prod(dataset.chunks or (0,)) * dtype.itemsize
+    if chunk > max(source.nbytes, MAX_SPARE_CHUNK):  # libhdf5 unpacks whole chunks
+        raise refuse(f"it claims chunks of {chunk} bytes for {source.nbytes} bytes of values.")
     return source, None
 
 
-def _read_chunks(window: Callable[[], Window], name: str) -> np.ndarray:
-    """The values of a dataset that cannot be mapped (chunked, compressed, foreign byte order), by libhdf5."""
+def _read_by_library(window: Callable[[], Window], name: str) -> np.ndarray:
+    """The values of a dataset that cannot be mapped (chunks, compression, a number format that numpy has not)."""
     import h5py
 
     with window() as opened:

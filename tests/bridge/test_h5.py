@@ -115,6 +115,44 @@ def test_chunked_and_big_endian_datasets_are_read(tmp_path: Path) -> None:
             np.testing.assert_array_equal(checkpoint.read(name), values.T, strict=True)
 
 
+def _brain_float() -> h5py.h5t.TypeID:
+    """bfloat16 in two bytes: the upper half of a float32."""
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_size(2)
+    return kind
+
+
+def _wide_float() -> h5py.h5t.TypeID:
+    """A float32 in the lower half of eight bytes."""
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_size(8)
+    kind.set_precision(32)
+    return kind
+
+
+def _other_bias() -> h5py.h5t.TypeID:
+    """A float32 whose exponent has another bias."""
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_ebias(100)
+    return kind
+
+
+@pytest.mark.parametrize("make_type", [_brain_float, _wide_float, _other_bias])
+def test_number_formats_that_numpy_has_not_are_converted(
+    tmp_path: Path, make_type: Callable[[], h5py.h5t.TypeID]
+) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("m/qa_outputs")
+        dataset = h5py.h5d.create(group.id, b"kernel:0", make_type(), h5py.h5s.create_simple(values.shape))
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    with open_checkpoint(tmp_path / "x.h5") as checkpoint:
+        found = checkpoint.read("qa_outputs.weight")
+        assert found.dtype == checkpoint.tensors["qa_outputs.weight"].dtype
+        np.testing.assert_array_equal(found, values.T)
+
+
 def test_an_instance_may_be_called_anything(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["classifier/rembert/classifier/kernel:0"] = np.zeros((2, 3), np.float32)
@@ -163,6 +201,13 @@ def _bomb(file: h5py.File) -> None:
     file.create_dataset("classifier/bias:0", (2**40,), "f4", chunks=(2**20,), compression="gzip")
 
 
+def _chunk_bomb(file: h5py.File) -> None:
+    """Values of 12,800 bytes in chunks of which libhdf5 unpacks a gigabyte at once."""
+    shape, chunks = (160, 20), (2**13, 2**15)
+    dataset = file.create_dataset("kernel:0", shape, "f4", maxshape=(None, None), chunks=chunks, compression="gzip")
+    dataset.id.write_direct_chunk((0, 0), bytes(1000))
+
+
 def _two_spellings(file: h5py.File) -> None:
     file["a/classifier/bias:0"] = np.zeros(2, np.float32)
     file["b/classifier/bias:0"] = np.zeros(2, np.float32)
@@ -179,6 +224,7 @@ def _two_spellings(file: h5py.File) -> None:
         (_text, "numbers"),
         (_never_written, "no values"),
         (_bomb, "claims"),
+        (_chunk_bomb, "claims chunks of 1073741824 bytes"),
         (_two_spellings, "is stored twice"),
     ],
 )

@@ -150,3 +150,26 @@ def test_refuses_a_truncated_file(tmp_path: Path, size: int) -> None:
     path.write_bytes((GOLDEN / "model" / "bin" / "pytorch_model.bin").read_bytes()[:size])
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
         open_checkpoint(path)
+
+
+def _shorten_member(path: Path, name: str, size: int) -> None:
+    """Store a member of an archive again with its first `size` bytes only, and a checksum that fits them."""
+    with zipfile.ZipFile(path) as original:
+        content = {member: original.read(member) for member in original.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in content.items():
+            archive.writestr(member, data[:size] if member.endswith(name) else data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool], ids=str)
+def test_refuses_a_storage_longer_than_its_member(tmp_path: Path, dtype: Any) -> None:
+    """torch maps such a file and takes the bytes of the next member's header for values."""
+    path = tmp_path / "pytorch_model.bin"
+    first, second = torch.zeros(64, dtype=dtype), torch.ones(64, dtype=dtype)
+    torch.save({"first": first, "second": second}, path)
+    assert open_checkpoint(path).tensors["second"].shape == (64,)
+    _shorten_member(path, "data/0", 16)
+    assert torch.load(path, weights_only=True, mmap=True)["first"].shape == (64,)
+    size = 64 * dtype.itemsize
+    with pytest.raises(CheckpointError, match=rf"storage `0` must take {size} bytes\. Received: 16 bytes"):
+        open_checkpoint(path)

@@ -6,6 +6,8 @@ copied. The archive is checked before torch sees it, and its members' checksums 
 
 from __future__ import annotations
 
+import io
+import pickle
 import re
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +24,15 @@ from rembert.bridge.tensors import BFLOAT16, Contents, TensorSource, map_descrip
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError
 
+# Bytes of one element, by the names that torch gives to typed storages.
+_ITEM_SIZES = {
+    **dict.fromkeys(("ComplexDoubleStorage",), 16),
+    **dict.fromkeys(("DoubleStorage", "LongStorage", "ComplexFloatStorage"), 8),
+    **dict.fromkeys(("FloatStorage", "IntStorage", "QInt32Storage"), 4),
+    **dict.fromkeys(("HalfStorage", "BFloat16Storage", "ShortStorage"), 2),
+    **dict.fromkeys(("CharStorage", "ByteStorage", "BoolStorage", "QInt8Storage", "QUInt8Storage"), 1),
+    **dict.fromkeys(("UntypedStorage", "QUInt4x2Storage", "QUInt2x4Storage"), 1),
+}
 MAX_PICKLE = 64 * 2**20  # bytes of the pickle itself, which holds names, shapes and offsets, no values
 
 
@@ -35,7 +46,7 @@ def read(path: Path) -> Contents:
     require_packages("torch", needed_for="Reading a PyTorch pickle")
     import torch
 
-    archive = _archive(path)
+    archive, root = _archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as problem:  # torch raises whatever its unpickler met
@@ -44,6 +55,7 @@ def read(path: Path) -> Contents:
         ) from problem
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: the pickle must hold tensors by name. Received: {type(content).__name__}.")
+    _check_storages(archive, root)
     return Contents({name: _source(path, torch, name, value, archive) for name, value in content.items()})
 
 
@@ -83,8 +95,8 @@ def write(
     progress(sum(tensor.nbytes for tensor in tensors.values()))
 
 
-def _archive(path: Path) -> Archive:
-    """The archive, as torch has written it since version 1.6."""
+def _archive(path: Path) -> tuple[Archive, str]:
+    """The archive, as torch has written it since version 1.6, and the name of its folder."""
     with path.open("rb") as file:
         is_archive = file.read(4) == b"PK\x03\x04"
     if not is_archive:
@@ -93,13 +105,58 @@ def _archive(path: Path) -> Archive:
             "can be loaded and saved once with torch itself."
         )
     archive = Archive(path)
-    pickles = [member.size for name, member in archive.members.items() if name.endswith("/data.pkl")]
-    if len(pickles) != 1 or pickles[0] > MAX_PICKLE:
+    pickles = {name: member.size for name, member in archive.members.items() if name.endswith("/data.pkl")}
+    if len(pickles) != 1 or max(pickles.values()) > MAX_PICKLE:
         raise CheckpointError(
-            f"{path}: the archive must hold one pickle of at most {MAX_PICKLE} bytes. Received: pickles of {pickles} "
-            "bytes."
+            f"{path}: the archive must hold one pickle of at most {MAX_PICKLE} bytes. Received: pickles of "
+            f"{list(pickles.values())} bytes."
         )
-    return archive
+    return archive, next(iter(pickles)).removesuffix("data.pkl")
+
+
+def _check_storages(archive: Archive, root: str) -> None:
+    """Refuse a storage whose size in the pickle is not that of its member in the archive.
+
+    torch does not compare the two when it maps a file: a storage that is longer than its member would continue into
+    the next member's header, and those bytes would become weights.
+    """
+    claims = _StorageClaims(io.BytesIO(archive.read(f"{root}data.pkl", MAX_PICKLE)))
+    claims.load()
+    for key, claimed in claims.sizes.items():
+        member = archive.members.get(f"{root}data/{key}")
+        held = "no member" if member is None else f"{member.size} bytes"
+        if member is None or member.size != claimed:
+            raise CheckpointError(
+                f"{archive.path}: storage `{key:.100}` must take {claimed} bytes. Received: {held}. The file is "
+                "damaged."
+            )
+
+
+class _Inert:
+    """Stands for every object of a pickle but its storages. It does nothing."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setitem__(self, key: object, value: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+# The implementation in Python: that in C reserves memory for whatever number of an object a damaged file gives.
+class _StorageClaims(pickle._Unpickler):
+    """What a pickle that torch has accepted says of its storages: bytes by key. Nothing in the pickle is executed."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.sizes: dict[str, int] = {}
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        return type(global_name, (_Inert,), {})
+
+    def persistent_load(self, pid: Any) -> Any:
+        _, storage, key, _, count = pid
+        self.sizes[key] = count * _ITEM_SIZES[storage.__name__]
+        return _Inert()
 
 
 def _reason(problem: Exception) -> str:
