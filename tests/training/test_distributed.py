@@ -66,7 +66,8 @@ def printed(folder: Path) -> str:
 
 
 def _run(launcher: list[str], framework: str, folder: Path, runs: list[dict[str, Any]]) -> str:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     program = [*launcher, distributed_run.__file__, framework, str(folder / "start"), json.dumps(runs)]
     done = subprocess.run([sys.executable, *program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
