@@ -12,17 +12,18 @@ from rembert.common.parameters import BASE_PREFIX, Kind, Parameter, file_name, r
 
 # ---------------------------------------------------------------------- TensorFlow, by path
 
-# The last part of a TensorFlow name, by kind. The TensorFlow classes of transformers have two matrices named `weight`
-# and not transposed: the input embeddings and the output embeddings, which are a kernel in PyTorch.
-_LEAVES = {
+# The attribute of a Keras layer that holds a parameter, by kind; it is also the last part of a TensorFlow name.
+KERAS_ATTRIBUTES = {
     Kind.EMBEDDING: "embeddings",
     Kind.KERNEL: "kernel",
     Kind.BIAS: "bias",
     Kind.SCALE: "gamma",
     Kind.SHIFT: "beta",
 }
+# The TensorFlow classes of transformers have two matrices named `weight` and not transposed: the input embeddings and
+# the output embeddings, which are a kernel in PyTorch.
 _NAMED_WEIGHT = ("rembert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight")
-_CANONICAL_LEAVES = {
+_CANONICAL_ENDINGS = {
     "embeddings": "weight",
     "kernel": "weight",
     "weight": "weight",
@@ -40,7 +41,7 @@ def h5_path(parameter: Parameter) -> tuple[str, bool]:
     `rembert.encoder.layer.0.output.dense.weight` is `rembert/encoder/layer_._0/output/dense/kernel:0`, transposed.
     """
     root, *parts = parameter.name.split(".")
-    leaf = "weight" if parameter.name in _NAMED_WEIGHT else _LEAVES[parameter.kind]
+    leaf = "weight" if parameter.name in _NAMED_WEIGHT else KERAS_ATTRIBUTES[parameter.kind]
     path = "/".join([_H5_ROOTS.get(root, root), *parts[:-1], leaf])
     return re.sub(r"/layer/(\d+)/", r"/layer_._\1/", path) + ":0", leaf == "kernel"
 
@@ -54,10 +55,10 @@ def from_h5_path(path: str) -> tuple[str, bool] | None:
     parts = path.removesuffix(":0").split("/")
     roots = {_H5_ROOTS.get(root, root): root for root in root_names()}
     start = max((index for index, part in enumerate(parts[:-1]) if part in roots), default=None)
-    if start is None or parts[-1] not in _CANONICAL_LEAVES:
+    if start is None or parts[-1] not in _CANONICAL_ENDINGS:
         return None
     inner = re.sub(r"(^|/)layer_\._(\d+)/", r"\1layer/\2/", "/".join([*parts[start + 1 : -1], ""]))
-    name = ".".join([roots[parts[start]], *inner.split("/")[:-1], _CANONICAL_LEAVES[parts[-1]]])
+    name = ".".join([roots[parts[start]], *inner.split("/")[:-1], _CANONICAL_ENDINGS[parts[-1]]])
     return name, parts[-1] == "kernel"
 
 

@@ -1,4 +1,4 @@
-"""RemBERT for PyTorch: seven model classes under the names transformers gives them."""
+"""RemBERT for PyTorch: seven model classes under the names that transformers gives them."""
 
 from __future__ import annotations
 

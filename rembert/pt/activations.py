@@ -1,4 +1,4 @@
-"""The activation functions a configuration can name."""
+"""The activation functions that a configuration can name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def gelu_new(x: Tensor) -> Tensor:
 
 
 def gelu_fast(x: Tensor) -> Tensor:
-    """`gelu_new` with sqrt(2/pi) cut to ten digits, as older code computed it."""
+    """`gelu_new` with sqrt(2/pi) truncated to ten digits, as in older code."""
     return 0.5 * x * (1.0 + torch.tanh(0.7978845608 * x * (1.0 + 0.044715 * x * x)))
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class RemBertModelBase(LabelSmoothing, ConversionWatcher):
-    """What every model class has beside its forward pass. A subclass sets `head`, a key of `HEADS`."""
+    """Everything in a model class but its forward pass. A subclass sets `head`, a key of `HEADS`."""
 
     head: ClassVar[str]
     config_class = RemBertConfig

@@ -18,7 +18,7 @@ Cache = tuple[LayerCache, ...]
 class CacheBuffer:
     """Keys or values of one layer in preallocated memory, used in place of a tensor by generation only.
 
-    A tensor would be copied as a whole for every new token; here new positions are written behind the earlier ones.
+    A tensor would be copied as a whole for every new token; here new positions are written after the earlier ones.
 
     Args:
         capacity: the largest number of positions; memory is allocated with the first ones.

@@ -17,7 +17,7 @@ class RemBertEmbeddings(nn.Module):
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__()
         width = config.input_embedding_size
-        # `padding_idx`: the row of the padding piece takes no gradient, as in the library the checkpoints come from.
+        # `padding_idx`: the row of the padding token gets no gradient, as in transformers.
         self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
@@ -37,7 +37,7 @@ class RemBertEmbeddings(nn.Module):
         Packed, [t] takes the place of [b, s], and `position_ids` must be given.
 
         Args:
-            past_length: positions in the cache; `position_ids` left out count on from there.
+            past_length: number of positions in the cache; by default, `position_ids` start there.
         """
         if inputs_embeds is None:
             inputs_embeds = _rows(self.word_embeddings, input_ids)

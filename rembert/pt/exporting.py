@@ -1,9 +1,9 @@
-"""Models as ONNX files, tried in ONNX Runtime before they get their name.
+"""Export to ONNX. A file is compared with the model, in ONNX Runtime, before it gets its final name.
 
-A graph takes `input_ids`, `attention_mask` and `token_type_ids` (with cross-attention also the encoder's states and
-their mask) of any batch size and any length up to `max_position_embeddings`, and gives the model's outputs by name.
-What the configuration asks for with `output_hidden_states` and `output_attentions` comes as `hidden_states.0` and so
-on.
+The inputs of a graph are `input_ids`, `attention_mask` and `token_type_ids` (with cross-attention also the encoder's
+states and their mask), of any batch size and any length up to `max_position_embeddings`; its outputs are the model's,
+by name. With `output_hidden_states` or `output_attentions` in the configuration, there are also `hidden_states.0`,
+`hidden_states.1` and so on.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from rembert.common.trials import Arrays, takes_source, trial_inputs
 from rembert.pt.inference import QuantizedLinear
 from rembert.pt.pretrained import RemBertPreTrainedModel
 
-OPSETS = range(18, 23)  # 23 has an attention operator, whose CPU kernel takes no mask that is broadcast
-# As a part of an output's largest number; in float16 some tens of roundings to 11 bits come together.
+OPSETS = range(18, 23)  # the CPU kernel of 23's attention operator does not broadcast masks
+# Relative to an output's largest number; in float16, tens of roundings to 11 bits add up.
 _TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-2}
-_WHOLE = 1.5e9  # bytes of parameters up to which one file holds all: a protocol buffer ends at 2 GiB
+_WHOLE = 1.5e9  # bytes of parameters that fit one file: protocol buffers are limited to 2 GiB
 
 
 def export_onnx(
@@ -48,26 +48,26 @@ def export_onnx(
     tokenizer_from: str | os.PathLike[str] | None = None,
     force: bool = False,
 ) -> Exported:
-    """Write `model.onnx` and `config.json` as a new directory, after ONNX Runtime has given the model's own numbers.
+    """Write `model.onnx` and `config.json` into a new directory, if ONNX Runtime reproduces the model's results.
 
-    The graph is traced as the model is in evaluation mode; the model stays as it was. It keeps no key/value cache: a
+    The graph is traced in evaluation mode; the model's own mode does not change. There is no key/value cache: a
     decoder's graph computes whole texts. Weights keep their dtype.
 
     Args:
         model: any of the model classes.
-        directory: the directory to make; it appears complete, or not at all.
+        directory: a new directory; it appears complete, or not at all.
         opset_version: of ONNX's operators, one of `OPSETS`.
-        external_data: True puts the weights into `model.onnx.data` beside the graph, as models of more than 1.5 GB
-            always have them; False refuses such a model.
-        tokenizer_from: a checkpoint's directory, to copy its tokenizer files along.
-        force: replace an export that stands at `directory`.
+        external_data: True writes the weights to `model.onnx.data` beside the graph, which models of more than 1.5 GB
+            require; False raises an error for such a model.
+        tokenizer_from: the directory of a checkpoint whose tokenizer files are copied into the new directory.
+        force: replace an export at `directory`.
 
     Returns:
-        Names, sizes, and how far ONNX Runtime's results are from the model's.
+        Names, sizes, and the differences of ONNX Runtime's results from the model's.
 
     Raises:
         MissingDependencyError: `onnx`, `onnxscript` or `onnxruntime` is not installed.
-        InputError: a model that ONNX cannot express, an argument that cannot be used, or `directory` exists.
+        InputError: ONNX cannot represent the model, an argument is invalid, or `directory` exists.
         ExportError: ONNX Runtime's results differ by more than 1e-5 of an output's largest number, or 2e-2 in float16.
     """
     require_packages(*EXPORT_TARGETS["onnx"].packages, needed_for="Export to ONNX")
@@ -104,25 +104,25 @@ def export_onnx(
 
 
 def _check(model: RemBertPreTrainedModel, opset_version: int, external_data: bool | None) -> bool:
-    """Refuse what cannot be exported; say whether the weights need a file of their own."""
+    """Refuse what cannot be exported; return whether the weights are written to a separate file."""
     if not isinstance(model, RemBertPreTrainedModel):
         raise InputError(f"`model` must be one of rembert.pt's models. Received: {type(model).__name__}.")
     check_argument("opset_version", opset_version, integer(at_least=OPSETS[0], at_most=OPSETS[-1]))
     state, table = model.state_dict(), model.parameter_table()
-    foreign = [
+    altered = [
         *(f"no plain parameter `{each}`" for each in map(model._own_name, table) if not _is_plain(state.get(each))),
         *(f"quantized layer `{each}`" for each, part in model.named_modules() if isinstance(part, QuantizedLinear)),
     ]
-    if foreign:
+    if altered:
         raise InputError(
-            "`model` must have its parameters as they were trained: one that was quantized or prepared for inference, "
-            f"or has adapters, cannot be exported. Export it before, or merge them. Received: {foreign[0]}."
+            "`model` must have its original parameters: a model that was quantized or prepared for inference, or has "
+            f"adapters, cannot be exported. Export it first, or merge the adapters. Received: {altered[0]}."
         )
     if model.dtype not in _TOLERANCES:
         dtype = str(model.dtype).removeprefix("torch.")
         raise InputError(
             "`model` must be of float32 or float16: ONNX Runtime has no CPU kernels for others, so the export could "
-            f"not be tried. Received: a model of {dtype}. Use float32 (`model.float()`, --dtype float32)."
+            f"not be tested. Received: a model of {dtype}. Use float32 (`model.float()`, --dtype float32)."
         )
     large = sum(parameter.nbytes for parameter in model.parameters()) > _WHOLE
     if large and external_data is False:
@@ -150,14 +150,14 @@ class _Graph(nn.Module):
 
 
 def _call(model: RemBertPreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The outputs by name, without the cache; those inside tuples are numbered."""
+    """The outputs by name, without the cache; elements of tuples are numbered."""
     without_cache = {"use_cache": False} if HEADS[model.head].takes_cache else {}
     outputs: ModelOutput = model(**inputs, **without_cache, return_dict=True)
     return outputs.flatten()
 
 
 def _axes(config: RemBertConfig, head: str) -> dict[str, dict[int, Any]]:
-    """For each input, the axes whose sizes are left open."""
+    """The axes of variable size, by input."""
     batch = torch.export.Dim("batch")
     sequence = torch.export.Dim("sequence", max=config.max_position_embeddings)
     axes = {0: batch, 1: sequence}
@@ -171,9 +171,9 @@ def _axes(config: RemBertConfig, head: str) -> dict[str, dict[int, Any]]:
 
 
 def _trace(model: RemBertPreTrainedModel, opset_version: int) -> Any:
-    """The model as an ONNX program, its axes open."""
+    """The model as an ONNX program with axes of variable size."""
     axes = _axes(model.config, model.head)
-    batch, length = TRIAL_SIZES[1]  # sizes of 1 would be taken for constants
+    batch, length = TRIAL_SIZES[1]  # sizes of 1 would become constants
     example = _tensors(trial_inputs(model.config, model.head, batch=batch, length=length), model)
     with torch.no_grad():
         outputs = list(_call(model, example))
@@ -207,15 +207,15 @@ def _try(model: RemBertPreTrainedModel, file: Path) -> tuple[list[tuple[int, ...
             return {name: tensor.cpu().numpy() for name, tensor in _call(model, _tensors(inputs, model)).items()}
 
     def written(inputs: Arrays) -> Arrays:
-        feed = {name: tensor.cpu().numpy() for name, tensor in _tensors(inputs, model).items()}
-        return dict(zip(names, session.run(None, feed), strict=True))
+        arrays = {name: tensor.cpu().numpy() for name, tensor in _tensors(inputs, model).items()}
+        return dict(zip(names, session.run(None, arrays), strict=True))
 
     return compare_export(model.config, model.head, expected, written, _TOLERANCES[model.dtype])
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter speaks of its own workings."""
+    """Silence the exporter's internal messages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Checks of a call's tensors; the rules themselves stand in `rembert.common.checks`."""
+"""Checks of a call's tensors, by the rules in `rembert.common.checks`."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def check_inputs(
     max_seqlen: int | None = None,
     **tensors: Tensor | None,
 ) -> None:
-    """Refuse arguments of the base model that do not go together, or indices outside their tables.
+    """Refuse arguments of the base model that contradict each other, or indices outside their tables.
 
     Raises:
-        InputError: see `rembert.common.checks`. Values are not looked at inside compiled graphs.
+        InputError: see `rembert.common.checks`. Values are not checked inside compiled graphs.
     """
     if past_key_values is not None:
         check_cache_form(past_key_values)
@@ -98,7 +98,7 @@ def check_class_labels(name: str, labels: Tensor, count: int, what: str, shape: 
     """Refuse class labels of the wrong shape, or outside [0, count - 1] and not -100.
 
     Raises:
-        InputError: see `rembert.common.checks`. Values are not looked at inside compiled graphs.
+        InputError: see `rembert.common.checks`. Values are not checked inside compiled graphs.
     """
     check_tensor(name, labels)
     check_label_shape(name, tuple(labels.shape), shape, meaning)
@@ -133,7 +133,7 @@ def check_prediction(
     """Refuse labels and `logits_at` of a language model that do not fit each other and the inputs.
 
     Raises:
-        InputError: see `rembert.common.checks`. Values are not looked at inside compiled graphs.
+        InputError: see `rembert.common.checks`. Values are not checked inside compiled graphs.
     """
     if input_ids is None and inputs_embeds is None:
         return  # refused by the base model
@@ -146,7 +146,7 @@ def check_prediction(
         if values_can_be_read(logits_at):
             check_logits_at(*_range(logits_at), leading[-1])
     if labels is not None:
-        check_class_labels("labels", labels, count, "pieces", shape, meaning)
+        check_class_labels("labels", labels, count, "tokens", shape, meaning)
 
 
 def check_positions(name: str, positions: Tensor | None, batch: int | None) -> None:
@@ -164,7 +164,7 @@ def check_positions(name: str, positions: Tensor | None, batch: int | None) -> N
 
 
 def count_sequences(input_ids: Tensor | None, inputs_embeds: Tensor | None, cu_seqlens: Tensor | None) -> int | None:
-    """How many sequences a call holds, for the check of its labels; None where the base model will refuse it."""
+    """The number of sequences in a call, for the check of its labels; None for a call that the base model refuses."""
     if cu_seqlens is not None:
         return cu_seqlens.shape[0] - 1 if isinstance(cu_seqlens, Tensor) and cu_seqlens.ndim == 1 else None
     given = input_ids if input_ids is not None else inputs_embeds
@@ -172,10 +172,10 @@ def count_sequences(input_ids: Tensor | None, inputs_embeds: Tensor | None, cu_s
 
 
 def check_tensor(name: str, value: Any) -> None:
-    """Refuse what is no tensor.
+    """Refuse what is not a tensor.
 
     Raises:
-        InputError: says what it is instead.
+        InputError: names its type.
     """
     if not isinstance(value, Tensor):
         raise InputError(f"`{name}` must be a torch.Tensor. Received: {type(value).__name__}.")
@@ -209,7 +209,7 @@ def _shape(name: str, tensor: Any) -> tuple[int, ...] | None:
 
 
 def values_can_be_read(tensor: Tensor) -> bool:
-    """Whether looking at a tensor's values does no harm: it would break a graph in two while that is traced."""
+    """Whether a tensor's values can be read: in a graph that is being traced, reading them would break it in two."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or tensor.device.type == "meta" or not tensor.numel():
         return False
     return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())

@@ -62,19 +62,19 @@ class RemBertOnlyMLMHead(nn.Module):
 
 
 class RemBertLanguageModel(RemBertPreTrainedModel):
-    """What both language models share: logits where they are wanted, the loss where labels count."""
+    """Base of both language models: computes the logits and the loss, each only if it is requested."""
 
     cls: RemBertOnlyMLMHead
 
     def get_output_embeddings(self) -> nn.Linear:
         return self.cls.predictions.decoder
 
-    def predict_pieces(
+    def loss_and_logits(
         self, hidden_states: Tensor, labels: Tensor | None, return_logits: bool | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The loss of `labels` and the logits, each None where it is not wanted.
+        """The loss of `labels` and the logits, each None if it is not requested.
 
-        Training needs no logits of its own: by default they are left out there when labels are given.
+        By default, logits are not computed in training with labels, which needs the loss only.
         """
         wants_logits = not (self.training and labels is not None) if return_logits is None else return_logits
         smoothing = self.smoothing(self.training)
@@ -85,7 +85,7 @@ class RemBertLanguageModel(RemBertPreTrainedModel):
 
 
 class RemBertForMaskedLM(RemBertLanguageModel):
-    """Predicts the pieces under `[MASK]`."""
+    """Predicts the tokens that `[MASK]` hides."""
 
     head = "masked-lm"
 
@@ -93,7 +93,7 @@ class RemBertForMaskedLM(RemBertLanguageModel):
         super().__init__(config)
         if config.is_decoder:
             warnings.warn(
-                "A masked language model looks both ways; this `config` says `is_decoder=True`.", stacklevel=2
+                "A masked language model attends in both directions. Received: `is_decoder=True`.", stacklevel=2
             )
         self.rembert = RemBertModel(config, add_pooling_layer=False)
         self.cls = RemBertOnlyMLMHead(config)
@@ -122,14 +122,14 @@ class RemBertForMaskedLM(RemBertLanguageModel):
         Of packed inputs logits are [t, v], `labels` [t], `logits_at` [k].
 
         Args:
-            labels: [b, s] piece ids; -100 and labels on padding are ignored.
-            logits_at: [b, k] positions: logits are [b, k, v], of these alone, and `labels` are [b, k].
+            labels: [b, s] token ids; -100 and labels on padding are ignored.
+            logits_at: [b, k] positions: only these have logits, [b, k, v], and `labels` are [b, k].
             return_logits: whether to return logits; by default unless the model is in training mode and `labels` are
-                given. Without them the loss takes far less time and memory: it looks at labelled positions only.
+                given. Without them the loss takes far less time and memory: it is computed at labelled positions only.
 
         Raises:
-            InputError: arguments that do not go together, labels outside the vocabulary, or positions outside the
-                sequence.
+            InputError: arguments contradict each other, labels are outside the vocabulary, or positions outside
+                the sequence.
         """
         check_prediction(labels, logits_at, self.config.vocab_size, input_ids, inputs_embeds)
         outputs = self.rembert(
@@ -151,7 +151,7 @@ class RemBertForMaskedLM(RemBertLanguageModel):
         if logits_at is not None:
             states, attention_mask = at_positions(states, attention_mask, logits_at)
         targets = None if labels is None else ignore_padding(labels, attention_mask)
-        loss, logits = self.predict_pieces(states, targets, return_logits)
+        loss, logits = self.loss_and_logits(states, targets, return_logits)
         result = MaskedLMOutput(
             loss=loss,
             logits=logits,
@@ -162,14 +162,17 @@ class RemBertForMaskedLM(RemBertLanguageModel):
 
 
 class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
-    """Predicts the next piece. A model of its own needs `is_decoder=True`."""
+    """Predicts the next token. Its configuration needs `is_decoder=True`."""
 
     head = "causal-lm"
 
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
         if not config.is_decoder:
-            warnings.warn("A causal language model needs `is_decoder=True`: this one looks ahead.", stacklevel=2)
+            warnings.warn(
+                "A causal language model needs `is_decoder=True`; without it, tokens attend to later tokens.",
+                stacklevel=2,
+            )
         self.rembert = RemBertModel(config, add_pooling_layer=False)
         self.cls = RemBertOnlyMLMHead(config)
         self.post_init()
@@ -199,15 +202,15 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
         Of packed inputs logits are [t, v], `labels` [t], `logits_at` [k].
 
         Args:
-            labels: [b, s] piece ids, where logits at i predict the label at i + 1; -100, labels on padding and what
+            labels: [b, s] token ids, where logits at i predict the label at i + 1; -100, labels on padding and what
                 padding would predict are ignored.
-            logits_at: [b, k] positions: logits are [b, k, v], of these alone, and `labels` are [b, k], what each of
-                them predicts.
+            logits_at: [b, k] positions: only these have logits, [b, k, v], and `labels` are [b, k]: the token that
+                each of them predicts.
             return_logits: as in `RemBertForMaskedLM`.
 
         Raises:
-            InputError: arguments that do not go together, labels outside the vocabulary, or positions outside the
-                sequence.
+            InputError: arguments contradict each other, labels are outside the vocabulary, or positions outside
+                the sequence.
         """
         check_prediction(labels, logits_at, self.config.vocab_size, input_ids, inputs_embeds)
         outputs = self.rembert(
@@ -232,7 +235,7 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
             targets = None if labels is None else ignore_padding(labels, attention_mask)
         elif labels is not None:
             targets = next_labels(labels, attention_mask, cu_seqlens)
-        loss, logits = self.predict_pieces(states, targets, return_logits)
+        loss, logits = self.loss_and_logits(states, targets, return_logits)
         result = CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
@@ -243,11 +246,11 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
         )
         return self.finish(result, return_dict)
 
-    # PEFT's own `generate` hands it on. What would stand in it are arguments of `generate` here.
+    # PEFT's `generate` passes it on. Here, its settings are arguments of `generate`.
     generation_config: None = None
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **arguments: Any) -> dict[str, Any]:
-        """The arguments of the next call, by name: a hook that PEFT looks for in a causal language model."""
+        """The arguments of the next call, by name: a hook that PEFT requires of a causal language model."""
         return {"input_ids": input_ids, **arguments}
 
 
@@ -258,7 +261,7 @@ def at_positions(
 
     Args:
         hidden_states: [b, s, e], or [t, e] of packed sequences.
-        attention_mask: as the model took it.
+        attention_mask: as the model received it.
         positions: [b, k], or [k] of packed sequences.
     """
     positions = positions.long()

@@ -1,9 +1,9 @@
 """Cross entropy of a linear layer's outputs without holding all outputs, for losses over large vocabularies.
 
-n rows have n × v logits, 1 GB for 1,024 rows of RemBERT's vocabulary, and automatic differentiation holds them several
-times. Here rows are processed in chunks: their logits, their loss and at once their share of the gradients, which
-follows from the same probabilities. Only the gradients are kept, those of the layer in one buffer that each chunk adds
-to. The backward pass only scales them.
+n rows have n × v logits, 1 GB for 1,024 rows of RemBERT's vocabulary, and automatic differentiation stores several
+copies. Here rows are processed in chunks. The logits of a chunk give its loss and, from the same probabilities, its
+part of the gradients. Only the gradients are kept; each chunk is added to those of the layer in place. The backward
+pass only scales them.
 
 With p = softmax(z) of a row's logits z, y the one-hot label and a label smoothing of ε:
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from rembert.common.checks import IGNORE_INDEX
 from rembert.pt.torch_internals import has_hooks
 
-# Logits of a chunk: 128 MB in float32. With fewer the products are too thin to be fast; a GPU needs thicker ones.
+# Logits of a chunk: 128 MB in float32. Smaller products are slower; a GPU needs larger ones.
 _AT_A_TIME = {"cpu": 2**25, "cuda": 2**28}
 # Rows of the layer's weight that are cast at a time if the products are in another dtype than the weight.
 _CAST_AT_A_TIME = 2**14
@@ -56,7 +56,7 @@ def linear_cross_entropy(
 
 
 def is_plain_linear(layer: nn.Module) -> bool:
-    """Whether a layer does what its weight and bias say and no more: no adapter, quantised weight, shard or hook."""
+    """Whether a layer is a plain linear one, without adapter, quantised weight, shard or hook."""
     return (
         type(layer) is nn.Linear
         and type(layer.weight) is nn.Parameter
@@ -100,7 +100,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (*result, None, None, None)
 
 
-# A custom operator, which `torch.compile` calls as it is: a compiled graph cannot know how many labels count.
+# A custom operator, which `torch.compile` does not trace: the number of labels that count is not known to a graph.
 @torch.library.custom_op("rembert::linear_cross_entropy", mutates_args=())
 def _loss_and_gradients(
     states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, wanted: list[bool], label_smoothing: float
@@ -174,7 +174,7 @@ def _blocks(weight: Tensor, rows: Tensor) -> Iterator[slice]:
 
 
 def _logits(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """[rows, v] in the statistics' dtype, in memory that may be written to."""
+    """[rows, v] in the statistics' dtype, in memory that the caller may overwrite."""
     parts = [
         F.linear(rows, weight[block].to(rows.dtype), bias[block].to(rows.dtype)).to(_statistics(rows))
         for block in _blocks(weight, rows)

@@ -46,7 +46,7 @@ def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None, la
     Args:
         logits: [b, s, classes].
         labels: [b, s] integers, -100 to ignore.
-        attention_mask: as the model took it; only a [b, t] mask says which tokens are padding.
+        attention_mask: as the model received it; only a [b, t] mask says which tokens are padding.
         label_smoothing: in [0, 1); spread over the classes.
     """
     return cross_entropy(logits, ignore_padding(labels, attention_mask), label_smoothing=label_smoothing)
@@ -59,10 +59,10 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoot
         logits: [b, labels].
         labels: [b] class ids; [b, labels] of 0 and 1 for several classes; [b] or [b, labels] numbers for regression.
         problem_type: one of `rembert.common.labels.PROBLEM_TYPES`.
-        label_smoothing: in [0, 1); spread over the classes; with several classes, targets are drawn to one half.
+        label_smoothing: in [0, 1); spread over the classes; with several classes, targets move towards one half.
 
     Raises:
-        InputError: a smoothing of regression.
+        InputError: `label_smoothing` is not 0 for regression.
     """
     check_smoothing(label_smoothing, problem_type)
     if PROBLEM_TYPES[problem_type] is LabelKind.CLASS:
@@ -71,10 +71,10 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoot
     targets = labels.to(logits.dtype).reshape(logits.shape)
     if label_smoothing:
         targets = targets * (1 - label_smoothing) + label_smoothing / 2
-    return NUMBER_LOSSES[problem_type](logits, targets).sum() / max(targets.numel(), 1)  # of no rows 0
+    return NUMBER_LOSSES[problem_type](logits, targets).sum() / max(targets.numel(), 1)  # 0 without rows
 
 
-# The losses of labels that are numbers, by problem type: of logits and targets [b, labels], each number by itself.
+# The losses of numeric labels, by problem type: elementwise, of logits and targets [b, labels].
 NUMBER_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "regression": partial(F.mse_loss, reduction="none"),
     "multi_label_classification": partial(F.binary_cross_entropy_with_logits, reduction="none"),
@@ -91,12 +91,12 @@ def span_loss(
 ) -> Tensor:
     """Mean of the start's and the end's cross entropy, where only real positions compete.
 
-    Positions of s and more and those on padding are ignored; negative ones count as 0.
+    Positions of s and more and those on padding are ignored; negative ones are taken as 0.
 
     Args:
         start_logits, end_logits: [b, s].
         starts, ends: [b] or [b, 1] integers.
-        attention_mask: as the model took it; only a [b, s] mask says which positions are padding.
+        attention_mask: as the model received it; only a [b, s] mask says which positions are padding.
         label_smoothing: in [0, 1); spread over the real positions.
     """
     length = start_logits.shape[1]
@@ -127,7 +127,7 @@ def ignore_padding(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
 
 
 def next_labels(labels: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None = None) -> Tensor:
-    """What each position of a causal language model is to predict: the label after it.
+    """The label that each position of a causal language model predicts: the next one.
 
     That is -100 at the end of a sequence, before a label on padding, and where padding itself would have to predict.
 

@@ -17,7 +17,7 @@ def attention_bias(
 ) -> Tensor | None:
     """0 where a query may attend, a large negative number elsewhere; None if every query attends to every key.
 
-    A query whose keys are all masked attends as if none were, but in a decoder never to later positions: its result is
+    A query with all keys masked attends to all of them (in a decoder to all earlier ones): its result is
     meaningless but finite, with the same gradient in every kernel. (With one large negative number at all keys, the
     backward pass of the fused kernels would lose the scores and weight every key with 1.)
 

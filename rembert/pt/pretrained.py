@@ -25,7 +25,7 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 
 
 class RemBertPreTrainedModel(RemBertModelBase):
-    """Base of the seven model classes, and what they share: loading, saving, embeddings, training and inference.
+    """Base of the seven model classes: loading, saving, embeddings, training and inference.
 
     Example:
         >>> from rembert.pt import RemBertConfig, RemBertForMaskedLM, RemBertPreTrainedModel
@@ -61,7 +61,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
             torch_dtype: `dtype` under its older name.
             output_loading_info: also return a report of missing, unexpected and mismatched parameters; those missing
                 or unexpected then raise neither an error nor a warning.
-            ignore_mismatched_sizes: initialise parameters of another shape instead of raising an error.
+            ignore_mismatched_sizes: initialise parameters that have another shape instead of raising an error.
             revision: a branch, tag or commit of a repository on the hub.
             **overrides: keys of the configuration to replace (`num_labels=3`), and the class's own arguments
                 (`add_pooling_layer=False`).
@@ -126,7 +126,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
         Args:
             directory: created if missing.
             max_shard_size: bytes, or text such as '5GB'; larger models are split into several files.
-            state_dict: replaces the model's own, for example as distributed training gathers it.
+            state_dict: replaces the model's own, for example one that distributed training has gathered.
 
         Raises:
             InputError: `state_dict` lacks a parameter, a shape contradicts the configuration, or the parameters were
@@ -179,7 +179,7 @@ def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:
-    """A tensor that shares the array's memory. PyTorch cannot read bfloat16 of NumPy: its bits pass as int16."""
+    """A tensor that shares the array's memory. PyTorch cannot read NumPy's bfloat16: its bits are passed as int16."""
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

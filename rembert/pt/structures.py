@@ -1,4 +1,4 @@
-"""The output classes as PyTorch structures, so that compilers and data parallelism can take them apart."""
+"""The output classes as PyTorch structures, so that compilers and data parallelism can unpack them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rembert.pt.torch_internals import register_mapping
 
 
 def register_outputs() -> None:
-    """Tell PyTorch how every output class is taken apart and put together."""
+    """Tell PyTorch how to unpack and rebuild every output class."""
     for kind in OUTPUT_TYPES:
         register_mapping(kind, _flatten, partial(_unflatten, kind))
 

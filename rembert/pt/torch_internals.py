@@ -1,18 +1,18 @@
-"""Every name of PyTorch that is not public: what it is for, and what happens where a version lacks it.
+"""Every name of PyTorch that is not public: its purpose, and what happens in a version without it.
 
-No other file of `rembert` uses such a name. Each is looked up when it is used. Where it is missing, the slower or
-plainer way is taken and `warn_missing` says so once.
+No other file of `rembert` uses such a name. Each is looked up when it is used. If it is missing, a slower or
+plainer way is used, with one warning from `warn_missing`.
 
-| name | what it is for | without it |
+| name | purpose | without it |
 | --- | --- | --- |
-| `Tensor._version` | changes of a weight in place | weights are laid out again in every call |
+| `Tensor._version` | changes of a weight in place | weights are converted again in every call |
 | `Module._forward_hooks` and three like it | whether a layer has hooks | every layer counts as hooked |
 | `Module._apply` | a change of device or dtype, before it happens | such a change is not refused |
 | `mkldnn._reorder_linear_weight`, `_linear_pointwise` | products in oneDNN's layout | layers stay as they are |
 | `mkldnn._is_mkldnn_bf16_supported` | whether they take bfloat16 | bfloat16 layers stay as they are |
 | `torch.cpu._is_vnni_supported` | VNNI, before `torch.cpu.get_capabilities` | inputs have 7 bits |
 | `quantized.linear_prepack`, `linear_dynamic` | products in eight bits | eight-bit weights, products in float32 |
-| `torch.utils._pytree` | outputs that compilers can take apart | `return_dict=False` gives tuples |
+| `torch.utils._pytree` | outputs that compilers can unpack | `return_dict=False` gives tuples |
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def _warn(name: str, effect: str) -> None:
 
 
 def change_count(tensor: Tensor) -> object:
-    """What differs after a change of a tensor in place; None for an inference tensor, which PyTorch does not count."""
+    """A value that differs after a change in place; None for inference tensors: their changes are not counted."""
     if tensor.is_inference():
         return None
     try:
         return _version(tensor)
     except AttributeError:
-        _warn("Tensor._version", "a layer prepared for inference lays its weights out again in every call")
+        _warn("Tensor._version", "a layer prepared for inference converts its weights again in every call")
         return object()  # equal to no other
 
 
@@ -55,7 +55,7 @@ def _version(tensor: Tensor) -> int:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a module has hooks of its own; True where that cannot be known."""
+    """Whether a module has hooks of its own; True if that is unknown."""
     hooks = [getattr(module, name, None) for name in _HOOKS]
     if any(each is None for each in hooks):
         _warn("Module._forward_hooks", "linear layers keep their plain kernels, and large losses compute all logits")
@@ -64,10 +64,10 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 class ConversionWatcher(nn.Module):
-    """A module that learns of a change of device or dtype (`to`, `float`, a parent's) before it happens."""
+    """A module with a hook that runs before its device or dtype changes (`to`, `float`, also of a parent)."""
 
     def before_conversion(self, change: Callable[[Tensor], Tensor]) -> None:
-        """Called with the function that every tensor is about to go through; may raise."""
+        """Called with the function that is about to be applied to every tensor; may raise."""
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self.before_conversion(fn)
@@ -75,7 +75,7 @@ class ConversionWatcher(nn.Module):
 
 
 def warn_unwatched() -> None:
-    """Warn where `ConversionWatcher` learns of nothing."""
+    """Warn if `ConversionWatcher` has no effect."""
     if not hasattr(nn.Module, "_apply"):
         _warn("Module._apply", "moving or casting a model whose parameters were dropped is not refused")
 
@@ -98,7 +98,7 @@ def _packs() -> bool:
     states = torch.ones(2, 16)
     try:
         packed_product(states, pack(torch.ones(16, 16)), torch.zeros(16), "gelu", "none")
-    except Exception:  # whatever another signature makes of it
+    except Exception:  # another signature may raise anything
         return False
     return True
 
@@ -114,7 +114,7 @@ def packed_product(states: Tensor, packed: Tensor, bias: Tensor, name: str, algo
 
 
 def can_pack_bfloat16() -> bool:
-    """Whether the processor has what oneDNN's products in bfloat16 need."""
+    """Whether the processor has the instructions for oneDNN's products in bfloat16."""
     try:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     except AttributeError:
@@ -128,9 +128,9 @@ def can_pack_bfloat16() -> bool:
 class EightBitProduct:
     """A linear layer's product with weights in eight bits and inputs that are quantized in every call.
 
-    The product is exact in 32-bit integers. A processor without VNNI adds pairs of products in 16 bits, which 7-bit
-    inputs fit; there inputs have 7 bits. With VNNI oneDNN's kernel is taken: a model is a tenth faster than with
-    PyTorch's default.
+    The product is exact in 32-bit integers. A processor without VNNI adds pairs of products in 16 bits; there inputs
+    have 7 bits, so that the sums do not overflow. With VNNI oneDNN's kernel is used, with which a model is a tenth
+    faster than with PyTorch's default.
 
     Args:
         weight: [out, in], float32.
@@ -144,7 +144,7 @@ class EightBitProduct:
         try:
             zeros = torch.zeros_like(scales, dtype=torch.long)
             with warnings.catch_warnings(), _engine(None if self.reduce_range else "onednn"):
-                # PyTorch will drop tensors of quantized dtypes, but its fused product is packed from nothing else.
+                # PyTorch will drop quantized dtypes, but its fused product accepts nothing else.
                 warnings.simplefilter("ignore")
                 quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
                 self.packed = torch.ops.quantized.linear_prepack(quantized, bias)
@@ -167,13 +167,13 @@ def has_vnni() -> bool:
     for name in ("_is_vnni_supported", "_is_cpu_support_avx512_vnni"):
         if hasattr(torch.cpu, name):
             return getattr(torch.cpu, name)()
-    _warn("torch.cpu._is_vnni_supported", "inputs of eight-bit layers have 7 bits, which every processor can take")
+    _warn("torch.cpu._is_vnni_supported", "inputs of eight-bit layers have 7 bits, which every processor supports")
     return False
 
 
 @contextmanager
 def _engine(name: str | None) -> Iterator[None]:
-    """PyTorch's engine for eight bits inside the block, where this build has it; what is packed keeps it."""
+    """Select PyTorch's eight-bit engine inside the block, if this build has it; packed weights keep it."""
     before = torch.backends.quantized.engine
     if name in torch.backends.quantized.supported_engines:
         torch.backends.quantized.engine = name
@@ -189,7 +189,7 @@ def _engine(name: str | None) -> Iterator[None]:
 def register_mapping(
     kind: type, flatten: Callable[[Any], tuple[list[Any], Any]], unflatten: Callable[..., Any]
 ) -> None:
-    """Tell `torch.compile`, `torch.export` and data parallelism how a mapping class is taken apart and put together.
+    """Tell `torch.compile`, `torch.export` and data parallelism how to unpack and rebuild a mapping class.
 
     Args:
         kind: the class.

@@ -1,4 +1,4 @@
-"""RemBERT for TensorFlow and Keras 3: seven model classes under the names transformers gave them."""
+"""RemBERT for TensorFlow and Keras 3: seven model classes under the names that transformers gave them."""
 
 from __future__ import annotations
 

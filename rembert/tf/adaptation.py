@@ -1,8 +1,8 @@
-"""What becomes of layers after they are made: Keras' LoRA, int8 weights, and weights left out of training.
+"""Changes of a model after its creation: Keras' LoRA, int8 weights, and frozen weights.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022), section 4.1: W + (alpha / rank) A B, where
-A and B alone are trained. Keras knows how a layer does this and how it quantizes itself; here stands which layers do,
-and what a saved model has to remember of it.
+only A and B are trained. Keras implements both for a single layer; this file selects the layers, and records what a
+saved model needs to be rebuilt.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from rembert.common.arguments import check_argument, integer
 from rembert.common.errors import InputError
 from rembert.common.parameters import BASE_PREFIX, Kind, Parameter
 
-Model = Any  # a TFRemBertPreTrainedModel, whose file imports this one
+Model = Any  # a TFRemBertPreTrainedModel; its file imports this one
 
 
 def enable_lora(
     model: Model, rank: int, *, alpha: float | None = None, targets: Sequence[str] = ("query", "value")
 ) -> None:
-    """Give linear layers of the encoder a trainable part of low rank, and leave the encoder's own weights as they are.
+    """Add trainable low-rank matrices to linear layers of the encoder, and freeze the encoder's own weights.
 
-    What a head adds to the encoder goes on training. The model computes the same as before until it is trained.
-    `save_pretrained` and `save_weights` write the sum of both parts.
+    The layers of the head remain trainable. Until it is trained, the model computes the same as before.
+    `save_pretrained` and `save_weights` write the sums.
 
     Args:
         model: any of the model classes, quantized or not. It must be compiled afterwards, not before.
-        rank: of the trainable part, 1 or more.
-        alpha: the trainable part counts alpha / rank; by default 1.
+        rank: of the matrices, 1 or more.
+        alpha: the product of the matrices is scaled by alpha / rank; by default by 1.
         targets: the last part of the layers' names: `query`, `key`, `value`, `dense`.
 
     Raises:
-        InputError: a rank below 1, a name that no layer has, or a model that has LoRA already.
+        InputError: the rank is below 1, no layer has a name of `targets`, or the model already has LoRA.
     """
     check_argument("rank", rank, integer(at_least=1))
     if isinstance(targets, str):
@@ -53,7 +53,7 @@ def enable_lora(
         received = ", ".join(unknown) or "none"
         raise InputError(f"`targets` must be names of {', '.join(sorted(names))}. Received: {received}.")
     if any(layer.lora_enabled for layer in chosen):
-        raise InputError("`model` has LoRA already: it can be given only once to each layer.")
+        raise InputError("`model` has LoRA already: a layer can have it only once.")
     for variable in _own_variables(model.get_base_model()):
         variable.trainable = False
     for layer in chosen:
@@ -61,7 +61,7 @@ def enable_lora(
 
 
 def adaptations(model: Model) -> dict[str, Any]:
-    """What a saved model remembers of its layers beside the configuration; empty where nothing was done to them.
+    """What a saved model records beside its configuration; empty if no layer was changed.
 
     Returns:
         `layers`: by name, the quantized dtype policy and LoRA's rank and alpha. `frozen`: parameters out of training.
@@ -83,7 +83,7 @@ def adaptations(model: Model) -> dict[str, Any]:
 
 
 def adapt(model: Model, done: Mapping[str, Any]) -> None:
-    """Do to a fresh model what `adaptations` remembers; its weights are loaded afterwards."""
+    """Apply the result of `adaptations` to a new model; its weights are loaded afterwards."""
     layers, frozen = done.get("layers", {}), set(done.get("frozen", ()))
     for name, layer, parameter in _holders(model):
         if name in frozen:
@@ -97,15 +97,15 @@ def adapt(model: Model, done: Mapping[str, Any]) -> None:
 
 
 def is_adapted(model: Model) -> bool:
-    """Whether a layer is quantized or has LoRA: it then has other variables than the parameter table says."""
+    """Whether a layer is quantized or has LoRA, so that its variables differ from the parameter table."""
     return "layers" in adaptations(model)
 
 
 def check_plain(model: Model, purpose: str) -> None:
-    """Refuse a quantized model where numbers of the original kind are needed.
+    """Refuse a quantized model where floating-point weights are needed.
 
     Raises:
-        InputError: names a layer and how it is quantized.
+        InputError: names a layer and its quantization.
     """
     for name, own in adaptations(model).get("layers", {}).items():
         if "quantization" in own:
@@ -117,7 +117,7 @@ def check_plain(model: Model, purpose: str) -> None:
 
 
 def merged(layer: keras.layers.Layer, parameter: Parameter) -> np.ndarray:
-    """A parameter's value with its part of low rank, in the variable's own dtype and Keras' orientation."""
+    """A parameter's value including LoRA's update, in the variable's own dtype and Keras' orientation."""
     value = _variable(layer, parameter).value
     if getattr(layer, "lora_enabled", False) and parameter.kind in (Kind.KERNEL, Kind.EMBEDDING):
         a, b = (

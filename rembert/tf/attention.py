@@ -95,7 +95,7 @@ class TFRemBertSelfAttention(RemBertLayerBase):
         if bias is not None:
             scores = scores + bias
         statistics = keras.backend.result_type(scores.dtype, "float32")
-        # TensorFlow's softmax: that of Keras warns about a single key, as in the first step of decoding.
+        # TensorFlow's softmax: Keras' warns about a single key, as in the first step of decoding.
         probabilities = ops.cast(tf.nn.softmax(ops.cast(scores, statistics), axis=-1), value.dtype)
         return ops.matmul(self.dropout(probabilities, training=training), value), probabilities
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from rembert.bridge.names import KERAS_ATTRIBUTES
 from rembert.common.arguments import check_argument, instance_of
 from rembert.common.checks import resized_vocabulary
 from rembert.common.config import RemBertConfig
@@ -20,18 +21,9 @@ from rembert.tf.keras_internals import replace_variables
 from rembert.tf.layers import build_parts, layers_inside
 from rembert.tf.training import TrainableModel
 
-# The attribute of a Keras layer that holds a parameter, by kind.
-ATTRIBUTES = {
-    Kind.EMBEDDING: "embeddings",
-    Kind.KERNEL: "kernel",
-    Kind.BIAS: "bias",
-    Kind.SCALE: "gamma",
-    Kind.SHIFT: "beta",
-}
-
 
 class TFRemBertModelBase(LabelSmoothing, TrainableModel):
-    """What every model class has beside its forward pass. A subclass sets `head`, a key of `HEADS`."""
+    """Everything in a model class but its forward pass. A subclass sets `head`, a key of `HEADS`."""
 
     head: ClassVar[str]
     config_class = RemBertConfig
@@ -44,7 +36,7 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
         """Raises: ConfigError if no model can be built from `config`."""
         check_argument("config", config, instance_of(RemBertConfig), ConfigError)
         config.validate()
-        # Keras would cast every float argument to the compute dtype, labels included; the layers cast what they use.
+        # Keras would cast all float arguments, labels included, to the compute dtype; here layers cast their inputs.
         super().__init__(**{"autocast": False, **kwargs})
         self.config = head_config(config, self.head)
 
@@ -166,7 +158,7 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
 
     def variable(self, parameter: Parameter) -> keras.Variable:
         """The variable of a parameter; a dense kernel is [in, out], the transpose of the table's shape."""
-        return getattr(self._holder(parameter), ATTRIBUTES[parameter.kind])
+        return getattr(self._holder(parameter), KERAS_ATTRIBUTES[parameter.kind])
 
     def _shape(self, parameter: Parameter) -> tuple[int, ...]:
         """The shape of a parameter's variable, in PyTorch's orientation as in the table."""

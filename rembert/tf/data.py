@@ -1,6 +1,6 @@
-"""Batches of a few fixed shapes for XLA and TPUs, which compile anew for every shape.
+"""Batches of a few fixed shapes for XLA and TPUs, which compile once for every shape.
 
-Elsewhere no such care is needed: padding is taken out of a batch before the layers (see `packing`).
+Without XLA this is not needed: padding is removed before the layers (see `packing`).
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ def bucket_by_length(
     pad_token_id: int = 0,
     drop_remainder: bool = False,
 ) -> tf.data.Dataset:
-    """Batch examples of like lengths, padded to one of `lengths`: no other shapes, if remainders are dropped.
+    """Batch examples of similar lengths, padded to one of `lengths`; with `drop_remainder`, no other shapes occur.
 
     Args:
         dataset: of single examples: dicts with `input_ids` [s] (or `inputs_embeds` [s, input_embedding_size]), or
-            tuples (dict, labels) or (dict, labels, weights). An `attention_mask` is added where there is none.
-        lengths: what to pad to, rising. An example goes to the first that holds it; one longer than the last is an
-            `InvalidArgumentError` of TensorFlow when it comes up.
+            tuples (dict, labels) or (dict, labels, weights). A missing `attention_mask` is added.
+        lengths: increasing lengths to pad to. An example is padded to the first that it fits; an example longer than
+            the last raises TensorFlow's `InvalidArgumentError` when it is read.
         batch_size: examples in a batch, or one number for each length.
-        pad_token_id: what `input_ids` are padded with. Labels of tokens are padded with -100, all else with 0.
+        pad_token_id: pads `input_ids`. Labels of tokens are padded with -100, everything else with 0.
         drop_remainder: whether to drop the last, smaller batch of each length.
 
     Raises:
-        InputError: lengths that do not rise, another count of batch sizes, or examples that are no such dicts.
+        InputError: `lengths` do not increase, the number of batch sizes is wrong, or examples have another structure.
     """
     if not lengths or lengths[0] < 1 or any(one >= two for one, two in pairwise(lengths)):
-        raise InputError(f"`lengths` must be positive and rise. Received: `lengths={lengths!r}`.")
+        raise InputError(f"`lengths` must be positive and increasing. Received: `lengths={lengths!r}`.")
     sizes = [batch_size] * len(lengths) if isinstance(batch_size, int) else list(batch_size)
     if len(sizes) != len(lengths):
         raise InputError(
@@ -69,7 +69,7 @@ def bucket_by_length(
     return dataset.bucket_by_sequence_length(
         lambda *example: tf.shape(_inputs(example)[name])[0],
         bucket_boundaries=[length + 1 for length in lengths],
-        bucket_batch_sizes=[*sizes, sizes[-1]],  # the last is of longer examples, which there are none of
+        bucket_batch_sizes=[*sizes, sizes[-1]],  # the last one, for longer examples, is not used
         padding_values=_padding(dataset.element_spec, pad_token_id),
         pad_to_bucket_boundary=True,
         drop_remainder=drop_remainder,
@@ -81,7 +81,7 @@ def _inputs(example: Any) -> Any:
 
 
 def _padding(spec: Any, pad_token_id: int) -> Any:
-    """What each tensor of an example is padded with."""
+    """The padding value of each tensor of an example."""
 
     def value(path: tuple[Any, ...], each: tf.TensorSpec) -> Any:
         fill = 0

@@ -47,7 +47,7 @@ class TFRemBertEmbeddings(RemBertLayerBase):
         Packed, [t] takes the place of [b, s], and `position_ids` must be given.
 
         Args:
-            past_length: positions in the cache; `position_ids` left out count on from there.
+            past_length: number of positions in the cache; by default, `position_ids` start there.
         """
         if inputs_embeds is None:
             inputs_embeds = self.embed_words(input_ids)
@@ -62,7 +62,7 @@ class TFRemBertEmbeddings(RemBertLayerBase):
         return self.dropout(self.LayerNorm(embeddings), training=training)
 
     def embed_words(self, input_ids: Tensor) -> Tensor:
-        """[b, s] to [b, s, input_embedding_size]; the row of the padding piece takes no gradient, as in PyTorch."""
+        """[b, s] to [b, s, input_embedding_size]; the row of the padding token gets no gradient, as in PyTorch."""
         words = self.word_embeddings(input_ids)
         if self.config.pad_token_id is None:
             return words

@@ -1,9 +1,9 @@
-"""Models as SavedModel and LiteRT files, tried before they get their name; the twin writes ONNX.
+"""Export to SavedModel and LiteRT (the twin: ONNX). A file is compared with the model before it gets its final name.
 
-A graph takes `input_ids`, `attention_mask` and `token_type_ids` as int32 (with cross-attention also the encoder's
-states and their mask) of any batch size and any length up to `max_position_embeddings`, and gives the model's outputs
-by name. What the configuration asks for with `output_hidden_states` and `output_attentions` comes as
-`hidden_states.0` and so on.
+The inputs of a graph are `input_ids`, `attention_mask` and `token_type_ids` as int32 (with cross-attention also the
+encoder's states and their mask), of any batch size and any length up to `max_position_embeddings`; its outputs are the
+model's, by name. With `output_hidden_states` or `output_attentions` in the configuration, there are also
+`hidden_states.0`, `hidden_states.1` and so on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rembert.tf.pretrained import TFRemBertPreTrainedModel
 from rembert.tf.serving import keep_padding, serve, serving_signature
 
 SIGNATURE = "serving_default"
-# A part of the output's largest number. Half precision: some tens of roundings to 11 and 8 bits.
+# Relative to an output's largest number; in half precision, tens of roundings to 11 or 8 bits add up.
 _TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 
 Run = Callable[[Arrays], Arrays]
@@ -41,22 +41,22 @@ def export_savedmodel(
     tokenizer_from: str | os.PathLike[str] | None = None,
     force: bool = False,
 ) -> Exported:
-    """Write a SavedModel and `config.json` as a new directory, after it was loaded and gave the model's own numbers.
+    """Write a SavedModel and `config.json` into a new directory, if the loaded file reproduces the model's results.
 
-    It is served without this library and without Keras. Its signature `serving_default` takes and gives tensors by
-    name. Padding is taken out as in the model. It keeps no key/value cache: a decoder's graph computes whole texts.
+    It is served without this library and without Keras. Its signature `serving_default` takes and returns tensors by
+    name. Padding is removed as in the model. There is no key/value cache: a decoder's graph computes whole texts.
 
     Args:
         model: any of the model classes.
-        directory: the directory to make; it appears complete, or not at all.
-        tokenizer_from: a checkpoint's directory, to copy its tokenizer files along.
-        force: replace an export that stands at `directory`.
+        directory: a new directory; it appears complete, or not at all.
+        tokenizer_from: the directory of a checkpoint whose tokenizer files are copied into the new directory.
+        force: replace an export at `directory`.
 
     Returns:
-        Names, sizes, and how far the loaded function's results are from the model's.
+        Names, sizes, and the differences of the loaded function's results from the model's.
 
     Raises:
-        InputError: no model of this library, or `directory` exists.
+        InputError: `model` is not one of `rembert.tf`'s, or `directory` exists.
         ExportError: the results differ by more than 1e-5 of an output's largest number in float32, 1e-10 in float64,
             2e-2 in float16, 1e-1 in bfloat16.
     """
@@ -79,19 +79,19 @@ def export_litert(
     tokenizer_from: str | os.PathLike[str] | None = None,
     force: bool = False,
 ) -> Exported:
-    """Write `model.tflite` and `config.json` as a new directory, after the interpreter gave the model's own numbers.
+    """Write `model.tflite` and X
 
-    The file holds LiteRT's own operations alone, none of TensorFlow's, with batch and length left open. Every
-    position is computed: LiteRT has nothing to take padding out with. Arguments and result as `export_savedmodel`.
+    The file uses only LiteRT's own operations, with batches and lengths of any size. Padding is computed: LiteRT lacks
+    the operations to remove it. Arguments and result are those of `export_savedmodel`.
 
     Raises:
-        InputError: a model that is not float32, one whose file would end beyond 2 GB, or `directory` exists.
+        InputError: the model is not float32, its file would exceed 2 GB, or `directory` exists.
         ExportError: the results differ by more than 1e-5 of an output's largest number.
     """
     _check(model)
     if model.dtype_policy.name != "float32":
         raise InputError(
-            "`model` must be of float32: LiteRT's kernels know no other for every operation. Load it with "
+            "`model` must be of float32: LiteRT has no kernels of other dtypes for some operations. Load it with "
             f"`dtype='float32'`. Received: a model of {model.dtype_policy.name}."
         )
     table = model.parameter_table()
@@ -105,7 +105,7 @@ def export_litert(
 
     def load(fresh: Path) -> Run:
         with warnings.catch_warnings():
-            # TensorFlow's own interpreter will move to the package ai_edge_litert; until then it is the one at hand.
+            # TensorFlow's own interpreter will move to the package ai_edge_litert; until then this one is available.
             warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
             interpreter = tf.lite.Interpreter(str(fresh / EXPORT_TARGETS["litert"].file))
         runner = interpreter.get_signature_runner()
@@ -120,7 +120,7 @@ def _check(model: Any) -> None:
 
 
 class _Served(tf.Module):
-    """What holds a graph's variables, and nothing of Keras: its classes are not wanted where the graph is served."""
+    """Holds a graph's variables, without Keras' classes, which are not needed for serving."""
 
     def __init__(self, model: TFRemBertPreTrainedModel) -> None:
         super().__init__()
@@ -188,5 +188,5 @@ def _export(
 
 
 def _arrays(outputs: dict[str, Any]) -> Arrays:
-    """Tensors as float64 arrays, in the order of their names: a loaded signature has no other."""
+    """Tensors as float64 arrays, sorted by name: a loaded signature has no other order."""
     return {name: np.asarray(outputs[name]).astype(np.float64) for name in sorted(outputs)}

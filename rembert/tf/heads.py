@@ -1,4 +1,4 @@
-"""The heads that classify: what each adds to the base model, its loss, and its output."""
+"""The classification heads: their layers on top of the base model, losses and outputs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
         [b] or [b, num_labels] numbers. The other arguments are those of `TFRemBertModel`.
 
         Raises:
-            InputError: arguments that do not go together, or labels outside the range.
+            InputError: arguments contradict each other, or labels are out of range.
         """
         problem_type = ""
         if labels is not None:
@@ -120,7 +120,7 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
-    """Chooses among several continuations, each encoded with the text by itself."""
+    """Chooses among several continuations, each encoded separately with the text."""
 
     head = "multiple-choice"
 
@@ -154,11 +154,11 @@ class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
         """Logits [b, choices], and the mean loss of `labels` [b] (the right choice; -100 is ignored).
 
         The other arguments are those of `TFRemBertModel` with a dimension of choices after the batch: [b, choices, s].
-        Packed inputs hold the choices of a question behind one another; how many those are follows from `labels`, or
-        is said by `num_choices`.
+        Packed inputs hold the choices of a question one after another; their number follows from `labels`, or is given
+        by `num_choices`.
 
         Raises:
-            InputError: arguments that do not go together, or labels outside the range.
+            InputError: arguments contradict each other, or labels are out of range.
         """
         inputs: tuple[Tensor | None, ...] = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         if cu_seqlens is None:
@@ -241,7 +241,7 @@ class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
         Of packed inputs, [t, num_labels] and [t]. The other arguments are those of `TFRemBertModel`.
 
         Raises:
-            InputError: arguments that do not go together, or labels outside the range.
+            InputError: arguments contradict each other, or labels are out of range.
         """
         if labels is not None:
             check_token_labels(labels, self.num_labels, "classes", input_ids, inputs_embeds)
@@ -304,12 +304,12 @@ class TFRemBertForQuestionAnswering(TFRemBertPreTrainedModel):
     ) -> QuestionAnsweringModelOutput | tuple[Any, ...]:
         """Start and end logits [b, s], and the mean loss of `start_positions` and `end_positions` [b].
 
-        There is a loss when both are given. Padding takes no part in its softmax; positions of s and more and those on
-        padding are ignored, negative ones count as 0. Of packed inputs the logits are [t], and the positions [n] count
-        from the start of each sequence. The other arguments are those of `TFRemBertModel`.
+        There is a loss if both are given. Padding is excluded from its softmax; positions of s and more and those on
+        padding are ignored, negative ones are taken as 0. Of packed inputs the logits are [t], and the positions [n]
+        are relative to the start of each sequence. The other arguments are those of `TFRemBertModel`.
 
         Raises:
-            InputError: arguments that do not go together, or positions of another shape.
+            InputError: arguments contradict each other, or positions have another shape.
         """
         for name, positions in (("start_positions", start_positions), ("end_positions", end_positions)):
             check_positions(name, positions, count_sequences(input_ids, inputs_embeds, cu_seqlens))

@@ -35,14 +35,14 @@ class Normal(keras.initializers.RandomNormal):
 
     def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> Tensor:
         draw = super().__call__
-        if math.prod(shape) < _LARGE:  # a graph would cost more than it saves
+        if math.prod(shape) < _LARGE:  # a graph would take longer
             return draw(shape, dtype)
         return tf.function(lambda: draw(shape, dtype), autograph=False)()
 
 
 @contextmanager
 def skip_initialization() -> Iterator[None]:
-    """Models built inside have no weights yet: loading a checkpoint first sets where they come from."""
+    """Models built inside have no weights yet: loading a checkpoint first sets their source."""
     token = _is_skipped.set(True)
     try:
         yield
@@ -67,7 +67,7 @@ class Stored(keras.initializers.Initializer):
         return _to_tensor(array.T if self.transposed else array, tf.as_dtype(dtype).as_numpy_dtype)
 
 
-STRIP = 64  # columns that are transposed at a time: they fit the cache, so that this takes no longer than a copy
+STRIP = 64  # columns transposed at a time: they fit the processor's cache, so transposing takes no longer than a copy
 
 
 def _to_tensor(array: np.ndarray, dtype: np.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""A call's tensors: dicts and tuples taken apart, and checked; the rules stand in `rembert.common.checks`."""
+"""A call's tensors: unpacked from dicts and tuples, and checked by the rules in `rembert.common.checks`."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ Tensor = Any
 
 
 def accepts_structures(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a model's `call` take its arguments as one dict by name, or one tuple or list in order, as Keras feeds them.
+    """Let a model's `call` take its arguments as one dict by name, or as one sequence in order, as Keras passes them.
 
     Raises:
-        InputError: a key that is no argument, an argument given twice, or more values than there are arguments.
+        InputError: a key is not an argument, an argument is given twice, or there are too many values.
     """
     names = argument_names(call)
 
@@ -88,10 +88,10 @@ def check_inputs(
     max_seqlen: int | None = None,
     **tensors: Tensor | None,
 ) -> None:
-    """Refuse arguments of the base model that do not go together, or indices outside their tables.
+    """Refuse arguments of the base model that contradict each other, or indices outside their tables.
 
     Raises:
-        InputError: see `rembert.common.checks`. Values are not looked at inside graphs.
+        InputError: see `rembert.common.checks`. Values are not checked inside graphs.
     """
     if past_key_values is not None:
         check_cache_form(past_key_values)
@@ -154,7 +154,7 @@ def check_class_labels(name: str, labels: Tensor, count: int | None, what: str, 
     """Refuse class labels of the wrong shape, or outside [0, count - 1] and not -100.
 
     Raises:
-        InputError: see `rembert.common.checks`. Values are not looked at inside graphs.
+        InputError: see `rembert.common.checks`. Values are not checked inside graphs.
     """
     check_tensor(name, labels)
     check_label_shape(name, tuple(labels.shape), shape, meaning)
@@ -189,7 +189,7 @@ def check_prediction(
     """Refuse labels and `logits_at` of a language model that do not fit each other and the inputs.
 
     Raises:
-        InputError: see `rembert.common.checks`. Values are not looked at inside graphs.
+        InputError: see `rembert.common.checks`. Values are not checked inside graphs.
     """
     if input_ids is None and inputs_embeds is None:
         return  # refused by the base model
@@ -203,7 +203,7 @@ def check_prediction(
         if values is not None and values.size and leading[-1] is not None:
             check_logits_at(int(values.min()), int(values.max()), leading[-1])
     if labels is not None:
-        check_class_labels("labels", labels, count, "pieces", shape, meaning)
+        check_class_labels("labels", labels, count, "tokens", shape, meaning)
 
 
 def check_positions(name: str, positions: Tensor | None, batch: int | None) -> None:
@@ -221,7 +221,7 @@ def check_positions(name: str, positions: Tensor | None, batch: int | None) -> N
 
 
 def count_sequences(input_ids: Tensor | None, inputs_embeds: Tensor | None, cu_seqlens: Tensor | None) -> int | None:
-    """How many sequences a call holds, for the check of its labels; None where unknown, or refused later."""
+    """The number of sequences in a call, for the check of its labels; None if unknown or refused later."""
     if cu_seqlens is not None:
         known = hasattr(cu_seqlens, "shape") and len(cu_seqlens.shape) == 1 and cu_seqlens.shape[0] is not None
         return cu_seqlens.shape[0] - 1 if known else None
@@ -230,10 +230,10 @@ def count_sequences(input_ids: Tensor | None, inputs_embeds: Tensor | None, cu_s
 
 
 def check_tensor(name: str, value: Any) -> None:
-    """Refuse what is no tensor or array.
+    """Refuse what is not a tensor or an array.
 
     Raises:
-        InputError: says what it is instead.
+        InputError: names its type.
     """
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         raise InputError(f"`{name}` must be a tensor or an array. Received: {type(value).__name__}.")

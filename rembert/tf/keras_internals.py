@@ -1,17 +1,17 @@
-"""Every name of Keras and TensorFlow that is not public: what it is for, and what happens where a version lacks it.
+"""Every name of Keras and TensorFlow that is not public: its purpose, and what happens in a version without it.
 
-No other file of `rembert` uses such a name. Each is looked up when it is used. Where it is missing, the slower or
-plainer way is taken and `warn_missing` says so once.
+No other file of `rembert` uses such a name. Each is looked up when it is used. If it is missing, a slower or
+plainer way is used, with one warning from `warn_missing`.
 
-| name | what it is for | without it |
+| name | purpose | without it |
 | --- | --- | --- |
 | `control_flow_util.GraphOrParentsInXlaContext` | whether XLA compiles a graph | every graph computes its padding |
 | `Model._maybe_symbolic_build` | metrics on several devices | Keras builds them from a mean of the batches |
-| `Optimizer._apply_weight_decay` | a decay of one's own | Keras learns of no `weight_decay` |
+| `Optimizer._apply_weight_decay` | PyTorch's weight decay | the attribute `weight_decay` is None |
 | `Optimizer._var_key` | a variable, or its copy on a device | training on one device only |
 | `Layer._tracker` | a table of another size | `resize_token_embeddings` raises an InputError |
-| `_keras_call_info_injected` | errors in their own words | Keras appends all arguments of the call |
-| optree's namespace "keras" | outputs that Keras can take apart | `predict` returns plain dicts |
+| `_keras_call_info_injected` | unchanged error messages | Keras appends all arguments of the call |
+| optree's namespace "keras" | outputs that Keras can unpack | `predict` returns plain dicts |
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ class DistributedModel(keras.Model):
 
 
 def warn_unbuilt(model: keras.Model) -> None:
-    """Warn where `DistributedModel` has no effect though a model trains on several devices."""
+    """Warn if a model trains on several devices and `DistributedModel` has no effect."""
     if model.distribute_strategy.num_replicas_in_sync > 1 and not hasattr(keras.Model, "_maybe_symbolic_build"):
         _warn("Model._maybe_symbolic_build", "a compiled loss or metrics may fail on batches of several lengths")
 
 
 def keep_message(problem: Exception) -> None:
-    """Let an error leave a Keras layer in its own words: Keras would append all arguments of the call."""
+    """Keep an error's message as it leaves a Keras layer: Keras would append all arguments of the call."""
     problem._keras_call_info_injected = True  # type: ignore[attr-defined]  # a version that does not read it appends
 
 
@@ -120,16 +120,16 @@ def replace_variables(layer: keras.layers.Layer, values: dict[str, np.ndarray]) 
 
     Args:
         layer: a layer with one attribute for each variable.
-        values: the new values by the variables' names, in the order in which the layer made them.
+        values: the new values by the variables' names, in the order in which the layer created them.
 
     Raises:
-        InputError: this version of Keras has no way to do so; nothing has changed.
+        InputError: this version of Keras does not support it; the layer is unchanged.
     """
     tracker: Any = getattr(layer, "_tracker", None)
     if not (hasattr(tracker, "unlock") and hasattr(tracker, "lock")):
         raise InputError(
-            f"Keras {keras.__version__} has no `Layer._tracker`, without which a table cannot be replaced. Make a "
-            f"model with the wanted `vocab_size` and set its weights. Received: the layer {layer.name}."
+            f"Keras {keras.__version__} has no `Layer._tracker`, without which a table cannot be replaced. Create "
+            f"a model with the new `vocab_size` and set its weights. Received: the layer {layer.name}."
         )
     old = {variable.name: variable for variable in layer.variables}
     tracker.unlock()
@@ -155,7 +155,7 @@ def replace_variables(layer: keras.layers.Layer, values: dict[str, np.ndarray]) 
 
 
 def register_mapping(kind: type, flatten: Callable[[Any], tuple[Any, ...]], unflatten: Callable[..., Any]) -> None:
-    """Tell Keras' tree functions how a mapping class is taken apart and put together.
+    """Tell Keras' tree functions how to unpack and rebuild a mapping class.
 
     Args:
         kind: the class.
@@ -167,11 +167,11 @@ def register_mapping(kind: type, flatten: Callable[[Any], tuple[Any, ...]], unfl
 
         optree.register_pytree_node(kind, flatten, unflatten, namespace="keras")
     except (ImportError, AttributeError, TypeError):
-        pass  # `is_structure` finds out
+        pass  # `is_structure` notices
     if not is_structure(kind()):
         _warn("optree namespace 'keras'", "`predict` returns plain dicts")
 
 
 def is_structure(value: Any) -> bool:
-    """Whether Keras' tree functions look into a value."""
+    """Whether Keras' tree functions unpack a value."""
     return keras.tree.is_nested(value)

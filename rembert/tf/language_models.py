@@ -31,7 +31,7 @@ class TFRemBertLMPredictionHead(RemBertLayerBase):
     """Hidden states to vocabulary logits through the wide output embeddings; Chung et al. (ICLR 2021), section 4."""
 
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
-        # The loss casts what it uses of the table: Keras would hand it a copy of all of it in the compute dtype.
+        # The loss casts the part of the table that it uses; Keras would cast a copy of the whole table.
         super().__init__(config, **{"autocast": False, **kwargs})
         self.dense = dense(config, config.output_embedding_size, "dense", self.dtype_policy)
         self.activation = ACTIVATIONS[config.hidden_act]
@@ -91,17 +91,17 @@ class TFRemBertOnlyMLMHead(RemBertLayerBase):
 
 
 class TFRemBertLanguageModel(TFRemBertPreTrainedModel):
-    """What both language models share: logits where they are wanted, the loss where labels count."""
+    """Base of both language models: computes the logits and the loss, each only if it is requested."""
 
     def get_output_embeddings(self) -> keras.layers.Dense:
         return self.cls.predictions.decoder
 
-    def predict_pieces(
+    def loss_and_logits(
         self, hidden_states: Tensor, labels: Tensor | None, return_logits: bool | None, training: bool | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The loss of `labels` and the logits, each None where it is not wanted.
+        """The loss of `labels` and the logits, each None if it is not requested.
 
-        Training needs no logits of its own: by default they are left out there when labels are given.
+        By default, logits are not computed in training with labels, which needs the loss only.
         """
         wants_logits = not (training and labels is not None) if return_logits is None else return_logits
         smoothing = self.smoothing(training)
@@ -115,7 +115,7 @@ class TFRemBertLanguageModel(TFRemBertPreTrainedModel):
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertForMaskedLM(TFRemBertLanguageModel):
-    """Predicts the pieces under `[MASK]`."""
+    """Predicts the tokens that `[MASK]` hides."""
 
     head = "masked-lm"
 
@@ -123,7 +123,7 @@ class TFRemBertForMaskedLM(TFRemBertLanguageModel):
         super().__init__(config, **kwargs)
         if config.is_decoder:
             warnings.warn(
-                "A masked language model looks both ways; this `config` says `is_decoder=True`.", stacklevel=2
+                "A masked language model attends in both directions. Received: `is_decoder=True`.", stacklevel=2
             )
         self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
         self.cls = TFRemBertOnlyMLMHead(config, name="cls", dtype=self.dtype_policy)
@@ -157,14 +157,14 @@ class TFRemBertForMaskedLM(TFRemBertLanguageModel):
         Of packed inputs logits are [t, v], `labels` [t], `logits_at` [k].
 
         Args:
-            labels: [b, s] piece ids; -100 and labels on padding are ignored.
-            logits_at: [b, k] positions: logits are [b, k, v], of these alone, and `labels` are [b, k].
+            labels: [b, s] token ids; -100 and labels on padding are ignored.
+            logits_at: [b, k] positions: only these have logits, [b, k, v], and `labels` are [b, k].
             return_logits: whether to return logits; by default unless `training` is true and `labels` are given.
-                Without them the loss takes far less time and memory: it looks at labelled positions only.
+                Without them the loss takes far less time and memory: it is computed at labelled positions only.
 
         Raises:
-            InputError: arguments that do not go together, labels outside the vocabulary, or positions outside the
-                sequence.
+            InputError: arguments contradict each other, labels are outside the vocabulary, or positions outside
+                the sequence.
         """
         check_prediction(labels, logits_at, self.config.vocab_size, input_ids, inputs_embeds)
         outputs = self.rembert(
@@ -187,7 +187,7 @@ class TFRemBertForMaskedLM(TFRemBertLanguageModel):
         if logits_at is not None:
             states, attention_mask = at_positions(states, attention_mask, logits_at)
         targets = None if labels is None else ignore_padding(labels, attention_mask)
-        loss, logits = self.predict_pieces(states, targets, return_logits, training)
+        loss, logits = self.loss_and_logits(states, targets, return_logits, training)
         result = MaskedLMOutput(
             loss=loss,
             logits=logits,
@@ -199,14 +199,17 @@ class TFRemBertForMaskedLM(TFRemBertLanguageModel):
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertForCausalLM(GenerationMixin, TFRemBertLanguageModel):
-    """Predicts the next piece. A model of its own needs `is_decoder=True`."""
+    """Predicts the next token. Its configuration needs `is_decoder=True`."""
 
     head = "causal-lm"
 
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         if not config.is_decoder:
-            warnings.warn("A causal language model needs `is_decoder=True`: this one looks ahead.", stacklevel=2)
+            warnings.warn(
+                "A causal language model needs `is_decoder=True`; without it, tokens attend to later tokens.",
+                stacklevel=2,
+            )
         self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
         self.cls = TFRemBertOnlyMLMHead(config, name="cls", dtype=self.dtype_policy)
         self.post_init()
@@ -241,15 +244,15 @@ class TFRemBertForCausalLM(GenerationMixin, TFRemBertLanguageModel):
         Of packed inputs logits are [t, v], `labels` [t], `logits_at` [k].
 
         Args:
-            labels: [b, s] piece ids, where logits at i predict the label at i + 1; -100, labels on padding and what
+            labels: [b, s] token ids, where logits at i predict the label at i + 1; -100, labels on padding and what
                 padding would predict are ignored.
-            logits_at: [b, k] positions: logits are [b, k, v], of these alone, and `labels` are [b, k], what each of
-                them predicts.
+            logits_at: [b, k] positions: only these have logits, [b, k, v], and `labels` are [b, k]: the token that
+                each of them predicts.
             return_logits: as in `TFRemBertForMaskedLM`.
 
         Raises:
-            InputError: arguments that do not go together, labels outside the vocabulary, or positions outside the
-                sequence.
+            InputError: arguments contradict each other, labels are outside the vocabulary, or positions outside
+                the sequence.
         """
         check_prediction(labels, logits_at, self.config.vocab_size, input_ids, inputs_embeds)
         outputs = self.rembert(
@@ -275,7 +278,7 @@ class TFRemBertForCausalLM(GenerationMixin, TFRemBertLanguageModel):
             targets = None if labels is None else ignore_padding(labels, attention_mask)
         elif labels is not None:
             targets = next_labels(labels, attention_mask, cu_seqlens)
-        loss, logits = self.predict_pieces(states, targets, return_logits, training)
+        loss, logits = self.loss_and_logits(states, targets, return_logits, training)
         result = CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
@@ -294,7 +297,7 @@ def at_positions(
 
     Args:
         hidden_states: [b, s, e], or [t, e] of packed sequences.
-        attention_mask: as the model took it.
+        attention_mask: as the model received it.
         positions: [b, k], or [k] of packed sequences.
     """
     batch_dims = len(hidden_states.shape) - 2

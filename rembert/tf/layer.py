@@ -68,7 +68,7 @@ class TFRemBertLayer(RemBertLayerBase):
         if self.config.add_cross_attention:
             self.build_parts(crossattention=None)
 
-    # Keras looks at a call's tensors one argument at a time, so what the twin bundles is spelled out here.
+    # Keras inspects a call's tensors one argument at a time, so the fields of the twin's `LayerContext` are arguments.
     def call(
         self,
         hidden_states: Tensor,

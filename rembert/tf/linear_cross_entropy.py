@@ -1,9 +1,9 @@
 """Cross entropy of a linear layer's outputs without holding all outputs, for losses over large vocabularies.
 
-n rows have n × v logits, 1 GB for 1,024 rows of RemBERT's vocabulary, and automatic differentiation holds them several
-times. Here rows are processed in chunks: their logits, their loss and at once their share of the gradients, which
-follows from the same probabilities. Only the gradients are kept, those of the layer in one buffer that each chunk adds
-to. The backward pass only scales them.
+n rows have n × v logits, 1 GB for 1,024 rows of RemBERT's vocabulary, and automatic differentiation stores several
+copies. Here rows are processed in chunks. The logits of a chunk give its loss and, from the same probabilities, its
+part of the gradients. Only the gradients are kept; each chunk is added to those of the layer in place. The backward
+pass only scales them.
 
 With p = softmax(z) of a row's logits z, y the one-hot label and a label smoothing of ε:
 
@@ -26,7 +26,7 @@ from rembert.tf.keras_internals import in_xla
 
 Tensor = Any
 
-# Logits of a chunk: 128 MB in float32. With fewer the products are too thin to be fast; a GPU needs thicker ones.
+# Logits of a chunk: 128 MB in float32. Smaller products are slower; a GPU needs larger ones.
 _AT_A_TIME = {"CPU": 2**25, "GPU": 2**28}
 # Columns of the kernel's gradient that a chunk is added to at a time.
 _ADDED_AT_A_TIME = 2**14
@@ -56,7 +56,7 @@ def linear_cross_entropy(
         if not tf.executing_eagerly():
             return _loss_and_gradients(states, kernel, bias, labels, wanted, label_smoothing)
         # As a graph, which reuses memory as soon as it is free. If the tape watched the inputs, the graph would keep
-        # all of it for a gradient that nobody takes.
+        # all of it for gradients that are not used.
         unwatched = map(tf.stop_gradient, (states, kernel, bias))
         graph = _in_graph(tuple(kernel.shape), states.dtype, kernel.dtype, wanted, label_smoothing)
         return graph(*unwatched, labels)
@@ -77,7 +77,7 @@ def linear_cross_entropy(
 
 
 def is_plain_linear(layer: keras.layers.Layer) -> bool:
-    """Whether a layer does what its kernel and bias say and no more: no adapter, no quantised kernel."""
+    """Whether a layer is a plain linear one, without adapter or quantised kernel."""
     return type(layer) is keras.layers.Dense and not layer.lora_enabled and layer.quantization_mode is None
 
 
@@ -123,7 +123,7 @@ def _loss_and_gradients(
 
 
 class _Inputs(NamedTuple):
-    """What a chunk of rows is computed from."""
+    """The inputs of a chunk of rows."""
 
     states: Tensor  # [n, w]
     kernel: Tensor  # [w, v], in the dtype of the states
@@ -148,7 +148,7 @@ def _totals(inputs: _Inputs) -> tuple[Tensor, ...]:
         return totals
     count = tf.shape(inputs.states)[0]
     if in_xla():
-        # The number is known when XLA compiles, but not here, and its loops have no tensor that grows: one chunk.
+        # The number is known when XLA compiles, but not here, and XLA's loops have no growing tensors: one chunk.
         return _add_chunk(inputs, 0, count, None)
     size = -(-count // tf.maximum(-(-count // most), 1))
     totals = _add_chunk(inputs, 0, size, None)
@@ -197,7 +197,7 @@ def _add_chunk(inputs: _Inputs, begin: Any, end: Any, totals: tuple[Tensor, ...]
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor, factor: Tensor) -> Tensor:
-    """`total` [w, v] plus leftᵀ right, written into the memory of `total`, which nobody else holds."""
+    """`total` [w, v] plus leftᵀ right, written into the memory of `total`, to which there is no other reference."""
     width, outputs = total.shape
     for start in range(0, outputs, _ADDED_AT_A_TIME):
         stop = min(start + _ADDED_AT_A_TIME, outputs)

@@ -16,8 +16,8 @@ def attention_bias(
 ) -> Tensor | None:
     """0 where a query may attend, a large negative number elsewhere; None if every query attends to every key.
 
-    A query whose keys are all masked attends as if none were, but in a decoder never to later positions: its result is
-    meaningless but finite, with the same gradient as in PyTorch, whose kernels require this.
+    A query with all keys masked attends to all of them (in a decoder to all earlier ones): its result is
+    meaningless but finite, with the same gradient as in PyTorch, where the kernels require this.
 
     Args:
         attention_mask: [b, t] (1 for a real token), or [b, s, t] (1 where the query may attend), or None. The second

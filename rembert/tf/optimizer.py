@@ -1,4 +1,4 @@
-"""AdamW by PyTorch's definition, for training in Keras that gives PyTorch's numbers."""
+"""AdamW by PyTorch's definition, so that training in Keras gives the same results as in PyTorch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class AdamW(OwnDecayOptimizer):
 
     Keras' own adds epsilon before the bias correction, which makes it larger in the first steps, and its default is
     1e-7. Here epsilon is added after, the decay comes before the step, and the corrections are computed in float64.
-    Gradients of tables are dense, so rows that a batch does not use go on moving, as in PyTorch.
+    Gradients of tables are dense, so rows that a batch does not use continue to change, as in PyTorch.
 
     Args:
         learning_rate: a number, a Keras schedule, or a callable without arguments.
         beta_1, beta_2: decay of the two moments.
         epsilon: added to the root of the corrected second moment.
-        weight_decay: part of a variable that one step at rate 1 takes away. `exclude_from_weight_decay` leaves
-            variables out.
+        weight_decay: the fraction of a variable that a step at learning rate 1 subtracts. `exclude_from_weight_decay`
+            excludes variables.
         **kwargs: of every Keras optimizer (`global_clipnorm`, `use_ema`, `name`, …).
     """
 
@@ -60,12 +60,12 @@ class AdamW(OwnDecayOptimizer):
     def exclude_from_weight_decay(
         self, var_list: Iterable[Any] | None = None, var_names: Iterable[str] | None = None
     ) -> None:
-        """Leave variables out of the decay: these, and those with a match of one of these expressions in the name."""
+        """Exclude variables from the decay: these, and those whose names contain a match of one of the expressions."""
         self._undecayed = frozenset(variable_key(self, variable) for variable in var_list or ())
         self._undecayed_names = frozenset(var_names or ())
 
     def scale_learning_rate(self, variables: Iterable[Any], factor: float) -> None:
-        """Give variables a rate of their own: `factor` times the learning rate, in the step and in the decay."""
+        """Multiply the learning rate of variables by `factor`, in the step and in the decay."""
         self._rate_factors.update({variable_key(self, variable): factor for variable in variables})
 
     def moments(self, variable: Any) -> tuple[Any, Any]:
@@ -99,6 +99,6 @@ class AdamW(OwnDecayOptimizer):
         return not named and variable_key(self, variable) not in self._undecayed
 
     def get_config(self) -> dict[str, Any]:
-        """What rebuilds the optimizer; factors of `scale_learning_rate` belong to variables and are not in it."""
+        """The constructor's arguments, without the factors of `scale_learning_rate`, which belong to variables."""
         own = {"weight_decay": self.own_weight_decay}
         return {**super().get_config(), **own, "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
+from rembert.bridge.names import KERAS_ATTRIBUTES
 from rembert.bridge.tensors import DTYPES, is_float
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
@@ -21,13 +22,13 @@ from rembert.common.loading import check_exact_match, check_match, loading_confi
 from rembert.common.name_matching import check_shapes, match
 from rembert.common.parameters import HEADS, Kind, Parameter, file_name
 from rembert.tf.adaptation import check_plain, is_adapted, merged
-from rembert.tf.base import ATTRIBUTES, TFRemBertModelBase
+from rembert.tf.base import TFRemBertModelBase
 from rembert.tf.initialization import Stored, skip_initialization
 from rembert.tf.serving import keep_padding, serving_signature
 
 
 class TFRemBertPreTrainedModel(TFRemBertModelBase):
-    """Base of the seven model classes, and what they share: loading, saving, embeddings and training.
+    """Base of the seven model classes: loading, saving, embeddings and training.
 
     Example:
         >>> from rembert.tf import TFRemBertForMaskedLM, TFRemBertPreTrainedModel
@@ -61,7 +62,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             torch_dtype: `dtype` under its older name.
             output_loading_info: also return a report of missing, unexpected and mismatched parameters; those missing
                 or unexpected then raise neither an error nor a warning.
-            ignore_mismatched_sizes: initialise parameters of another shape instead of raising an error.
+            ignore_mismatched_sizes: initialise parameters that have another shape instead of raising an error.
             revision: a branch, tag or commit of a repository on the hub.
             **overrides: keys of the configuration to replace (`num_labels=3`), and the class's own arguments
                 (`add_pooling_layer=False`, `name="encoder"`).
@@ -143,10 +144,10 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         config.save_pretrained(directory)
 
     def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
-        """Keras' `load_weights`, with an error that names everything that does not fit.
+        """Keras' `load_weights`, with an error that names every mismatch.
 
         Raises:
-            CheckpointError: the file is damaged, or of another head, size or quantization.
+            CheckpointError: the file is damaged, or the head, sizes or quantization differ.
 
         Example:
             >>> from rembert.tf import RemBertConfig, TFRemBertModel
@@ -179,9 +180,9 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         input_signature: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Keras' `export`; by default the inputs are `input_ids`, `attention_mask` and `token_type_ids`, by name.
+        """Keras' `export`; by default with the inputs `input_ids`, `attention_mask` and `token_type_ids`, by name.
 
-        LiteRT gets a graph that computes padding too, as it lacks the operations to remove it. The functions of
+        The graph for LiteRT computes padding, because LiteRT lacks the operations to remove it. The functions of
         `rembert.tf.exporting` write the same and compare the result with the model's.
 
         Raises:
@@ -195,7 +196,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             ['assets', 'fingerprint.pb', 'saved_model.pb', 'variables']
         """
         if format == "onnx":
-            # Keras uses tf2onnx, whose version 1.17 writes a wrong reshape that ONNX Runtime 1.32 refuses.
+            # Keras uses tf2onnx; version 1.17 writes a wrong reshape that ONNX Runtime 1.32 refuses.
             raise InputError(
                 "`format` must be 'tf_saved_model' or 'litert'. Use `rembert export --to onnx`, which uses "
                 "PyTorch. Received: `format='onnx'`."
@@ -206,10 +207,10 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             super().export(filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs)
 
     def _build_from(self, stored: Mapping[Parameter, Callable[[], np.ndarray]]) -> None:
-        """Create the weights: from `stored` where they are, initialised otherwise."""
+        """Create the weights: from `stored` if it has them, otherwise initialised."""
         own = []
         for parameter, read in stored.items():
-            holder, name = self._holder(parameter), f"{ATTRIBUTES[parameter.kind]}_initializer"
+            holder, name = self._holder(parameter), f"{KERAS_ATTRIBUTES[parameter.kind]}_initializer"
             own.append((holder, name, getattr(holder, name)))
             setattr(holder, name, Stored(read, transposed=parameter.kind is Kind.KERNEL))
         self.build()

@@ -35,7 +35,7 @@ def serving_signature(config: RemBertConfig, head: str, dtype: str) -> dict[str,
 
 
 def serve(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A model's outputs by name, without the cache, for the inputs of a signature; those in tuples are numbered."""
+    """A model's outputs by name, without the cache, for the inputs of a signature; elements of tuples are numbered."""
     without_cache = {"use_cache": False} if HEADS[model.head].takes_cache else {}
     outputs: ModelOutput = model(**inputs, **without_cache, return_dict=True, training=False)
     return outputs.flatten()

@@ -1,4 +1,4 @@
-"""The output classes as Keras structures, so that functional graphs, `predict` and callbacks can take them apart."""
+"""The output classes as Keras structures, so that functional graphs, `predict` and callbacks can unpack them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rembert.tf.keras_internals import register_mapping
 
 
 def register_outputs() -> None:
-    """Tell Keras how every output class is taken apart and put together.
+    """Tell Keras how to unpack and rebuild every output class.
 
-    TensorFlow's own functions (`tf.nest`, used by `tf.function`) need no telling: they know mappings.
+    TensorFlow's own functions (`tf.nest`, used by `tf.function`) handle mappings already.
     """
     for kind in OUTPUT_TYPES:
         register_mapping(kind, _flatten, partial(_unflatten, kind))

@@ -1,6 +1,6 @@
 """A SavedModel that takes text: SentencePiece inside the graph, through the operations of TensorFlow Text.
 
-Who serves it needs the package `tensorflow_text`, imported once so that TensorFlow knows the operations, and not this
+Serving it requires the package `tensorflow_text`, imported once so that TensorFlow knows the operations, but not this
 library.
 """
 
@@ -26,7 +26,7 @@ from rembert.tf.pretrained import TFRemBertPreTrainedModel
 from rembert.tf.serving import serve
 
 PAIRS = "pairs"
-# What a written model is tried with: scripts, spaces, nothing at all, and more pieces than fit.
+# Test inputs of a written model: several scripts, spaces, an empty text, and one with too many tokens.
 _TRIALS = ["Hello, world.", "  Zażółć\tgęślą jaźń ", "機械学習です。", "", "a b c " * 600]
 
 
@@ -38,25 +38,25 @@ def export_text_savedmodel(
     max_length: int | None = None,
     force: bool = False,
 ) -> float:
-    """Write a SavedModel from text to the model's outputs, after it was loaded and gave the model's own numbers.
+    """Write a SavedModel from text to the model's outputs, if the loaded SavedModel reproduces the model's results.
 
     Its signature `serving_default` takes `text` [b], a batch of strings; `pairs` takes `text` and `text_pair`. A text
-    that is too long loses its end, a pair the end of its longer text. Special tokens come from the graph alone:
-    `[MASK]` in a text is text.
+    that is too long is truncated at its end, a pair at the end of its longer text. Only the graph adds special tokens:
+    `[MASK]` in a text is ordinary text.
 
     Args:
         model: any of the model classes but multiple choice.
         tokenizer: a `RemBertTokenizer` that neither lower-cases nor strips accents.
-        directory: the directory to make; it appears complete, or not at all.
-        max_length: of the sequences with their special tokens; by default what the model can take.
-        force: replace an export that stands at `directory`.
+        directory: a new directory; it appears complete, or not at all.
+        max_length: of the sequences with their special tokens; by default the model's limit.
+        force: replace an export at `directory`.
 
     Returns:
-        The largest difference from the model on the tokenizer's own ids, as a part of the largest number.
+        The largest difference from the model on the tokenizer's ids, relative to the output's largest number.
 
     Raises:
         MissingDependencyError: `tensorflow_text` is not installed.
-        InputError: a model or tokenizer that cannot be served so, or `directory` exists.
+        InputError: the model or tokenizer cannot be served in this way, or `directory` exists.
         ExportError: the results differ by more than 1e-5 of an output's largest number.
     """
     require_packages("tensorflow_text", needed_for="A model that takes text")
@@ -92,23 +92,23 @@ _CALL = {"padding": True, "truncation": True, "return_tensors": "np"}
 
 
 class _TextModel(tf.Module):
-    def __init__(self, model: Any, pieces: Any, text: Any, tokenizer: Any, length: int) -> None:
+    def __init__(self, model: Any, sentencepiece: Any, text: Any, tokenizer: Any, length: int) -> None:
         super().__init__()
         self._held = [variable.value for variable in model.variables]
-        self._pieces, self._text, self._length = pieces, text, length
+        self._sentencepiece, self._text, self._length = sentencepiece, text, length
         self._cls, self._sep, self._pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
         self._serve = lambda inputs: serve(model, inputs)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
     def single(self, text: Any) -> dict[str, Any]:
-        return self._run([self._pieces.tokenize(text)], 2)
+        return self._run([self._sentencepiece.tokenize(text)], 2)
 
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.string, name=name) for name in ("text", "text_pair")],
         autograph=False,
     )
     def pairs(self, text: Any, text_pair: Any) -> dict[str, Any]:
-        return self._run([self._pieces.tokenize(text), self._pieces.tokenize(text_pair)], 3)
+        return self._run([self._sentencepiece.tokenize(text), self._sentencepiece.tokenize(text_pair)], 3)
 
     def _run(self, segments: list[Any], special: int) -> dict[str, Any]:
         ids, types = self._text.combine_segments(_cut(segments, self._length - special), self._cls, self._sep)
@@ -122,22 +122,22 @@ class _TextModel(tf.Module):
         )
 
 
-def _cut(segments: list[Any], room: int) -> list[Any]:
-    """Ragged rows cut so that they fit together: always the end of the longer one, of equal ones the second."""
+def _cut(segments: list[Any], limit: int) -> list[Any]:
+    """Ragged rows truncated to `limit` tokens together: the longer one at its end, of two equal ones the second."""
     lengths = [segment.row_lengths() for segment in segments]
     if len(segments) == 1:
-        kept = [tf.minimum(lengths[0], room)]
+        kept = [tf.minimum(lengths[0], limit)]
     else:
         one, other = lengths
-        kept = [tf.maximum(room - other, (room + 1) // 2), tf.maximum(room - one, room // 2)]
+        kept = [tf.maximum(limit - other, (limit + 1) // 2), tf.maximum(limit - one, limit // 2)]
     return [
-        tf.ragged.boolean_mask(segment, tf.ragged.range(length) < limit[:, None])
-        for segment, length, limit in zip(segments, lengths, kept, strict=True)
+        tf.ragged.boolean_mask(segment, tf.ragged.range(length) < count[:, None])
+        for segment, length, count in zip(segments, lengths, kept, strict=True)
     ]
 
 
 def _difference(model: Any, inputs: Any, found: dict[str, Any]) -> float:
-    """The largest difference from the model on a tokenizer's ids, relative; infinite where the shapes differ."""
+    """The largest difference from the model on a tokenizer's ids, relative; infinite if the shapes differ."""
     wanted = serve(model, {key: np.asarray(inputs[key], np.int32) for key in inputs})
     differences = output_differences(wanted, found)
     return float(np.max([differences[name].relative for name in wanted]))  # NaN where one is

@@ -1,4 +1,4 @@
-"""How the models train with Keras' `fit`: with the head's own loss, or with one given to `compile`.
+"""Training with Keras' `fit`: with the head's loss, or with a loss given to `compile`.
 
 PyTorch has no `fit`, so this file has no twin.
 """
@@ -24,28 +24,28 @@ from rembert.tf.keras_internals import DistributedModel, is_structure, warn_unbu
 Tensor = Any
 
 _TAKES_NO_WEIGHTS = (
-    "The own loss of {model} takes no `sample_weight` and no `class_weight`. Give `compile` a Keras `loss`, and the "
-    "labels as `y`. Received: {received}, and `loss=None`."
+    "The head's loss of {model} takes no `sample_weight` and no `class_weight`. Give `compile` a Keras `loss`, and "
+    "the labels as `y`. Received: {received}, and `loss=None`."
 )
 
 
-# The model that is in a step, and the flags of the call that the step makes: Keras lets none stand among the inputs.
-# `tf.distribute` runs a step in a thread for each device, and each thread has its own.
+# The model that runs a step, and the flags of the step's call: Keras does not allow flags among the inputs.
+# `tf.distribute` runs a step in a thread for each device, and each thread has its own value.
 _FLAGS: ContextVar[tuple[Any, Mapping[str, bool]]] = ContextVar("_FLAGS", default=(None, {}))
 
 
 class TrainableModel(DistributedModel):
-    """A model whose `call` computes its loss where labels are among its arguments.
+    """A model whose `call` computes its loss if labels are among its arguments.
 
-    Compiled without a loss it trains with its own: the labels are among the inputs, or come as `y`. Compiled with a
-    loss, that one compares `y`, or the labels among the inputs, with the logits. Metrics do so in both cases.
+    Compiled without a loss, it trains with this loss; the labels are among the inputs, or passed as `y`. A loss given
+    to `compile` compares the logits with `y`, or with the labels among the inputs. Metrics do so in both cases.
     """
 
     head: ClassVar[str]  # a key of `HEADS`
 
     @property
     def label_names(self) -> list[str]:
-        """The arguments that the head's own loss needs; none where the model has no loss."""
+        """The arguments that the head's loss requires; empty if it has no loss."""
         return list(HEADS[self.head].labels)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -53,9 +53,9 @@ class TrainableModel(DistributedModel):
         self.jit_compile = False  # of `predict` without `compile`
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Keras' own, with `jit_compile=False` by default: XLA would compile every length, and compute all padding.
+        """Keras' `compile`, with `jit_compile=False` by default: XLA compiles every length and computes all padding.
 
-        `supports_jit = False` would say too much: Keras would then ignore `jit_compile=True` as well.
+        With `supports_jit = False`, Keras would ignore `jit_compile=True` as well.
         """
         given = inspect.signature(super().compile).bind(*args, **kwargs)
         if given.arguments.get("jit_compile", "auto") == "auto":
@@ -64,7 +64,7 @@ class TrainableModel(DistributedModel):
         warn_unbuilt(self)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile a loaded model as it was when it was saved; Keras' own skips a model with its own `compile`."""
+        """Compile a loaded model as it was when it was saved; Keras skips models that override `compile`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
@@ -83,9 +83,9 @@ class TrainableModel(DistributedModel):
 
     @contextmanager
     def _in_step(self) -> Iterator[None]:
-        """Calls inside return what a step needs and no more: outputs by name, no cache, and logits where they count.
+        """Calls inside return only what a step needs: outputs by name, no cache, and logits only if they are used.
 
-        The own loss of a language model does without logits, in far less time and memory.
+        A language model's own loss needs no logits, which saves most of the time and memory.
         """
         flags = {"return_dict": True, "use_cache": False}
         if self.loss is None:
@@ -95,7 +95,7 @@ class TrainableModel(DistributedModel):
         try:
             yield
         except Exception:
-            # Traced halfway: called again, after the mistake is put right, they would fail at their variables.
+            # Partly traced: called again after the error is corrected, they would fail at their variables.
             self.train_function = self.test_function = None
             raise
         finally:
@@ -112,7 +112,7 @@ class TrainableModel(DistributedModel):
         return super().train_on_batch(x, y, sample_weight, class_weight, return_dict)
 
     def predict_step(self, data: Any) -> Any:
-        """The outputs without a loss: the scalars of several batches could not be put together."""
+        """The outputs without a loss: the scalars of several batches cannot be concatenated."""
         inputs, labels = self._taken_apart(unpack_x_y_sample_weight(data)[0])
         outputs = super().predict_step((inputs,) if labels else data)
         return outputs if is_structure(outputs) or not isinstance(outputs, ModelOutput) else dict(outputs)
@@ -125,11 +125,11 @@ class TrainableModel(DistributedModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """The loss given to `compile`, or the head's own, and what layers add to either (`add_loss`)."""
+        """The loss given to `compile`, or the head's loss, plus the losses that layers add (`add_loss`)."""
         if self.loss is None and isinstance(y_pred, ModelOutput) and "loss" in y_pred:
             own = y_pred["loss"]
             total = own + sum(tf.cast(tf.reduce_sum(each), own.dtype) for each in self.losses)
-            # Keras adds up what the devices give: each gives its part of their mean.
+            # Keras sums the losses of the devices: each returns its part of their mean.
             return total / tf.distribute.get_strategy().num_replicas_in_sync
         y = self._targets(x, y)
         return super().compute_loss(x, y, _predictions(self.head, y_pred, y), sample_weight, training)
@@ -140,7 +140,7 @@ class TrainableModel(DistributedModel):
         return super().compute_metrics(x, y, _predictions(self.head, y_pred, y), sample_weight)
 
     def _arranged(self, data: Any) -> tuple[Any, Any, Any]:
-        """A batch as the loss wants it: labels among the inputs for the head's own, beside them for another."""
+        """A batch as the loss requires it: labels among the inputs for the head's loss, separate for another."""
         x, y, sample_weight = unpack_x_y_sample_weight(data)
         names = self.label_names
         inputs, labels = self._taken_apart(x)
@@ -166,7 +166,7 @@ class TrainableModel(DistributedModel):
         return {**inputs, **labels}, None, None
 
     def _check_class_weight(self, class_weight: Any, x: Any, y: Any) -> None:
-        """Refuse weights of classes that Keras has no `y` to look up in: it would fail without saying so."""
+        """Refuse class weights without `y`, from which Keras takes the classes: its own error does not say so."""
         if class_weight is None:
             return
         if self.loss is None:
@@ -175,14 +175,14 @@ class TrainableModel(DistributedModel):
             raise InputError("`class_weight` needs the labels as `y`. Received: inputs alone.")
 
     def _taken_apart(self, x: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The inputs by name, and the labels that were among them."""
+        """The inputs by name, and the labels among them."""
         together = x if isinstance(x, Mapping | tuple | list) else [x]
         given = by_name(type(self).__name__, together, argument_names(self.call))
         labels = {name: value for name, value in given.items() if name in self.label_names}
         return {name: value for name, value in given.items() if name not in labels}, labels
 
     def _targets(self, x: Any, y: Any) -> Any:
-        """`y`, or in its place the labels among the inputs: one tensor, or one for each logits."""
+        """`y`, or else the labels among the inputs: one tensor, or one for each of several logits."""
         if y is not None or x is None:
             return y
         labels = [value for value in self._taken_apart(x)[1].values() if value is not None]
@@ -190,7 +190,7 @@ class TrainableModel(DistributedModel):
 
 
 def _predictions(head: str, outputs: Any, targets: Any) -> Any:
-    """What a loss or metric given to `compile` compares with its targets: the logits, in the targets' structure."""
+    """The logits, in the targets' structure, for a loss or metric given to `compile`."""
     if not isinstance(outputs, ModelOutput):
         return outputs
     logits = {name: outputs[name] for name in HEADS[head].logits if name in outputs}

@@ -63,7 +63,7 @@ def test_xla_on_a_few_shapes() -> None:
 
 def test_what_is_refused() -> None:
     data = _dataset(_examples())
-    with pytest.raises(InputError, match=r"`lengths` must be positive and rise.*\(4, 4\)"):
+    with pytest.raises(InputError, match=r"`lengths` must be positive and increasing.*\(4, 4\)"):
         bucket_by_length(data, lengths=(4, 4))
     with pytest.raises(InputError, match=r"one for each of the 2 lengths.*\[1, 2, 3\]"):
         bucket_by_length(data, lengths=(4, 8), batch_size=(1, 2, 3))

@@ -226,8 +226,8 @@ def test_metrics_beside_the_own_loss_of_a_language_model() -> None:
 def test_own_loss_of_a_language_model_needs_no_logits(case: Case) -> None:
     batch, model = _batches(case)[0], _model(case)
     asked = []
-    predict_pieces = model.predict_pieces
-    model.predict_pieces = lambda *given: asked.append(given[2]) or predict_pieces(*given)
+    loss_and_logits = model.loss_and_logits
+    model.loss_and_logits = lambda *given: asked.append(given[2]) or loss_and_logits(*given)
     model.compile(_sgd(), run_eagerly=True)
     model.fit(_dataset([batch]), verbose=0)
     model.evaluate(_dataset([batch]), verbose=0)
