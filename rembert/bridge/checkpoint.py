@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from rembert.bridge.heads import recognise_head
 from rembert.bridge.registry import FORMATS, find, locate_checkpoint
 from rembert.bridge.shards import read_index
-from rembert.bridge.tensors import Contents, TensorInfo, TensorSource
+from rembert.bridge.tensors import DTYPES, Contents, TensorInfo, TensorSource, is_float
 from rembert.common.arguments import check_argument, one_of, optional
 from rembert.common.config import CONFIG_NAME, GOOGLE_CONFIG_NAMES, RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError
@@ -95,6 +95,19 @@ class Checkpoint:
             CheckpointError: there is no such tensor, the checkpoint was closed, or its values are damaged.
         """
         return self.source(name).read()
+
+    def require_floats(self, names: Iterable[str]) -> None:
+        """Refuse tensors that cannot be weights because they hold integers, as quantized and damaged files do.
+
+        Raises:
+            CheckpointError: names the first such tensor and its dtype.
+        """
+        for name in names:
+            dtype = self.source(name).dtype
+            if not is_float(dtype):
+                raise CheckpointError(
+                    f"{self.path}: `{name}` must hold floating-point numbers ({', '.join(DTYPES)}). Received: {dtype}."
+                )
 
     def close(self) -> None:
         """Let go of the files. Arrays that were read stay valid."""

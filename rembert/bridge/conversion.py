@@ -116,6 +116,7 @@ def convert(
         config = source_config(checkpoint)
         found = match_checkpoint(checkpoint, config)
         require_match(checkpoint, found)
+        checkpoint.require_floats(found.match.found.values())
         chosen = select_parameters(checkpoint, found, config, head)
         nonfinite: list[str] = []
         tensors = {
@@ -210,8 +211,6 @@ def _watched(
 
     One that is not finite is added to `nonfinite`, or refused where that is None.
     """
-    if tensor.dtype not in DTYPES.values():
-        raise CheckpointError(f"{checkpoint.path}: `{name}` must hold real numbers. Received: {tensor.dtype}.")
     stored = DTYPES[dtype] if dtype else tensor.dtype
 
     def read() -> np.ndarray:

@@ -101,6 +101,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
                 ignore_mismatched_sizes=ignore_mismatched_sizes,
                 report_only=output_loading_info,
             )
+            checkpoint.require_floats(fit.found.values())
             state = {}
             for canonical, stored in fit.found.items():
                 tensor = _as_tensor(checkpoint.read(stored))

@@ -105,6 +105,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
                 ignore_mismatched_sizes=ignore_mismatched_sizes,
                 report_only=output_loading_info,
             )
+            checkpoint.require_floats(fit.found.values())
             model._build_from({table[name]: partial(checkpoint.read, fit.found[name]) for name in fit.found})
         model_config.dtype = model.variable_dtype
         return (model, report) if output_loading_info else model

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from rembert.bridge import convert
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError
 from rembert.common.parameters import HEADS
@@ -383,3 +384,22 @@ def test_transformers_reads_what_we_write_and_the_reverse(case: Case, tmp_path: 
         wanted = theirs(**{name: torch.from_numpy(array) for name, array in inputs.items()})
     for name, array in outputs.items():
         assert np.abs(array - wanted[name].numpy()).max() <= 1e-5 * np.abs(array).max(), name
+
+
+@on_both
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.bool_])
+def test_integers_are_no_weights(tmp_path: Path, framework: Framework, dtype: Any) -> None:
+    source = tmp_path / "model"
+    _save(source, framework, "model")
+    name = "encoder.layer.0.output.dense.weight"
+
+    def change(tensors: Any) -> None:
+        tensors[name] = tensors[name].astype(dtype)
+
+    _rewrite(source, change)
+    message = rf"`{name}` must hold floating-point numbers .*Received: {np.dtype(dtype)}"
+    with pytest.raises(CheckpointError, match=message):
+        framework.load(source, "model")
+    with pytest.raises(CheckpointError, match=message):
+        convert(source, tmp_path / "converted", "pt")
+    assert not (tmp_path / "converted").exists()
