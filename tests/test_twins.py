@@ -67,6 +67,7 @@ DECLARED = {
         "argument_names": "Keras passes inputs as one structure",
         "by_name": "Keras passes inputs as one structure",
     },
+    "structures.py": {"as_structure": "PyTorch takes inputs by name only"},
     "language_models.py": {"RemBertForCausalLM.prepare_inputs_for_generation": "for PEFT"},
     "layer.py": {"LayerContext": "Keras traces the tensors of a call one argument at a time"},
     "linear_cross_entropy.py": {

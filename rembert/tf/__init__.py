@@ -18,9 +18,8 @@ if keras.backend.backend() != "tensorflow":
         f"{keras.backend.backend()!r}. Set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
     )
 
-from typing import TYPE_CHECKING, Any
-
 from rembert.common.config import RemBertConfig
+from rembert.common.tokenization import RemBertTokenizer, RemBertTokenizerFast
 from rembert.tf.data import bucket_by_length
 from rembert.tf.encoder import TFRemBertModel
 from rembert.tf.heads import (
@@ -33,9 +32,6 @@ from rembert.tf.language_models import TFRemBertForCausalLM, TFRemBertForMaskedL
 from rembert.tf.optimizer import AdamW
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 from rembert.tf.structures import register_outputs
-
-if TYPE_CHECKING:
-    from rembert.common.tokenization import RemBertTokenizer, RemBertTokenizerFast
 
 __all__ = [
     "AdamW",
@@ -54,12 +50,3 @@ __all__ = [
 ]
 
 register_outputs()
-
-
-def __getattr__(name: str) -> Any:
-    # The tokenizers load on first use, as in `rembert` itself.
-    if name in ("RemBertTokenizer", "RemBertTokenizerFast"):
-        import rembert
-
-        return getattr(rembert, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

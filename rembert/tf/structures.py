@@ -1,27 +1,72 @@
-"""The output classes as Keras structures, so that functional graphs, `predict` and callbacks can unpack them."""
+"""The output classes and `BatchEncoding` as Keras structures, which its functions unpack and rebuild."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from rembert.common.outputs import OUTPUT_TYPES, ModelOutput
-from rembert.tf.keras_internals import register_mapping
+from rembert.common.errors import InputError
+from rembert.common.outputs import OUTPUT_TYPES
+from rembert.common.tokenization import BatchEncoding
+from rembert.tf.keras_internals import is_structure, register_mapping
+
+# How the names of a model's tensors end; other arguments may be lists.
+_TENSORS = ("_ids", "_mask", "_embeds", "_positions", "labels", "cu_seqlens")
 
 
 def register_outputs() -> None:
-    """Tell Keras how to unpack and rebuild every output class.
+    """Tell Keras how to unpack and rebuild every output class and the tokenizers' result.
 
-    TensorFlow's own functions (`tf.nest`, used by `tf.function`) handle mappings already.
+    TensorFlow's own functions (`tf.nest`, `tf.data`) handle mappings already.
     """
-    for kind in OUTPUT_TYPES:
+    kinds: tuple[type, ...] = (*OUTPUT_TYPES, BatchEncoding)
+    for kind in kinds:
         register_mapping(kind, _flatten, partial(_unflatten, kind))
 
 
-def _flatten(output: Any) -> tuple[list[Any], tuple[str, ...], tuple[str, ...]]:
-    names = tuple(output)  # a ModelOutput; optree's types ask for a function of any collection
-    return list(output.values()), names, names
+def as_structure(inputs: Any) -> Any:
+    """A model's inputs as structures of Keras: mappings unknown to it, such as transformers', become dicts.
+
+    Args:
+        inputs: a tensor, a mapping by name, or a tuple or list of these in order (also of inputs and labels).
+
+    Raises:
+        InputError: numbers in lists where a tensor is needed.
+
+    Example:
+        >>> from collections import UserDict
+        >>> as_structure(UserDict(input_ids=None))
+        {'input_ids': None}
+    """
+    if isinstance(inputs, Mapping):
+        for name, value in inputs.items():
+            _refuse_lists(name, value)
+        return inputs if is_structure(inputs) else dict(inputs)
+    if type(inputs) in (list, tuple):
+        _refuse_lists("input_ids", inputs)
+        return type(inputs)(map(as_structure, inputs))
+    return inputs
 
 
-def _unflatten(kind: type[ModelOutput], names: tuple[str, ...], values: Any) -> ModelOutput:
+def _refuse_lists(name: str, value: Any) -> None:
+    """Refuse numbers in lists, as a tokenizer makes them without `return_tensors`."""
+    if not isinstance(value, list | tuple) or not name.endswith(_TENSORS):
+        return
+    first, depth = value, 0
+    while isinstance(first, list | tuple) and first:
+        first, depth = first[0], depth + 1
+    if depth and isinstance(first, int | float):
+        raise InputError(
+            f"`{name}` must be a tensor or an array. Received: lists of numbers. Give the tokenizer "
+            "`padding=True, return_tensors='tf'`, or make a tensor with `tf.constant`."
+        )
+
+
+def _flatten(mapping: Any) -> tuple[list[Any], tuple[str, ...], tuple[str, ...]]:
+    names = tuple(mapping)  # optree's types ask for a function of any collection
+    return list(mapping.values()), names, names
+
+
+def _unflatten(kind: type[Any], names: tuple[str, ...], values: Any) -> Any:
     return kind(zip(names, values, strict=True))

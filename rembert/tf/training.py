@@ -20,6 +20,7 @@ from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import HEADS
 from rembert.tf.inputs import argument_names, by_name
 from rembert.tf.keras_internals import DistributedModel, is_structure, warn_unbuilt
+from rembert.tf.structures import as_structure
 
 Tensor = Any
 
@@ -71,6 +72,7 @@ class TrainableModel(DistributedModel):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         model, flags = _FLAGS.get()
+        args, kwargs = tuple(map(as_structure, args)), as_structure(kwargs)
         return super().__call__(*args, **{**(flags if model is self else {}), **kwargs})
 
     def train_step(self, data: Any) -> Any:
@@ -103,13 +105,27 @@ class TrainableModel(DistributedModel):
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
         self._check_class_weight(class_weight, x, y)
-        return super().fit(x, y, *args, class_weight=class_weight, **kwargs)
+        if "validation_data" in kwargs:
+            kwargs["validation_data"] = as_structure(kwargs["validation_data"])
+        return super().fit(as_structure(x), y, *args, class_weight=class_weight, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().evaluate(as_structure(x), *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().predict(as_structure(x), *args, **kwargs)
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
     ) -> Any:
         self._check_class_weight(class_weight, x, y)
-        return super().train_on_batch(x, y, sample_weight, class_weight, return_dict)
+        return super().train_on_batch(as_structure(x), y, sample_weight, class_weight, return_dict)
+
+    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().test_on_batch(as_structure(x), *args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        return super().predict_on_batch(as_structure(x))
 
     def predict_step(self, data: Any) -> Any:
         """The outputs without a loss: the scalars of several batches cannot be concatenated."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import UserDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +18,10 @@ tf = pytest.importorskip("tensorflow")
 import rembert.tf  # noqa: E402, F401  # registers the outputs
 from rembert.common.errors import InputError  # noqa: E402
 from rembert.common.outputs import OUTPUT_TYPES, ModelOutput  # noqa: E402
+from rembert.common.tokenization import BatchEncoding  # noqa: E402
 from rembert.tf.initialization import Normal  # noqa: E402
 from tests.frameworks import TF, flat  # noqa: E402
-from tests.parity.cases import CASES, DECODERS, FORWARDS, Case, build, by_case  # noqa: E402
+from tests.parity.cases import CASES, DECODERS, FORWARDS, Case, build, by_case, shared  # noqa: E402
 
 SEEN = {"output_attentions": True, "output_hidden_states": True}
 # float64: a graph may add in another order.
@@ -168,6 +172,54 @@ def test_a_model_among_other_layers(tmp_path: Path) -> None:
         "numpy.testing.assert_allclose(graph(arrays), expected, rtol=1e-12)"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+
+
+# transformers' own class is a `UserDict`.
+@pytest.mark.parametrize(
+    ("kind", "tensor"), [(BatchEncoding, tf.constant), (UserDict, np.asarray)], ids=["own", "transformers"]
+)
+def test_a_tokenizers_result_is_an_input(kind: type, tensor: Callable[[Any], Any]) -> None:
+    case = next(case for case in CASES if case.name == "one_label_each")
+    model = build(TF, case, case.config(num_hidden_layers=1, classifier_dropout_prob=0.0))
+    arrays = case.inputs(model.config)
+    labels = arrays.pop("labels")
+    batch = kind({name: tensor(array) for name, array in arrays.items()})
+    expected = TF.call(model, **arrays)
+    _near(model(batch), expected)
+    _near(model.predict_on_batch(batch), expected)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.0), loss=loss, run_eagerly=True)
+    _near(model.predict(batch, verbose=0), expected)
+    loss = model.evaluate(arrays, labels, verbose=0)
+    assert model.evaluate(batch, labels, verbose=0) == loss
+    assert model.test_on_batch(batch, labels) == loss
+    history = model.fit(batch, labels, validation_data=(batch, labels), verbose=0).history
+    np.testing.assert_allclose([history["loss"], history["val_loss"]], [[loss]] * 2)
+    assert model.train_on_batch(batch, labels) == loss
+
+
+def test_a_tokenizers_result_goes_through_pipelines_and_trees() -> None:
+    batch = BatchEncoding({"input_ids": np.array([[3, 4], [5, 0]]), "attention_mask": np.array([[1, 1], [1, 0]])})
+    for element in tf.data.Dataset.from_tensor_slices(batch).batch(2):
+        assert type(element) is BatchEncoding
+        for map_structure in (keras.tree.map_structure, tf.nest.map_structure):
+            doubled = map_structure(lambda leaf: leaf + leaf, element)
+            assert type(doubled) is BatchEncoding
+            np.testing.assert_array_equal(doubled.input_ids, 2 * batch.input_ids)
+
+
+def test_lists_of_numbers_are_refused() -> None:
+    model = shared(TF, CASES[0], num_hidden_layers=1)
+    rows = [[3, 4], [5]]
+    for use in (
+        lambda: model(BatchEncoding({"input_ids": rows})),
+        lambda: model(rows),
+        lambda: model(input_ids=rows),
+        lambda: model(rows[0]),
+        lambda: model.predict({"input_ids": rows}),
+    ):
+        with pytest.raises(InputError, match=r"`input_ids` must be a tensor or an array\. Received: lists of numbers"):
+            use()
 
 
 def test_a_dict_or_a_tuple_that_is_wrong() -> None:
