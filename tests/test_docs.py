@@ -37,6 +37,7 @@ IN_TRANSFORMERS = (
     "rembert.RemBertTokenizer",
     *(f"rembert.RemBertTokenizer.{method}" for method in TOKENIZER_METHODS),
     "rembert.RemBertTokenizerFast",
+    *(f"rembert.RemBertTokenizerFast.{method}" for method in TOKENIZER_METHODS),
     *(f"rembert.pt.RemBert{head}" for head in HEADS),
     *(f"rembert.pt.RemBert{head}.forward" for head in HEADS),
     *(f"rembert.tf.TFRemBert{head}" for head in HEADS),

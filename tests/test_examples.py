@@ -1,4 +1,4 @@
-"""The examples in docstrings run and print what they say.
+"""Every public class and function has an example in its docstring; the examples run and print what they say.
 
 They run in a directory that holds a small checkpoint as `google/rembert` and a small metric as `BLEURT-20`, so that
 they can load the models under the names that readers use.
@@ -7,6 +7,9 @@ they can load the models under the names that readers use.
 from __future__ import annotations
 
 import doctest
+import inspect
+import pydoc
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -16,12 +19,52 @@ import pytest
 from rembert.bridge import save_checkpoint
 from rembert.common.parameters import parameters
 from tests.bleurt.cases import make_variables, write_saved_model
-from tests.frameworks import needs_pt, needs_tf
+from tests.frameworks import needs, needs_pt, needs_tf
 from tests.tasks.support import TOKENIZER, config
+from tests.test_docs import IN_GUIDES, IN_TRANSFORMERS, PUBLIC
 
 ROOT = Path(__file__).parent.parent
 # What the examples of a package need beside the core dependencies.
 _NEEDS = {"pt": (needs_pt,), "tf": (needs_tf,), "tasks": (needs_pt,), "training": (needs_pt,), "bleurt": (needs_pt,)}
+# Modules whose examples need another package, or take long because they write and compare an export.
+_MARKS = {
+    "rembert.pt.exporting": (needs("onnx", "onnxscript", "onnxruntime"), pytest.mark.slow),
+    "rembert.pt.sentence_transformers": (needs("sentence_transformers"), pytest.mark.slow),
+    "rembert.tf.exporting": (pytest.mark.slow,),
+    "rembert.tf.text_serving": (needs("tensorflow_text"), pytest.mark.slow),
+}
+# Results that no user creates, and the function whose example shows each.
+_SHOWN_BY = {
+    "rembert.bridge.Conversion": "rembert.bridge.convert",
+    "rembert.bridge.Inspection": "rembert.bridge.inspect",
+    "rembert.bridge.trimming.Trimming": "rembert.bridge.trimming.trim",
+    "rembert.common.errors.CheckpointError": "rembert.common.errors.RemBertError",
+    "rembert.common.exporting.Exported": "rembert.pt.exporting.export_onnx",
+    "rembert.common.outputs.SequenceClassifierOutput": "rembert.common.outputs.ModelOutput",
+    "rembert.tasks.verification.Verification": "rembert.tasks.verification.verify",
+}
+
+
+def _public() -> list[object]:
+    """The public classes and functions, without `forward` and `call`: the examples of their classes use them."""
+    pages = (ROOT / "docs" / "api").glob("*.md")
+    listed = [name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.M)]
+    names = sorted({*PUBLIC, *IN_TRANSFORMERS, *IN_GUIDES, *listed, *_SHOWN_BY.values()} - {*_SHOWN_BY})
+    cases = []
+    for name in names:
+        if not name.endswith((".forward", ".call")):
+            package = next((each for each in _MARKS if name.startswith(f"{each}.")), name)
+            marks = (*_NEEDS.get(name.split(".")[1], ()), *_MARKS.get(package, ()))
+            cases.append(pytest.param(name, marks=marks, id=name))
+    return cases
+
+
+@pytest.mark.parametrize("name", _public())
+def test_public_objects_have_an_example(name: str) -> None:
+    found = pydoc.locate(name)
+    assert found is not None
+    if inspect.isclass(found) or inspect.isfunction(found):  # not a table, or a name for a type
+        assert ">>> " in (vars(found)["__doc__"] or "" if inspect.isclass(found) else found.__doc__ or "")
 
 
 def _modules() -> list[object]:
@@ -30,7 +73,7 @@ def _modules() -> list[object]:
         if ">>> " in path.read_text(encoding="utf-8"):
             parts = path.relative_to(ROOT).with_suffix("").parts
             name = ".".join(parts).removesuffix(".__init__")
-            cases.append(pytest.param(name, marks=_NEEDS.get(parts[1], ()), id=name))
+            cases.append(pytest.param(name, marks=(*_NEEDS.get(parts[1], ()), *_MARKS.get(name, ())), id=name))
     return cases
 
 

@@ -30,7 +30,12 @@ TextPair = tuple[str, str]  # candidate, reference
 
 
 class Score(NamedTuple):
-    """The score of one pair, and whether its texts were truncated."""
+    """The score of one pair, and whether its texts were truncated.
+
+    Example:
+        >>> Score(value=0.75, was_cut=False).value
+        0.75
+    """
 
     value: float
     was_cut: bool

@@ -49,6 +49,14 @@ class Checkpoint:
         tensors: shape (in PyTorch's orientation) and dtype of every tensor, in the files' order. Names are the
             files' own for safetensors and pickles, canonical ones for the TensorFlow formats.
         left_out: names in the files that are no weights: an optimizer's slots, counters, text.
+
+    Example:
+        >>> with open_checkpoint("google/rembert") as checkpoint:
+        ...     checkpoint.format, checkpoint.config.model_type
+        ...     table = checkpoint.read("rembert.embeddings.word_embeddings.weight")
+        ('safetensors', 'rembert')
+        >>> table.ndim, table.dtype
+        (2, dtype('float32'))
     """
 
     def __init__(
@@ -139,6 +147,11 @@ def open_checkpoint(
         InputError: `format` is unknown.
         MissingDependencyError: a package that the format or the Hub needs is not installed.
         CheckpointError: nothing is found, or what is found is damaged; names file, tensor and reason.
+
+    Example:
+        >>> with open_checkpoint("google/rembert") as checkpoint:
+        ...     "cls.predictions.decoder.weight" in checkpoint.tensors
+        True
     """
     check_argument("format", format, optional(one_of(FORMATS)))
     path = locate_checkpoint(path, revision)

@@ -23,6 +23,11 @@ class TensorDifference:
         a, b: shape and dtype in each.
         largest, mean: the largest and the mean absolute difference of the values; infinite where a number stands
             against NaN or infinity, None where the shapes differ.
+
+    Example:
+        >>> info = TensorInfo((2,), np.dtype("float32"))
+        >>> TensorDifference("classifier.bias", info, info, largest=0.5, mean=0.25).same
+        False
     """
 
     name: str
@@ -39,7 +44,12 @@ class TensorDifference:
 
 @dataclass(frozen=True)
 class Difference:
-    """What `diff` found: tensors that only one checkpoint has, and every one that both have."""
+    """What `diff` found: tensors that only one checkpoint has, and every one that both have.
+
+    Example:
+        >>> Difference(only_in_a=["classifier.bias"], only_in_b=[], tensors=[]).same
+        False
+    """
 
     only_in_a: list[str]
     only_in_b: list[str]
@@ -59,6 +69,10 @@ def diff(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Difference:
 
     Raises:
         CheckpointError: one of them is damaged.
+
+    Example:
+        >>> diff("google/rembert", "google/rembert").same
+        True
     """
     with open_checkpoint(a) as first, open_checkpoint(b) as second:
         names, others = _names(first), _names(second)

@@ -107,6 +107,11 @@ def convert(
         CheckpointError: the source is damaged, does not fit its config, or has weights that are not finite.
         MissingDependencyError: the source or the target needs torch, which is not installed.
         OSError: the disk is full or refuses.
+
+    Example:
+        >>> done = convert("google/rembert", "rembert-half", "pt", dtype="float16")
+        >>> done.head, done.files[0]
+        ('masked-lm', 'model.safetensors')
     """
     started = time.perf_counter()
     source, target = Path(source), Path(target)

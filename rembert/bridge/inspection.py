@@ -57,6 +57,11 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     Raises:
         CheckpointError: there is none, or its structure is damaged.
         ConfigError: the config beside it cannot be used.
+
+    Example:
+        >>> found = inspect("google/rembert")
+        >>> found.head, found.fits, list(found.dtypes)
+        ('masked-lm', True, ['float32'])
     """
     with open_checkpoint(path) as checkpoint:
         tensors = {name: TensorInfo(info.shape, info.dtype) for name, info in checkpoint.tensors.items()}

@@ -53,6 +53,11 @@ def save_safetensors(
         InputError: an invalid size.
         CheckpointError: a dtype that the format lacks.
         OSError: the disk is full or refuses; what was in the directory before is untouched.
+
+    Example:
+        >>> bias = TensorSource((3,), np.dtype("float32"), read=lambda: np.zeros(3, np.float32))
+        >>> [path.name for path in save_safetensors("classifier", {"classifier.bias": bias})]
+        ['model.safetensors']
     """
 
     def write(path: Path, tensors: Mapping[str, TensorSource], *, shard: bool = False) -> None:
@@ -81,6 +86,13 @@ def save_h5(
 
     Raises:
         CheckpointError: a tensor that is no parameter of this head, or a dtype that H5 lacks (bfloat16).
+
+    Example:
+        >>> bias = TensorSource((3,), np.dtype("float32"), read=lambda: np.zeros(3, np.float32))
+        >>> config = RemBertConfig(num_labels=3)
+        >>> files = save_h5("classifier-h5", {"classifier.bias": bias}, config, "sequence-classification")
+        >>> [path.name for path in files]
+        ['tf_model.h5']
     """
     return _save_model(h5.FORMAT, directory, tensors, config, head, max_shard_size, progress)
 
@@ -96,6 +108,13 @@ def save_keras(
     """Write `model.weights.h5`, which `TFRemBert….load_weights` takes.
 
     Arguments and errors are those of `save_h5`; there are no shards.
+
+    Example:
+        >>> bias = TensorSource((3,), np.dtype("float32"), read=lambda: np.zeros(3, np.float32))
+        >>> config = RemBertConfig(num_labels=3)
+        >>> files = save_keras("classifier-keras", {"classifier.bias": bias}, config, "sequence-classification")
+        >>> [path.name for path in files]
+        ['model.weights.h5']
     """
     return _save_model(keras3.FORMAT, directory, tensors, config, head, None, progress)
 
@@ -113,6 +132,11 @@ def save_pickle(
 
     Raises:
         MissingDependencyError: torch is not installed.
+
+    Example:
+        >>> bias = TensorSource((3,), np.dtype("float32"), read=lambda: np.zeros(3, np.float32))
+        >>> [path.name for path in save_pickle("classifier-bin", {"classifier.bias": bias})]
+        ['pytorch_model.bin']
     """
     _check_dtypes(pickle.FORMAT, tensors)
     return _save(pickle.FORMAT, directory, tensors, max_shard_size, partial(pickle.write, progress=progress))
@@ -145,6 +169,13 @@ def save_checkpoint(
         InputError: `to` or `head` is unknown, no head is given, or the format has no shards.
         MissingDependencyError: the format needs torch, which is not installed.
         CheckpointError: a dtype that the format lacks, or a tensor that is no parameter of this head.
+
+    Example:
+        >>> config = RemBertConfig(num_labels=3)
+        >>> weights = {"classifier.bias": np.zeros(3, np.float32)}
+        >>> files = save_checkpoint("classifier", weights, config, head="sequence-classification")
+        >>> [path.name for path in files]
+        ['model.safetensors', 'config.json']
     """
     format = target_format(to)
     head = named_head(config) if head is None else head

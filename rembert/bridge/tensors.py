@@ -30,7 +30,13 @@ DTYPES: dict[str, np.dtype] = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a tensor is: its shape in PyTorch's orientation and its dtype (numpy's, bfloat16 from ml_dtypes)."""
+    """What a tensor is: its shape in PyTorch's orientation and its dtype (numpy's, bfloat16 from ml_dtypes).
+
+    Example:
+        >>> info = TensorInfo((1000, 256), np.dtype("float32"))
+        >>> info.size, info.nbytes
+        (256000, 1024000)
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -52,6 +58,11 @@ class TensorSource(TensorInfo):
 
     `read()` gives an array of this shape. It may be a view (of a memory map, or transposed), and its dtype may differ
     from `dtype`: a writer stores `dtype` and converts it chunk by chunk.
+
+    Example:
+        >>> source = TensorSource((2, 3), np.dtype("float32"), read=lambda: np.zeros((2, 3), np.float32))
+        >>> source.read().sum()
+        np.float32(0.0)
     """
 
     read: Callable[[], np.ndarray]

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 
 class RemBertError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base of every error that this library raises on purpose.
+
+    Example:
+        >>> from rembert import RemBertConfig
+        >>> try:
+        ...     RemBertConfig(hidden_size=100, num_attention_heads=18).validate()
+        ... except RemBertError as problem:
+        ...     type(problem).__name__
+        'ConfigError'
+    """
 
 
 class ConfigError(RemBertError, ValueError):

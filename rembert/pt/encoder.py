@@ -91,6 +91,14 @@ class RemBertModel(RemBertPreTrainedModel):
     Args:
         config: the sizes and settings.
         add_pooling_layer: whether there is a pooler; heads without one leave it out.
+
+    Example:
+        >>> from rembert.pt import RemBertConfig, RemBertModel
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> model = RemBertModel(config)
+        >>> outputs = model(torch.tensor([[312, 5, 6, 313]]))
+        >>> outputs.last_hidden_state.shape, outputs.pooler_output.shape
+        (torch.Size([1, 4, 72]), torch.Size([1, 72]))
     """
 
     head = "model"

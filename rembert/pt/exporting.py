@@ -69,6 +69,13 @@ def export_onnx(
         MissingDependencyError: `onnx`, `onnxscript` or `onnxruntime` is not installed.
         InputError: ONNX cannot represent the model, an argument is invalid, or `directory` exists.
         ExportError: ONNX Runtime's results differ by more than 1e-5 of an output's largest number, or 2e-2 in float16.
+
+    Example:
+        >>> from rembert.pt import RemBertModel
+        >>> model = RemBertModel(RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2))
+        >>> exported = export_onnx(model, "rembert-onnx")
+        >>> exported.files, exported.outputs
+        (['config.json', 'model.onnx'], ['last_hidden_state', 'pooler_output'])
     """
     require_packages(*EXPORT_TARGETS["onnx"].packages, needed_for="Export to ONNX")
     large = _check(model, opset_version, external_data)

@@ -32,7 +32,17 @@ from rembert.pt.pretrained import RemBertPreTrainedModel
 
 
 class RemBertForSequenceClassification(RemBertPreTrainedModel):
-    """Classifies, or rates, a text or a pair of texts from the pooled output."""
+    """Classifies, or rates, a text or a pair of texts from the pooled output.
+
+    Example:
+        >>> import torch
+        >>> from rembert.pt import RemBertConfig, RemBertForSequenceClassification
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2, num_labels=3)
+        >>> model = RemBertForSequenceClassification(config)
+        >>> outputs = model(torch.tensor([[312, 5, 6, 313]]), labels=torch.tensor([2]))
+        >>> outputs.loss.shape, outputs.logits.shape
+        (torch.Size([]), torch.Size([1, 3]))
+    """
 
     head = "sequence-classification"
 
@@ -109,7 +119,17 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
 
 
 class RemBertForMultipleChoice(RemBertPreTrainedModel):
-    """Chooses among several continuations, each encoded separately with the text."""
+    """Chooses among several continuations, each encoded separately with the text.
+
+    Example:
+        >>> import torch
+        >>> from rembert.pt import RemBertConfig, RemBertForMultipleChoice
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> model = RemBertForMultipleChoice(config)
+        >>> outputs = model(torch.tensor([[[312, 5, 6, 313], [312, 5, 7, 313]]]), labels=torch.tensor([1]))
+        >>> outputs.loss.shape, outputs.logits.shape
+        (torch.Size([]), torch.Size([1, 2]))
+    """
 
     head = "multiple-choice"
 
@@ -184,7 +204,17 @@ class RemBertForMultipleChoice(RemBertPreTrainedModel):
 
 
 class RemBertForTokenClassification(RemBertPreTrainedModel):
-    """Classifies every token, as for named entities or parts of speech."""
+    """Classifies every token, as for named entities or parts of speech.
+
+    Example:
+        >>> import torch
+        >>> from rembert.pt import RemBertConfig, RemBertForTokenClassification
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2, num_labels=3)
+        >>> model = RemBertForTokenClassification(config)
+        >>> outputs = model(torch.tensor([[312, 5, 6, 313]]), labels=torch.tensor([[-100, 0, 2, -100]]))
+        >>> outputs.loss.shape, outputs.logits.shape
+        (torch.Size([]), torch.Size([1, 4, 3]))
+    """
 
     head = "token-classification"
 
@@ -244,7 +274,17 @@ class RemBertForTokenClassification(RemBertPreTrainedModel):
 
 
 class RemBertForQuestionAnswering(RemBertPreTrainedModel):
-    """Finds where an answer starts and ends."""
+    """Finds where an answer starts and ends.
+
+    Example:
+        >>> import torch
+        >>> from rembert.pt import RemBertConfig, RemBertForQuestionAnswering
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> model = RemBertForQuestionAnswering(config)
+        >>> outputs = model(torch.tensor([[312, 5, 313, 6, 7, 313]]))
+        >>> outputs.start_logits.shape, outputs.end_logits.shape
+        (torch.Size([1, 6]), torch.Size([1, 6]))
+    """
 
     head = "question-answering"
 

@@ -85,7 +85,16 @@ class RemBertLanguageModel(RemBertPreTrainedModel):
 
 
 class RemBertForMaskedLM(RemBertLanguageModel):
-    """Predicts the tokens that `[MASK]` hides."""
+    """Predicts the tokens that `[MASK]` hides.
+
+    Example:
+        >>> from rembert.pt import RemBertConfig, RemBertForMaskedLM
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> model = RemBertForMaskedLM(config)
+        >>> outputs = model(torch.tensor([[312, 5, 4, 313]]))
+        >>> outputs.logits.shape
+        torch.Size([1, 4, 1000])
+    """
 
     head = "masked-lm"
 
@@ -162,7 +171,16 @@ class RemBertForMaskedLM(RemBertLanguageModel):
 
 
 class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
-    """Predicts the next token. Its configuration needs `is_decoder=True`."""
+    """Predicts the next token. Its configuration needs `is_decoder=True`.
+
+    Example:
+        >>> from rembert.pt import RemBertConfig, RemBertForCausalLM
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2, is_decoder=True)
+        >>> model = RemBertForCausalLM(config).eval()
+        >>> outputs = model(torch.tensor([[312, 5, 6]]), labels=torch.tensor([[312, 5, 6]]))
+        >>> outputs.loss.shape, outputs.logits.shape
+        (torch.Size([]), torch.Size([1, 3, 1000]))
+    """
 
     head = "causal-lm"
 

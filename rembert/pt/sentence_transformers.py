@@ -35,6 +35,12 @@ class RemBertTransformer(InputModule):
 
     Raises:
         InputError: the tokenizer has more pieces than the model has rows, or `max_seq_length` does not fit the model.
+
+    Example:
+        >>> encoder = RemBertTransformer.from_checkpoint("google/rembert", max_seq_length=64)
+        >>> features = encoder(encoder.preprocess(["The train leaves at seven."]))
+        >>> features["token_embeddings"].shape[2] == encoder.get_embedding_dimension()
+        True
     """
 
     config_file_name = "rembert_sentence_config.json"

@@ -21,6 +21,11 @@ class Option:
         default: the value where none is given. None is allowed only where it is the default.
         choices: the allowed strings, where they are few.
         constraint: the allowed values, where the type and the choices do not say it.
+
+    Example:
+        >>> Option("n_best", int, "the number of answers", default=20, constraint=integer(at_least=1)).check(0)
+        Traceback (most recent call last):
+        rembert.common.errors.InputError: `n_best` must be an integer of 1 or more. Received: `n_best=0`.
     """
 
     name: str
@@ -47,6 +52,10 @@ class Score:
     Attributes:
         name: the first part of the score's name.
         lower_is_better: whether a better model has a lower value, as for errors and losses.
+
+    Example:
+        >>> Score("f1").covers("f1_macro"), Score("f1").covers("f10")
+        (True, False)
     """
 
     name: str

@@ -12,7 +12,13 @@ Label = str | tuple[str, ...] | float | tuple[float, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What all examples have in common."""
+    """What all examples have in common.
+
+    Example:
+        >>> example = Example(Location("train.jsonl", line=3, item=None), id="17", language="sw")
+        >>> str(example.location)
+        'train.jsonl:3'
+    """
 
     location: Location
     id: str | None

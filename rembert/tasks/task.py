@@ -60,6 +60,19 @@ class Task(ABC):
     Raises:
         InputError: no maximum length is known, the tokenizer has no padding token, or an option is not allowed.
         TypeError: an option that the task does not have.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from rembert.tasks import get_task
+        >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+        >>> task = get_task("sequence-classification", tokenizer, max_length=32)
+        >>> _ = Path("texts.tsv").write_text("text\\tlabel\\nBread and soup.\\tfood\\nIt rains.\\tsky\\n")
+        >>> examples = list(task.read("texts.tsv"))
+        >>> task.prepare(examples)
+        >>> task.labels
+        ['food', 'sky']
+        >>> task.collate(task.features(examples[1]))["labels"]
+        array([1])
     """
 
     name: ClassVar[str]

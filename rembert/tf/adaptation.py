@@ -37,6 +37,14 @@ def enable_lora(
 
     Raises:
         InputError: the rank is below 1, no layer has a name of `targets`, or the model already has LoRA.
+
+    Example:
+        >>> from rembert.tf import RemBertConfig, TFRemBertForSequenceClassification
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> model = TFRemBertForSequenceClassification(config)
+        >>> enable_lora(model, rank=8)
+        >>> model.num_parameters(only_trainable=True)
+        4754
     """
     check_argument("rank", rank, integer(at_least=1))
     if isinstance(targets, str):

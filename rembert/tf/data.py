@@ -36,6 +36,16 @@ def bucket_by_length(
 
     Raises:
         InputError: `lengths` do not increase, the number of batch sizes is wrong, or examples have another structure.
+
+    Example:
+        >>> examples = [{"input_ids": [5, 6, 7]}, {"input_ids": [8]}, {"input_ids": [5, 6, 7, 8, 9, 10]}]
+        >>> dataset = tf.data.Dataset.from_generator(
+        ...     lambda: examples, output_signature={"input_ids": tf.TensorSpec([None], tf.int32)}
+        ... )
+        >>> for batch in bucket_by_length(dataset, lengths=(4, 8), batch_size=2):
+        ...     print(batch["input_ids"].numpy().tolist())
+        [[5, 6, 7, 0], [8, 0, 0, 0]]
+        [[5, 6, 7, 8, 9, 10, 0, 0]]
     """
     if not lengths or lengths[0] < 1 or any(one >= two for one, two in pairwise(lengths)):
         raise InputError(f"`lengths` must be positive and increasing. Received: `lengths={lengths!r}`.")

@@ -115,6 +115,15 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
         config: the sizes and settings.
         add_pooling_layer: whether there is a pooler; heads without one leave it out.
         **kwargs: Keras' own: `name`, `dtype`, `trainable`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from rembert.tf import RemBertConfig, TFRemBertModel
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> model = TFRemBertModel(config)
+        >>> outputs = model(tf.constant([[312, 5, 6, 313]]))
+        >>> outputs.last_hidden_state.shape, outputs.pooler_output.shape
+        (TensorShape([1, 4, 72]), TensorShape([1, 72]))
     """
 
     head = "model"

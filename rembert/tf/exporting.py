@@ -59,6 +59,13 @@ def export_savedmodel(
         InputError: `model` is not one of `rembert.tf`'s, or `directory` exists.
         ExportError: the results differ by more than 1e-5 of an output's largest number in float32, 1e-10 in float64,
             2e-2 in float16, 1e-1 in bfloat16.
+
+    Example:
+        >>> from rembert.tf import TFRemBertModel
+        >>> model = TFRemBertModel(RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2))
+        >>> exported = export_savedmodel(model, "rembert-savedmodel")
+        >>> "saved_model.pb" in exported.files
+        True
     """
     _check(model)
 
@@ -87,6 +94,13 @@ def export_litert(
     Raises:
         InputError: the model is not float32, its file would exceed 2 GB, or `directory` exists.
         ExportError: the results differ by more than 1e-5 of an output's largest number.
+
+    Example:
+        >>> from rembert.tf import TFRemBertModel
+        >>> model = TFRemBertModel(RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2))
+        >>> exported = export_litert(model, "rembert-litert")
+        >>> "model.tflite" in exported.files
+        True
     """
     _check(model)
     if model.dtype_policy.name != "float32":

@@ -38,7 +38,17 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
-    """Classifies, or rates, a text or a pair of texts from the pooled output."""
+    """Classifies, or rates, a text or a pair of texts from the pooled output.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from rembert.tf import RemBertConfig, TFRemBertForSequenceClassification
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2, num_labels=3)
+        >>> model = TFRemBertForSequenceClassification(config)
+        >>> outputs = model(tf.constant([[312, 5, 6, 313]]), labels=tf.constant([2]))
+        >>> outputs.loss.shape, outputs.logits.shape
+        (TensorShape([]), TensorShape([1, 3]))
+    """
 
     head = "sequence-classification"
 
@@ -120,7 +130,17 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
-    """Chooses among several continuations, each encoded separately with the text."""
+    """Chooses among several continuations, each encoded separately with the text.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from rembert.tf import RemBertConfig, TFRemBertForMultipleChoice
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> model = TFRemBertForMultipleChoice(config)
+        >>> outputs = model(tf.constant([[[312, 5, 6, 313], [312, 5, 7, 313]]]), labels=tf.constant([1]))
+        >>> outputs.loss.shape, outputs.logits.shape
+        (TensorShape([]), TensorShape([1, 2]))
+    """
 
     head = "multiple-choice"
 
@@ -205,7 +225,17 @@ class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
-    """Classifies every token, as for named entities or parts of speech."""
+    """Classifies every token, as for named entities or parts of speech.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from rembert.tf import RemBertConfig, TFRemBertForTokenClassification
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2, num_labels=3)
+        >>> model = TFRemBertForTokenClassification(config)
+        >>> outputs = model(tf.constant([[312, 5, 6, 313]]), labels=tf.constant([[-100, 0, 2, -100]]))
+        >>> outputs.loss.shape, outputs.logits.shape
+        (TensorShape([]), TensorShape([1, 4, 3]))
+    """
 
     head = "token-classification"
 
@@ -272,7 +302,17 @@ class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertForQuestionAnswering(TFRemBertPreTrainedModel):
-    """Finds where an answer starts and ends."""
+    """Finds where an answer starts and ends.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from rembert.tf import RemBertConfig, TFRemBertForQuestionAnswering
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> model = TFRemBertForQuestionAnswering(config)
+        >>> outputs = model(tf.constant([[312, 5, 313, 6, 7, 313]]))
+        >>> outputs.start_logits.shape, outputs.end_logits.shape
+        (TensorShape([1, 6]), TensorShape([1, 6]))
+    """
 
     head = "question-answering"
 

@@ -115,7 +115,16 @@ class TFRemBertLanguageModel(TFRemBertPreTrainedModel):
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertForMaskedLM(TFRemBertLanguageModel):
-    """Predicts the tokens that `[MASK]` hides."""
+    """Predicts the tokens that `[MASK]` hides.
+
+    Example:
+        >>> from rembert.tf import RemBertConfig, TFRemBertForMaskedLM
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> model = TFRemBertForMaskedLM(config)
+        >>> outputs = model(tf.constant([[312, 5, 4, 313]]))
+        >>> outputs.logits.shape
+        TensorShape([1, 4, 1000])
+    """
 
     head = "masked-lm"
 
@@ -199,7 +208,16 @@ class TFRemBertForMaskedLM(TFRemBertLanguageModel):
 
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertForCausalLM(GenerationMixin, TFRemBertLanguageModel):
-    """Predicts the next token. Its configuration needs `is_decoder=True`."""
+    """Predicts the next token. Its configuration needs `is_decoder=True`.
+
+    Example:
+        >>> from rembert.tf import RemBertConfig, TFRemBertForCausalLM
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2, is_decoder=True)
+        >>> model = TFRemBertForCausalLM(config)
+        >>> outputs = model(tf.constant([[312, 5, 6]]), labels=tf.constant([[312, 5, 6]]))
+        >>> outputs.loss.shape, outputs.logits.shape
+        (TensorShape([]), TensorShape([1, 3, 1000]))
+    """
 
     head = "causal-lm"
 

@@ -30,6 +30,13 @@ class AdamW(OwnDecayOptimizer):
         weight_decay: the fraction of a variable that a step at learning rate 1 subtracts. `exclude_from_weight_decay`
             excludes variables.
         **kwargs: of every Keras optimizer (`global_clipnorm`, `use_ema`, `name`, …).
+
+    Example:
+        >>> variable = keras.Variable([1.0])
+        >>> optimizer = AdamW(learning_rate=0.1, weight_decay=0.0)
+        >>> optimizer.apply([keras.ops.array([2.0])], [variable])
+        >>> round(float(variable.value[0]), 4)
+        0.9
     """
 
     def __init__(

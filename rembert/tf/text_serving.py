@@ -58,6 +58,17 @@ def export_text_savedmodel(
         MissingDependencyError: `tensorflow_text` is not installed.
         InputError: the model or tokenizer cannot be served in this way, or `directory` exists.
         ExportError: the results differ by more than 1e-5 of an output's largest number.
+
+    Example:
+        >>> from rembert import RemBertTokenizer
+        >>> from rembert.tf import TFRemBertModel
+        >>> model = TFRemBertModel.from_pretrained("google/rembert")
+        >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+        >>> difference = export_text_savedmodel(model, tokenizer, "rembert-text", max_length=64)
+        >>> serve = tf.saved_model.load("rembert-text").signatures["serving_default"]
+        >>> outputs = serve(text=tf.constant(["The train leaves at seven."]))
+        >>> sorted(outputs)
+        ['last_hidden_state', 'pooler_output']
     """
     require_packages("tensorflow_text", needed_for="A model that takes text")
     text = import_module("tensorflow_text")

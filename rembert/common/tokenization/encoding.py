@@ -281,14 +281,29 @@ class CallableTokenizer(Vocabulary):
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
-        """`[CLS] 0 [SEP]`, or `[CLS] 0 [SEP] 1 [SEP]` for a pair."""
+        """`[CLS] 0 [SEP]`, or `[CLS] 0 [SEP] 1 [SEP]` for a pair.
+
+        Example:
+            >>> from rembert import RemBertTokenizer
+            >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+            >>> ids = tokenizer.build_inputs_with_special_tokens([11, 12], [13])
+            >>> tokenizer.convert_ids_to_tokens(ids[::3])
+            ['[CLS]', '[SEP]']
+        """
         second = None if token_ids_1 is None else [list(token_ids_1)]
         return _framed([list(token_ids_0)], second, [self._edge("cls_token")], [self._edge("sep_token")])[0]
 
     def create_token_type_ids_from_sequences(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None
     ) -> list[int]:
-        """The token types of `build_inputs_with_special_tokens`: 0 up to the first `[SEP]`, 1 after."""
+        """The token types of `build_inputs_with_special_tokens`: 0 up to the first `[SEP]`, 1 after.
+
+        Example:
+            >>> from rembert import RemBertTokenizer
+            >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+            >>> tokenizer.create_token_type_ids_from_sequences([11, 12], [13])
+            [0, 0, 0, 0, 1, 1]
+        """
         return [0] * (len(token_ids_0) + 2) + ([] if token_ids_1 is None else [1] * (len(token_ids_1) + 1))
 
     def get_special_tokens_mask(
@@ -300,6 +315,12 @@ class CallableTokenizer(Vocabulary):
             token_ids_0: ids without special tokens, or, with `already_has_special_tokens`, a whole row.
             token_ids_1: the ids of the second text.
             already_has_special_tokens: find the special tokens of `token_ids_0`; `token_ids_1` must then be None.
+
+        Example:
+            >>> from rembert import RemBertTokenizer
+            >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+            >>> tokenizer.get_special_tokens_mask([11, 12], [13])
+            [1, 0, 0, 1, 0, 1]
         """
         if already_has_special_tokens:
             if token_ids_1 is not None:

@@ -201,7 +201,12 @@ class RemBertTokenizer(CallableTokenizer):
     def save_vocabulary(
         self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
     ) -> tuple[str, ...]:
-        """Write the SentencePiece model as `[filename_prefix-]sentencepiece.model`; returns its path in a tuple."""
+        """Write the SentencePiece model as `[filename_prefix-]sentencepiece.model`; returns its path in a tuple.
+
+        Example:
+            >>> RemBertTokenizer.from_pretrained("google/rembert").save_vocabulary(".", filename_prefix="small")
+            ('small-sentencepiece.model',)
+        """
         directory = Path(save_directory)
         if not directory.is_dir():
             raise InputError(
