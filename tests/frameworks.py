@@ -85,6 +85,16 @@ class PyTorch:
             result[name] = np.zeros(()) if gradient is None else gradient.numpy().copy()
         return result
 
+    def state_gradients(self, model: Any, weights: np.ndarray, **arguments: Any) -> list[np.ndarray | None]:
+        """The gradient in every returned hidden state of the first output's sum, weighted; None where none arrives."""
+        import torch
+
+        given = {name: self.tensor(value) for name, value in arguments.items()}
+        outputs = model(**given, output_hidden_states=True)
+        total = (outputs[0] * self.tensor(weights)).sum()
+        found = torch.autograd.grad(total, outputs.hidden_states, allow_unused=True)
+        return [None if each is None else each.numpy() for each in found]
+
     def base(self, model: Any) -> Any:
         """The encoder inside a head."""
         return model.base_model
@@ -155,6 +165,17 @@ class TensorFlow:
             array = np.zeros(()) if gradient is None else tf.convert_to_tensor(gradient).numpy()
             result[parameter.name] = _turned(array, parameter)
         return result
+
+    def state_gradients(self, model: Any, weights: np.ndarray, **arguments: Any) -> list[np.ndarray | None]:
+        """The gradient in every returned hidden state of the first output's sum, weighted; None where none arrives."""
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            outputs = model(
+                **{name: self.tensor(value) for name, value in arguments.items()}, output_hidden_states=True
+            )
+            total = tf.reduce_sum(outputs[0] * weights)
+        return [None if each is None else each.numpy() for each in tape.gradient(total, list(outputs.hidden_states))]
 
     def base(self, model: Any) -> Any:
         """The encoder inside a head."""

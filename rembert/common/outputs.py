@@ -110,7 +110,8 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
         last_hidden_state: [b, s, e].
         pooler_output: [b, e], tanh of a linear layer of the first token's state.
         past_key_values: for each layer (key, value) or (key, value, cross key, cross value), each [b, h, t, d].
-        hidden_states: num_hidden_layers + 1 tensors [b, s, e]; the first is the encoder's input.
+        hidden_states: num_hidden_layers + 1 tensors [b, s, e]; the first is the encoder's input, and each layer takes
+            the one before it, so that gradients reach all of them.
         attentions: for each layer the probabilities [b, h, s, t], before dropout.
         cross_attentions: for each layer [b, h, s, encoder's t].
     """

@@ -35,6 +35,7 @@ class RemBertEncoder(nn.Module):
         self,
         embeddings: Tensor,
         context: LayerContext,
+        layout: Layout,
         past_key_values: Cache | None = None,
         use_cache: bool = False,
         output_attentions: bool = False,
@@ -42,26 +43,30 @@ class RemBertEncoder(nn.Module):
     ) -> dict[str, Any]:
         """[b, s, input_embedding_size] to the fields of the base model's output except the pooled output.
 
-        Packed embeddings are [t, input_embedding_size], and the states [t, e].
+        Packed embeddings are [t, input_embedding_size]. `layout` arranges the states as the caller gets them. Hidden
+        states lie on the path to the last one: each layer takes the state that is returned, not the one before it was
+        arranged, so that gradients reach it.
         """
         hidden_states = self.embedding_hidden_mapping_in(embeddings)  # (b, s, e)
-        all_states, attentions, cross_attentions, caches = [hidden_states], [], [], []
+        all_states, attentions, cross_attentions, caches = [], [], [], []
         for index, layer in enumerate(self.layer):
+            if output_hidden_states:
+                all_states.append(layout.restore(hidden_states))
+                hidden_states = layout.arrange(all_states[-1])
             cached = past_key_values[index] if past_key_values is not None else None
             hidden_states, probabilities, cross_probabilities, cache = self._run(layer, hidden_states, context, cached)
             # Only requested outputs are kept, so that the memory of the others is freed.
-            if output_hidden_states:
-                all_states.append(hidden_states)
             if output_attentions:
                 attentions.append(probabilities)
                 cross_attentions.append(cross_probabilities)
             if use_cache:
                 caches.append(cache)
         has_cross = output_attentions and cross_attentions[0] is not None
+        last = layout.restore(hidden_states)
         return {
-            "last_hidden_state": hidden_states,
+            "last_hidden_state": last,
             "past_key_values": tuple(caches) if use_cache else None,
-            "hidden_states": tuple(all_states) if output_hidden_states else None,
+            "hidden_states": (*all_states, last) if output_hidden_states else None,
             "attentions": tuple(attentions) if output_attentions else None,
             "cross_attentions": tuple(cross_attentions) if has_cross else None,
         }
@@ -190,9 +195,8 @@ class RemBertModel(RemBertPreTrainedModel):
         bias, source_bias = self._biases(embeddings, layout, encoder_attention_mask, past_length)
         context = LayerContext(bias, encoder_hidden_states, source_bias, explicit, layout.packing)
         fields = self.encoder(
-            embeddings, context, past_key_values, use_cache, requested.attentions, requested.hidden_states
+            embeddings, context, layout, past_key_values, use_cache, requested.attentions, requested.hidden_states
         )
-        fields = _restored(fields, layout)
         if self.pooler is not None:
             first = first_tokens(fields["last_hidden_state"], attention_mask, cu_seqlens)
             fields["pooler_output"] = self.pooler(first)
@@ -208,15 +212,6 @@ class RemBertModel(RemBertPreTrainedModel):
         causal = self.config.is_decoder
         bias = attention_bias(layout.attention_mask, past_length=past_length, causal=causal, **shapes)
         return bias, attention_bias(source_mask, past_length=0, causal=False, **shapes)
-
-
-def _restored(fields: dict[str, Any], layout: Layout) -> dict[str, Any]:
-    """The encoder's fields with the hidden states in the layout that the caller gets."""
-    states = fields["hidden_states"]
-    if states is None:
-        return {**fields, "last_hidden_state": layout.restore(fields["last_hidden_state"])}
-    states = tuple(map(layout.restore, states))
-    return {**fields, "last_hidden_state": states[-1], "hidden_states": states}
 
 
 def _score_dtype(embeddings: Tensor) -> torch.dtype:

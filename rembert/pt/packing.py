@@ -103,12 +103,14 @@ class Layout:
         attention_mask: of padded inputs; None if every query attends to every key.
         packing: of packed inputs.
         restore: maps the layers' states to those that the caller gets.
+        arrange: maps those that the caller gets to the layers' states.
     """
 
     inputs: Inputs
     attention_mask: Tensor | None
     packing: Packing | None
     restore: Callable[[Tensor], Tensor]
+    arrange: Callable[[Tensor], Tensor]
 
 
 def choose_layout(
@@ -136,27 +138,27 @@ def choose_layout(
         packing = pack_lengths(cu_seqlens)
         ids, types, positions, embeds = inputs
         positions = packing.positions if positions is None else positions
-        return Layout((ids, types, positions, embeds), None, packing, _identity)
+        return Layout((ids, types, positions, embeds), None, packing, _identity, _identity)
     if attention_mask is None or attention_mask.ndim != 2:
-        return Layout(inputs, attention_mask, None, _identity)
+        return Layout(inputs, attention_mask, None, _identity, _identity)
     if can_read and compute_all and bool((attention_mask != 0).all()):
-        return Layout(inputs, None, None, _identity)
+        return Layout(inputs, None, None, _identity, _identity)
     if can_read and not compute_all:
         packing = pack_mask(attention_mask)
         if sum(packing.lengths) == attention_mask.numel():
-            return Layout(inputs, None, None, _identity)
+            return Layout(inputs, None, None, _identity, _identity)
         # A single row of positions applies to all rows.
         rows = [None if each is None else each.expand(*attention_mask.shape, *each.shape[2:]) for each in inputs]
         ids, types, positions, embeds = (None if each is None else packing.pack(each) for each in rows)
         if positions is None:
             positions = packing.positions
-        return Layout((ids, types, positions, embeds), None, packing, packing.unpack)
+        return Layout((ids, types, positions, embeds), None, packing, packing.unpack, packing.pack)
 
     def zero_padding(states: Tensor) -> Tensor:
         padding = attention_mask[:, -states.shape[1] :] == 0
         return states.masked_fill(padding[..., None], 0.0)
 
-    return Layout(inputs, attention_mask, None, zero_padding)
+    return Layout(inputs, attention_mask, None, zero_padding, _identity)
 
 
 def _one_row(inputs: Inputs, cu_seqlens: Tensor, causal: bool) -> Layout:
@@ -171,7 +173,7 @@ def _one_row(inputs: Inputs, cu_seqlens: Tensor, causal: bool) -> Layout:
     if positions is None:
         positions = tokens - starts[sequence]
     row = [None if each is None else each[None] for each in (ids, types, positions, embeds)]
-    return Layout((row[0], row[1], row[2], row[3]), pairs[None], None, _first_row)
+    return Layout((row[0], row[1], row[2], row[3]), pairs[None], None, _first_row, _as_row)
 
 
 def _identity(states: Tensor) -> Tensor:
@@ -180,6 +182,10 @@ def _identity(states: Tensor) -> Tensor:
 
 def _first_row(states: Tensor) -> Tensor:
     return states[0]
+
+
+def _as_row(states: Tensor) -> Tensor:
+    return states[None]
 
 
 def first_tokens(states: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None = None) -> Tensor:

@@ -18,7 +18,7 @@ from rembert.tf.inputs import accepts_structures, check_cache, check_inputs
 from rembert.tf.layer import TFRemBertLayer
 from rembert.tf.layers import RemBertLayerBase, checkpointed, dense
 from rembert.tf.masks import attention_bias
-from rembert.tf.packing import Layout, Packing, choose_layout, first_tokens
+from rembert.tf.packing import Layout, choose_layout, first_tokens
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 
 Tensor = Any
@@ -48,7 +48,8 @@ class TFRemBertEncoder(RemBertLayerBase):
         bias: Tensor | tuple[Tensor, ...] | None = None,
         source: Tensor | None = None,
         source_bias: Tensor | None = None,
-        packing: Packing | None = None,
+        *,
+        layout: Layout,
         past_key_values: Cache | None = None,
         use_cache: bool = False,
         output_attentions: bool = False,
@@ -57,12 +58,17 @@ class TFRemBertEncoder(RemBertLayerBase):
     ) -> dict[str, Any]:
         """[b, s, input_embedding_size] to the fields of the base model's output except the pooled output.
 
-        Packed embeddings are [t, input_embedding_size], and the states [t, e].
+        Packed embeddings are [t, input_embedding_size]. `layout` arranges the states as the caller gets them. Hidden
+        states lie on the path to the last one: each layer takes the state that is returned, not the one before it was
+        arranged, so that gradients reach it.
         """
         hidden_states = self.embedding_hidden_mapping_in(embeddings)  # (b, s, e)
-        all_states, attentions, cross_attentions, caches = [hidden_states], [], [], []
+        all_states, attentions, cross_attentions, caches = [], [], [], []
         recompute = self.checkpointing and training and not (use_cache or output_attentions)
         for index, layer in enumerate(self.layer):
+            if output_hidden_states:
+                all_states.append(layout.restore(hidden_states))
+                hidden_states = layout.arrange(all_states[-1])
             cached = past_key_values[index] if past_key_values is not None else None
             hidden_states, probabilities, cross_probabilities, cache = (checkpointed(layer) if recompute else layer)(
                 hidden_states,
@@ -70,22 +76,21 @@ class TFRemBertEncoder(RemBertLayerBase):
                 source=source,
                 source_bias=source_bias,
                 cached=cached,
-                packing=packing,
+                packing=layout.packing,
                 training=training,
             )
             # Only requested outputs are kept, so that the memory of the others is freed.
-            if output_hidden_states:
-                all_states.append(hidden_states)
             if output_attentions:
                 attentions.append(probabilities)
                 cross_attentions.append(cross_probabilities)
             if use_cache:
                 caches.append(cache)
         has_cross = output_attentions and cross_attentions[0] is not None
+        last = layout.restore(hidden_states)
         return {
-            "last_hidden_state": hidden_states,
+            "last_hidden_state": last,
             "past_key_values": tuple(caches) if use_cache else None,
-            "hidden_states": tuple(all_states) if output_hidden_states else None,
+            "hidden_states": (*all_states, last) if output_hidden_states else None,
             "attentions": tuple(attentions) if output_attentions else None,
             "cross_attentions": tuple(cross_attentions) if has_cross else None,
         }
@@ -222,14 +227,13 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
             bias,
             source=encoder_hidden_states,
             source_bias=source_bias,
-            packing=layout.packing,
+            layout=layout,
             past_key_values=past_key_values,
             use_cache=use_cache,
             output_attentions=requested.attentions,
             output_hidden_states=requested.hidden_states,
             training=training,
         )
-        fields = _restored(fields, layout)
         if self.pooler is not None:
             first = first_tokens(fields["last_hidden_state"], attention_mask, cu_seqlens)
             fields["pooler_output"] = self.pooler(first)
@@ -251,12 +255,3 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
             for group in groups
         )
         return tuple(biases), source_bias
-
-
-def _restored(fields: dict[str, Any], layout: Layout) -> dict[str, Any]:
-    """The encoder's fields with the hidden states in the layout that the caller gets."""
-    states = fields["hidden_states"]
-    if states is None:
-        return {**fields, "last_hidden_state": layout.restore(fields["last_hidden_state"])}
-    states = tuple(map(layout.restore, states))
-    return {**fields, "last_hidden_state": states[-1], "hidden_states": states}

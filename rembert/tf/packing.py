@@ -124,7 +124,7 @@ def _groups(lengths: Tensor) -> tuple[Tensor, tuple[TokenIndices, ...]]:
 Inputs = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """How the tokens of one call are arranged for the layers.
 
@@ -133,12 +133,14 @@ class Layout:
         attention_mask: of padded inputs; None if every query attends to every key.
         packing: of packed inputs.
         restore: maps the layers' states to those that the caller gets.
+        arrange: maps those that the caller gets to the layers' states.
     """
 
     inputs: Inputs
     attention_mask: Tensor | None
     packing: Packing | None
     restore: Callable[[Tensor], Tensor]
+    arrange: Callable[[Tensor], Tensor]
 
 
 def choose_layout(
@@ -161,9 +163,9 @@ def choose_layout(
         tokens = _sizes(ids if ids is not None else embeds)[0]
         packing = pack_lengths(cu_seqlens, tokens)
     elif attention_mask is None or len(attention_mask.shape) != 2:
-        return Layout(inputs, attention_mask, None, _identity)
+        return Layout(inputs, attention_mask, None, _identity, _identity)
     elif _is_all_real(attention_mask):
-        return Layout(inputs, None, None, _identity)
+        return Layout(inputs, None, None, _identity, _identity)
     elif not compute_all:
         packing = pack_mask(attention_mask)
     else:
@@ -173,7 +175,7 @@ def choose_layout(
             real = tf.expand_dims(real != tf.zeros((), real.dtype), -1)
             return tf.where(real, states, tf.zeros((), states.dtype))
 
-        return Layout(inputs, attention_mask, None, zero_padding)
+        return Layout(inputs, attention_mask, None, zero_padding, _identity)
 
     def packed(tensor: Tensor | None) -> Tensor | None:
         if tensor is None:
@@ -184,7 +186,7 @@ def choose_layout(
 
     ids, types, positions, embeds = map(packed, inputs)
     positions = packing.positions if positions is None else positions
-    return Layout((ids, types, positions, embeds), None, packing, packing.unpack)
+    return Layout((ids, types, positions, embeds), None, packing, packing.unpack, packing.pack)
 
 
 def _one_row(inputs: Inputs, cu_seqlens: Tensor, causal: bool) -> Layout:
@@ -198,7 +200,7 @@ def _one_row(inputs: Inputs, cu_seqlens: Tensor, causal: bool) -> Layout:
     if positions is None:
         positions = tokens - tf.gather(starts, sequence)
     row = [None if each is None else each[None] for each in (ids, types, positions, embeds)]
-    return Layout((row[0], row[1], row[2], row[3]), pairs[None], None, _first_row)
+    return Layout((row[0], row[1], row[2], row[3]), pairs[None], None, _first_row, _as_row)
 
 
 def _identity(states: Tensor) -> Tensor:
@@ -207,6 +209,10 @@ def _identity(states: Tensor) -> Tensor:
 
 def _first_row(states: Tensor) -> Tensor:
     return states[0]
+
+
+def _as_row(states: Tensor) -> Tensor:
+    return states[None]
 
 
 def first_tokens(states: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None = None) -> Tensor:

@@ -79,6 +79,44 @@ def test_every_implementation_gives_the_same_gradients(framework: Framework, cas
 
 
 @on_both
+@by_case([case for case in CASES if case.name in ("model", "decoder", "one_label_each", "token_classification")])
+@pytest.mark.parametrize(
+    "flags", [{}, {"output_attentions": True}], ids=["padding removed", "every position computed"]
+)
+def test_gradients_reach_the_returned_states(framework: Framework, case: Case, flags: dict[str, bool]) -> None:
+    """As without padding: a row that is passed by itself, with its positions."""
+    model, mask = _model(framework, case), np.concatenate([RIGHT[1:], LEFT[1:], HOLES])
+    inputs = _unlabelled(_inputs(case, mask))
+    first = np.asarray(next(iter(framework.call(model, **inputs).values())))
+    weights = np.random.default_rng(0).standard_normal(first.shape)
+    if first.ndim == 3:
+        weights *= mask[..., None]
+    padded = framework.state_gradients(model, weights, **inputs, **flags)
+    assert len(padded) == 3
+    for row, real in enumerate(mask != 0):
+        alone = {name: array[row : row + 1, real] for name, array in inputs.items() if name != "attention_mask"}
+        own = weights[row : row + 1, real] if first.ndim == 3 else weights[row : row + 1]
+        wanted = framework.state_gradients(model, own, **alone, position_ids=np.flatnonzero(real)[None])
+        for state, (one, other) in enumerate(zip(padded, wanted, strict=True)):
+            assert one is not None
+            assert other is not None
+            assert difference(one[row, real], other[0]) <= TOLERANCE, (row, state)
+            assert not one[row, ~real].any(), (row, state)
+
+
+@on_both
+def test_gradients_reach_the_states_of_packed_inputs(framework: Framework) -> None:
+    model, inputs = _model(framework, CASES[0]), _packed(CASES[0], _inputs(CASES[0], RIGHT))
+    weights = np.random.default_rng(0).standard_normal((len(inputs["input_ids"]), model.config.hidden_size))
+    wanted = framework.state_gradients(model, weights, **inputs)
+    explicit = framework.state_gradients(model, weights, **inputs, output_attentions=True)
+    for one, other in zip(explicit, wanted, strict=True):
+        assert one is not None
+        assert other is not None
+        assert difference(one, other) <= TOLERANCE
+
+
+@on_both
 @by_case([case for case in CASES if case.name in ("model", "decoder")])
 @by_mask
 @pytest.mark.parametrize(
