@@ -16,11 +16,7 @@ from pathlib import Path
 
 from rembert.common.errors import InputError
 from rembert.common.files import sync_directory
-
-try:
-    import fcntl
-except ImportError:  # no such locks on Windows: two writers to one target are not told apart there
-    fcntl = None  # type: ignore[assignment]
+from rembert.common.locks import try_lock
 
 
 @contextmanager
@@ -83,12 +79,9 @@ def _claim(fresh: Path) -> int:
     while True:
         fresh.mkdir(exist_ok=True)
         lock = os.open(fresh, os.O_RDONLY)
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if try_lock(lock) is False:
             os.close(lock)
-            raise InputError(f"Another process is writing this target: {fresh} is in use.") from None
+            raise InputError(f"Another process is writing this target: {fresh} is in use.")
         leftovers = list(fresh.iterdir()) if fresh.exists() else []
         for path in leftovers:
             if path.is_dir():

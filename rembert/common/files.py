@@ -7,9 +7,11 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from rembert.common.locks import try_lock
 
 
 @contextmanager
@@ -17,12 +19,12 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `target`; when the block ends well, rename it to `target`.
 
     The temporary file stands in the same directory, so the rename is one step of the file system. When the block
-    raises, the temporary file is removed and `target` is left as it was.
+    raises, the temporary file is removed and `target` is left as it was. Temporary files that killed processes left of
+    the same target are removed first; those of live ones are locked.
     """
     target = Path(target)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    _remove_leftovers(target)
+    handle, temporary = _locked_temporary(target)
     try:
         yield temporary
         # mkstemp makes files that only the owner reads; a saved file follows the user's umask as any other.
@@ -34,10 +36,32 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked_temporary(target: Path) -> tuple[int, Path]:
+    """A new temporary file beside `target`, and the descriptor that holds its lock."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        try_lock(handle)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # another process took it for a leftover before it was locked
+
+
+def _remove_leftovers(target: Path) -> None:
+    for path in leftovers(target):
+        with suppress(OSError):  # another process may remove it at the same time
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                if try_lock(descriptor):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def leftovers(target: str | os.PathLike[str]) -> list[Path]:
-    """The temporary files that killed processes have left of writing `target`."""
+    """The temporary files of `target`, of processes that write it now or were killed."""
     target = Path(target)
     return list(target.parent.glob(f".{glob.escape(target.name)}.*.tmp"))
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from rembert.bridge import open_checkpoint
 from rembert.bridge.formats import safetensors
-from rembert.common.errors import CheckpointError
+from rembert.common.arguments import BOOLEAN, Constraint, integer, number, optional
+from rembert.common.errors import CheckpointError, RemBertError
 from rembert.common.files import atomic_path, read_json, sync_directory, write_json
 from rembert.training.trainer import Trainer
 
@@ -47,6 +49,45 @@ class TrainingState:
     seconds: float = 0.0
 
 
+_COUNT = integer(at_least=0)
+_NUMBER = Constraint("a number", lambda value: type(value) in (int, float))  # a score may be NaN
+_STATE_KEYS = {
+    "step": _COUNT,
+    "best_step": optional(_COUNT),
+    "best_value": optional(_NUMBER),
+    "evaluations": _COUNT,
+    "evaluations_since_best": _COUNT,
+    "stopped": BOOLEAN,
+    "seconds": number(at_least=0),
+}
+
+
+def check_state(state: TrainingState, step: int, path: Path) -> None:
+    """Refuse a state that no run of this library writes.
+
+    Args:
+        state: as read from `path`.
+        step: the step that the checkpoint's directory names.
+
+    Raises:
+        CheckpointError: names the file, the key and the value.
+    """
+    for key, constraint in _STATE_KEYS.items():
+        value = getattr(state, key)
+        if not constraint.accepts(value):
+            raise CheckpointError(f"{path}: `{key}` must be {constraint.wording}. Received: {value!r:.100}.")
+    scores = state.best_scores
+    if not isinstance(scores, dict) or not all(_NUMBER.accepts(value) for value in scores.values()):
+        raise CheckpointError(f"{path}: `best_scores` must map names to numbers. Received: {scores!r:.100}.")
+    if state.step != step:
+        raise CheckpointError(f"{path}: `step` must be {step}, as the directory says. Received: {state.step}.")
+    if (state.best_step is None) != (state.best_value is None) or (state.best_step or 0) > step:
+        raise CheckpointError(
+            f"{path}: `best_step` and `best_value` must be those of an evaluation up to step {step}. Received: "
+            f"{state.best_step} and {state.best_value}."
+        )
+
+
 class Checkpoints:
     """The checkpoints of the run in `output`."""
 
@@ -69,9 +110,32 @@ class Checkpoints:
         path = self.path(max(steps)) / _STATE
         content = read_json(path, CheckpointError)
         try:
-            return TrainingState(**content)
+            state = TrainingState(**content)
         except TypeError as problem:
             raise CheckpointError(f"{path} must hold the state of a run. Received other content: {problem}.") from None
+        check_state(state, max(steps), path)
+        return state
+
+    def require_complete(self, state: TrainingState) -> None:
+        """Refuse to continue when the newest checkpoint or the best one is missing or damaged.
+
+        Files are opened and their sizes compared with what they claim; values are not read.
+
+        Raises:
+            CheckpointError: names the checkpoint and what to do.
+        """
+        for step in filter(None, {state.step, state.best_step}):
+            try:
+                with open_checkpoint(self.path(step)):
+                    pass
+                if step == state.step:
+                    safetensors.read(self.path(step) / _OPTIMIZER)
+            except (RemBertError, OSError) as problem:
+                kind = "newest" if step == state.step else "best"
+                raise CheckpointError(
+                    f"{self.path(step)}, the {kind} checkpoint of this run, is missing or damaged. Restore it, or "
+                    f"train again in another directory. Nothing has been removed. Received: {problem}"
+                ) from problem
 
     def optimizer(self, step: int) -> dict[str, np.ndarray]:
         """The optimizer state of a checkpoint.
@@ -105,6 +169,7 @@ class Checkpoints:
                 sync_directory(new)
                 new.rename(self.path(state.step))
                 sync_directory(self.folder)
+                self.require_complete(state)
                 self._remove_others(state)
         finally:
             if is_main:

@@ -79,6 +79,8 @@ def finetune(
         TrainingError: the loss became NaN or infinite.
         MissingDependencyError: the framework is not installed.
         OSError: the disk is full or not writable; the last checkpoint is unchanged.
+        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM (code 143) arrived during training; the update was finished
+            and a checkpoint written, from which `resume` continues.
 
     Example:
         >>> import json
@@ -107,25 +109,28 @@ def finetune(
     report = say if say is not None and is_main else _silent
     plan = Plan(task, recipe, os.fspath(model), framework, from_scratch)
     directory = OutputDirectory(Path(output), resume=resume, is_main=is_main)
-    examples = read_training_data(
-        task, recipe, _listed(train), None if evaluation is None else _listed(evaluation), report
-    )
-    run = directory.open_run(plan, examples.summary, report)
-    if (scores := run.finished_scores()) is not None:
-        return scores
-    trainer = import_module(f"rembert.training.{framework}_trainer").Trainer(
-        task.head,
-        source,
-        recipe,
-        task.config_overrides(),
-        from_scratch=from_scratch,
-        devices=devices,
-        sharded=sharded,
-    )
     try:
-        return train_model(run, examples, trainer, whole_evaluation=sharded)
+        paths = None if evaluation is None else _listed(evaluation)
+        examples = read_training_data(task, recipe, _listed(train), paths, report)
+        run = directory.open_run(plan, examples.summary, report)
+        if (scores := run.finished_scores()) is not None:
+            return scores
+        trainer = import_module(f"rembert.training.{framework}_trainer").Trainer(
+            task.head,
+            source,
+            recipe,
+            task.config_overrides(),
+            from_scratch=from_scratch,
+            devices=devices,
+            sharded=sharded,
+        )
+        try:
+            directory.claim()
+            return train_model(run, examples, trainer, whole_evaluation=sharded)
+        finally:
+            trainer.close()
     finally:
-        trainer.close()
+        directory.release()
 
 
 def _recipe(task: str | Task, recipe: Recipe | None, changes: Mapping[str, Any]) -> Recipe:

@@ -11,17 +11,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from rembert.common.errors import TrainingError
 from rembert.training.checkpoints import TrainingState
 from rembert.training.data import TrainingData
 from rembert.training.evaluation import Evaluator
+from rembert.training.interruption import Interruption
 from rembert.training.micro_batches import label_count, split_batch
 from rembert.training.reporting import MetricsLog, NoLog, ProgressBar
 from rembert.training.result import write_result
 from rembert.training.run import Run
-from rembert.training.schedule import Schedule
+from rembert.training.schedule import Schedule, Update
 from rembert.training.trainer import Trainer
 
 
@@ -40,6 +41,7 @@ def train_model(run: Run, data: TrainingData, trainer: Trainer, *, whole_evaluat
     Raises:
         TrainingError: the loss became NaN or infinite.
         OSError: the disk is full or not writable; the last checkpoint is unchanged.
+        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM arrived; a checkpoint of the last update has been written.
     """
     task, recipe = run.plan.task, run.plan.recipe
     count = partial(label_count, task.head, problem_type=trainer.config.problem_type)
@@ -52,7 +54,7 @@ def train_model(run: Run, data: TrainingData, trainer: Trainer, *, whole_evaluat
     state = _start(run, trainer, schedule, evaluator)
     log = MetricsLog(run.output, state.step, schedule.epoch_steps, run.report) if run.is_main else NoLog()
     losses = _LossWindow()
-    with ProgressBar(schedule.total_steps, state.step) as bar:
+    with Interruption() as interruption, ProgressBar(schedule.total_steps, state.step) as bar:
         for update in () if state.stopped else schedule.updates(after=state.step):
             started = time.perf_counter()
             batch = task.collate([data.rows[row] for row in update.rows], update.generator)
@@ -61,7 +63,8 @@ def train_model(run: Run, data: TrainingData, trainer: Trainer, *, whole_evaluat
             losses.add(loss)
             state = replace(state, step=update.step + 1)
             bar.step()
-            if update.logs:
+            ends = _is_interrupted(interruption, trainer, update)
+            if update.logs or ends:
                 loss, speed = losses.summary()
                 _check_finite(loss, run, state)
                 rate = update.learning_rate
@@ -70,11 +73,13 @@ def train_model(run: Run, data: TrainingData, trainer: Trainer, *, whole_evaluat
             if update.evaluates and evaluator is not None:
                 state = _evaluate(evaluator, run, state, log)
             state = replace(state, seconds=state.seconds + time.perf_counter() - started)
-            if update.saves:
+            if update.saves or ends:
                 if evaluator is not None and evaluator.has_stalled(state):
                     state = _stop(run, state, schedule)
                 run.checkpoints.write(state, trainer)
                 losses.restart()
+            if ends:
+                _leave(interruption, run, state, log, schedule)
             if state.stopped:
                 break
     result = write_result(run, state, log, evaluator.metric if evaluator else None) if run.is_main else {}
@@ -89,6 +94,8 @@ def _start(run: Run, trainer: Trainer, schedule: Schedule, evaluator: Evaluator 
         InputError: the recipe's metric does not exist; nothing has been written.
     """
     state = run.checkpoints.newest()
+    if state is not None:
+        run.checkpoints.require_complete(state)
     if trainer.fresh:
         names = trainer.fresh
         shown = ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:3])} and {len(names) - 3} more"
@@ -102,6 +109,22 @@ def _start(run: Run, trainer: Trainer, schedule: Schedule, evaluator: Evaluator 
     trainer.load(run.checkpoints.path(state.step), run.checkpoints.optimizer(state.step), state.step)
     run.report(f"resumed after update {state.step} of {schedule.total_steps}")
     return state
+
+
+def _is_interrupted(interruption: Interruption, trainer: Trainer, update: Update) -> bool:
+    """Whether to end after this update. Several processes must end after the same one; they agree where they log."""
+    interrupted = interruption.signal is not None
+    if trainer.world == 1:
+        return interrupted
+    return update.logs and any(trainer.gather(interrupted))
+
+
+def _leave(
+    interruption: Interruption, run: Run, state: TrainingState, log: MetricsLog, schedule: Schedule
+) -> NoReturn:
+    log.close()
+    run.report(f"interrupted after update {state.step} of {schedule.total_steps}; continue with --resume")
+    interruption.leave()
 
 
 def _evaluate(evaluator: Evaluator, run: Run, state: TrainingState, log: MetricsLog) -> TrainingState:

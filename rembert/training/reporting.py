@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from rembert.common.dependencies import is_installed
+from rembert.common.errors import CheckpointError
 from rembert.common.files import atomic_path, write_text
 
 METRICS = "metrics.jsonl"
@@ -65,15 +66,25 @@ class NoLog(MetricsLog):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, up to one that is incomplete; none if there is no file."""
+    """The lines of a `metrics.jsonl`, without a last one that a kill has cut; none if there is no file.
+
+    Raises:
+        CheckpointError: another line is no line of a run; names the file and the line.
+    """
     if not path.is_file():
         return []
     found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, text in enumerate(lines, start=1):
         try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            if number == len(lines):
+                break
+            line = None
+        if not isinstance(line, dict) or not all(type(value) in (int, float, type(None)) for value in line.values()):
+            raise CheckpointError(f"{path}, line {number}, must map names to numbers. Received: {text:.80}")
+        found.append(line)
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import math
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,8 +32,8 @@ def write_result(run: Run, state: TrainingState, log: MetricsLog, metric: str | 
     best = state.best_step or state.step
     losses = [line["loss"] for line in log.lines if "loss" in line]
     result = {"train_loss": losses[-1] if losses else math.nan, **state.best_scores}
-    if run.checkpoints.path(best).is_dir():
-        _publish(run.checkpoints.path(best), run.output)
+    run.checkpoints.require_complete(state)
+    _publish(run.checkpoints.path(best), run.output)
     run.plan.task.tokenizer.save_pretrained(run.output)
     if not log.lines or END not in log.lines[-1]:
         log.add(state.step, best_step=best, **{END: round(state.seconds, 3)}, **result)
@@ -44,7 +46,11 @@ def write_result(run: Run, state: TrainingState, log: MetricsLog, metric: str | 
 
 
 def _publish(checkpoint: Path, output: Path) -> None:
-    """Copy the model's files of a checkpoint into the run's directory; each appears under its name once complete."""
+    """Copy the model's files of a checkpoint into the run's directory; each appears under its name once complete.
+
+    Raises:
+        OSError: a copy differs from its original.
+    """
     weights = sorted(checkpoint.glob("model*.safetensors*"), key=lambda path: path.suffix == ".json")
     for path in [*weights, checkpoint / "config.json"]:
         with atomic_path(output / path.name) as temporary:
@@ -52,7 +58,9 @@ def _publish(checkpoint: Path, output: Path) -> None:
             try:
                 temporary.hardlink_to(path)  # a second name until the checkpoint is removed: no byte is copied
             except OSError:
-                temporary.write_bytes(path.read_bytes())
+                shutil.copyfile(path, temporary)
+        if not path.samefile(output / path.name) and not filecmp.cmp(path, output / path.name, shallow=False):
+            raise OSError(f"{output / path.name} differs from {path}, of which it is a copy. The disk may be damaged.")
 
 
 def _write_card(run: Run, state: TrainingState) -> None:

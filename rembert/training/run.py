@@ -10,6 +10,7 @@ from typing import Any
 
 from rembert.common.errors import InputError
 from rembert.common.files import leftovers, read_json, write_json
+from rembert.common.locks import DirectoryLock
 from rembert.tasks.task import Task
 from rembert.training.checkpoints import Checkpoints
 from rembert.training.recipe import Recipe
@@ -54,11 +55,12 @@ class OutputDirectory:
         is_main: whether this is the first of the processes that train together.
 
     Raises:
-        InputError: the directory is not empty and holds no run to resume.
+        InputError: the directory is not empty and holds no run to resume, or another process is writing one there.
     """
 
     def __init__(self, path: Path, *, resume: bool, is_main: bool) -> None:
         self.path, self.is_main, self._resume = path, is_main, resume
+        self._lock: DirectoryLock | None = None
         if not is_main:
             return
         if path.exists() and not path.is_dir():
@@ -71,6 +73,35 @@ class OutputDirectory:
             raise InputError(f"`output` must be a new or empty directory. Received: {path}. {hint}")
         if resume and not has_run and others:
             raise InputError(f"`output` must hold a run to resume. Received: {path}, which has no {RUN}.")
+        if path.is_dir():
+            self._claim()
+
+    def claim(self) -> None:
+        """Make the directory, and keep other processes from writing a run into it until `release`.
+
+        Raises:
+            InputError: another process is writing a run there, or has written one since this directory was checked.
+        """
+        if not self.is_main or self._lock is not None:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._claim()
+        if (self.path / RUN).exists():
+            self.release()
+            raise InputError(f"{self.path}: another process has written a run into `output` in the meantime.")
+
+    def release(self) -> None:
+        """Let other processes write to the directory."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _claim(self) -> None:
+        lock = DirectoryLock(self.path)
+        if not lock.is_held:
+            lock.release()
+            raise InputError(f"Another process is writing a run into `output`. Received: {self.path}.")
+        self._lock = lock
 
     def open_run(self, plan: Plan, data: dict[str, dict[str, Any]], report: Reporter) -> Run:
         """The run of a plan, whose task is prepared, and of the summary of its data.
@@ -135,8 +166,6 @@ class Run:
         if not self.is_main:
             return
         self.output.mkdir(parents=True, exist_ok=True)
-        for path in leftovers(self.output / RUN):
-            path.unlink()
         write_json(self.output / RUN, self.settings)
 
 
