@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from rembert.bridge.format import without_index
 from rembert.bridge.heads import recognise_head
 from rembert.bridge.registry import FORMATS, find, locate_checkpoint
 from rembert.bridge.shards import read_index
 from rembert.bridge.tensors import DTYPES, Contents, TensorInfo, TensorSource, is_float
 from rembert.common.arguments import check_argument, one_of, optional
-from rembert.common.config import CONFIG_NAME, GOOGLE_CONFIG_NAMES, RemBertConfig
+from rembert.common.config import RemBertConfig
+from rembert.common.config_files import CONFIG_NAME, GOOGLE_CONFIG_NAMES
 from rembert.common.errors import CheckpointError, ConfigError
 from rembert.common.files import read_json
+from rembert.common.keywords import HubOptions
 from rembert.common.parameters import HEADS
 
 MAX_CONFIG = 16 * 2**20  # bytes
@@ -110,12 +113,7 @@ class Checkpoint:
         Raises:
             CheckpointError: names the first such tensor and its dtype.
         """
-        for name in names:
-            dtype = self.source(name).dtype
-            if not is_float(dtype):
-                raise CheckpointError(
-                    f"{self.path}: `{name}` must hold floating-point numbers ({', '.join(DTYPES)}). Received: {dtype}."
-                )
+        check_floats(self.path, {name: self.source(name) for name in names})
 
     def close(self) -> None:
         """Let go of the files. Arrays that were read stay valid."""
@@ -130,8 +128,17 @@ class Checkpoint:
         self.close()
 
 
+def check_floats(source: Path | str, tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse tensors that hold integers, as `Checkpoint.require_floats`; `source` is for the message."""
+    for name, tensor in tensors.items():
+        if not is_float(tensor.dtype):
+            raise CheckpointError(
+                f"{source}: `{name}` must hold floating-point numbers ({', '.join(DTYPES)}). Received: {tensor.dtype}."
+            )
+
+
 def open_checkpoint(
-    path: str | os.PathLike[str], *, format: str | None = None, revision: str | None = None
+    path: str | os.PathLike[str], *, format: str | None = None, hub: HubOptions | None = None
 ) -> Checkpoint:
     """Open a checkpoint: a directory, a file of values, or the index of a sharded one.
 
@@ -141,12 +148,13 @@ def open_checkpoint(
         path: what to open; a name like "google/rembert" that is no path is looked up on the Hugging Face Hub. A
             directory with several formats is read in the order of `FORMATS`.
         format: a key of `FORMATS`, to read that one and no other.
-        revision: a branch, tag or commit of a repository on the hub; by default its main branch.
+        hub: how a repository is downloaded, the subfolder, and the variant of the weights.
 
     Raises:
         InputError: `format` is unknown.
         MissingDependencyError: a package that the format or the Hub needs is not installed.
-        CheckpointError: nothing is found, or what is found is damaged; names file, tensor and reason.
+        NotFoundError: nothing is found.
+        CheckpointError: what is found is damaged; names file, tensor and reason.
 
     Example:
         >>> with open_checkpoint("google/rembert") as checkpoint:
@@ -154,10 +162,10 @@ def open_checkpoint(
         True
     """
     check_argument("format", format, optional(one_of(FORMATS)))
-    path = locate_checkpoint(path, revision)
-    found, main = find(path, format)
+    path = locate_checkpoint(path, hub)
+    found, main = find(path, format, None if hub is None else hub.variant)
     files = [main]
-    if main.name.endswith(".index.json"):
+    if without_index(main.name) != main.name:
         shards = read_index(main)
         contents = Contents({})
         for shard, names in shards.items():

@@ -21,7 +21,8 @@ from rembert.bridge.saving import save_checkpoint, target_format
 from rembert.bridge.streaming import all_finite
 from rembert.bridge.tensors import DTYPES, TensorSource
 from rembert.common.arguments import check_argument, one_of, optional
-from rembert.common.config import CONFIG_NAME, RemBertConfig
+from rembert.common.config import RemBertConfig
+from rembert.common.config_files import CONFIG_NAME
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.parameters import HEADS, head_config
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +67,34 @@ class Format:
     stored_name: Callable[[Parameter, str], tuple[str, bool]] | None = None
     can_shard: bool = True
 
-    def find_in(self, directory: Path) -> Path | None:
+    def find_in(self, directory: Path, variant: str | None = None) -> Path | None:
         """The file of values in a directory, or the index of shards; None where there is neither."""
         if self.locate is not None:
-            return self.locate(directory)
-        names = (self.files[0], f"{self.files[0]}.index.json")
+            return None if variant else self.locate(directory)
+        names = (variant_name(self.files[0], variant), index_name(self.files[0], variant))
         return next((directory / name for name in names if (directory / name).is_file()), None)
+
+
+def variant_name(name: str, variant: str | None) -> str:
+    """The name, or pattern, of a file of values in a variant of a checkpoint, as transformers forms it.
+
+    Example:
+        >>> variant_name("model.safetensors", "fp16"), variant_name("model-*-of-*.safetensors", "fp16")
+        ('model.fp16.safetensors', 'model.fp16-*-of-*.safetensors')
+    """
+    return re.sub(r"^[^.-]+", rf"\g<0>.{variant}", name) if variant else name
+
+
+def index_name(file: str, variant: str | None = None) -> str:
+    """The name of the index of shards, from the name that a single file has.
+
+    Example:
+        >>> index_name("model.safetensors"), index_name("model.safetensors", "fp16")
+        ('model.safetensors.index.json', 'model.safetensors.index.fp16.json')
+    """
+    return f"{file}.index.{variant}.json" if variant else f"{file}.index.json"
+
+
+def without_index(name: str) -> str:
+    """The name of a single file, from that of an index of shards; any other name unchanged."""
+    return re.sub(r"\.index(\.\w+)?\.json$", "", name)

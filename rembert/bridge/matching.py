@@ -18,8 +18,6 @@ from rembert.common.initialization import initial_values
 from rembert.common.name_matching import Match, match
 from rembert.common.parameters import BASE_MODEL, BASE_PREFIX, HEADS, Parameter, parameters
 
-MAX_LAYERS = 1000  # more than this only with at least one tensor for each
-
 
 @dataclass(frozen=True)
 class CheckpointMatch:
@@ -39,15 +37,7 @@ def match_checkpoint(checkpoint: Checkpoint, config: RemBertConfig) -> Checkpoin
     """Match a checkpoint's tensors with the parameters of the head it holds.
 
     A pooler in the checkpoint is always kept, also where the head has none. A bare encoder may lack one.
-
-    Raises:
-        CheckpointError: the config has more layers than the checkpoint could hold.
     """
-    if config.num_hidden_layers > max(MAX_LAYERS, len(checkpoint.tensors)):
-        raise CheckpointError(
-            f"{checkpoint.path}: the config has {config.num_hidden_layers} layers, but the checkpoint has only "
-            f"{len(checkpoint.tensors)} tensors."
-        )
     head = recognise_head(config, checkpoint.tensors)
     shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
     pooler = True if has_pooler_in(shapes) else False if head == BASE_MODEL else None

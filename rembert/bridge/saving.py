@@ -18,7 +18,8 @@ from rembert.bridge.shards import index_content, is_shard, parse_size, plan_shar
 from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import TensorSource, transposed
 from rembert.common.arguments import check_argument, one_of
-from rembert.common.config import CONFIG_NAME, RemBertConfig
+from rembert.common.config import RemBertConfig
+from rembert.common.config_files import CONFIG_NAME
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.files import atomic_path, write_json

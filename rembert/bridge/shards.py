@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rembert.bridge import strict_json
 from rembert.bridge.tensors import TensorInfo
+from rembert.common import strict_json
 from rembert.common.arguments import Constraint, check_argument, integer
 from rembert.common.errors import CheckpointError
 
@@ -104,7 +104,7 @@ def plan_shards(file: str, tensors: Mapping[str, TensorInfo], limit: int | None)
         filled += tensor.nbytes
     if len(shards) == 1:
         return {file: shards[0]}
-    stem, suffix = file.split(".", 1)
+    stem, suffix = file.rsplit(".", 1)
     return {f"{stem}-{n:05d}-of-{len(shards):05d}.{suffix}": names for n, names in enumerate(shards, 1)}
 
 
@@ -116,5 +116,5 @@ def index_content(shards: Mapping[str, list[str]], total: int) -> dict[str, Any]
 
 def is_shard(name: str, file: str) -> bool:
     """Whether `name` is called like a shard of `file`."""
-    stem, suffix = file.split(".", 1)
+    stem, suffix = file.rsplit(".", 1)
     return re.fullmatch(rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{re.escape(suffix)}", name) is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from rembert.bridge import Difference, TensorDifference, diff
@@ -18,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
         description="Compare names, shapes, dtypes and values of the checkpoints A and B, whatever their formats. "
         "Exit code 1 where they differ.",
     )
-    parser.add_argument("paths", metavar=("A", "B"), nargs=2, type=Path, help="checkpoint directories, files, indexes")
+    parser.add_argument("paths", metavar=("A", "B"), nargs=2, help="checkpoint directories, files, indexes")
     parser.add_argument("--all", action="store_true", help="list tensors that agree as well")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)

@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
         "tokenizer files. The export and the model are run on the same inputs of several sizes; OUT appears only when "
         "their outputs agree.",
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a checkpoint directory, file or index")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint directory, file or index")
     parser.add_argument("target", metavar="OUT", type=Path, help="the directory to create")
     formats = ", ".join(f"{name} ({target.description})" for name, target in EXPORT_TARGETS.items())
     parser.add_argument("--to", required=True, choices=EXPORT_TARGETS, help=f"the format: {formats}")

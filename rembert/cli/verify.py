@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from rembert.cli.text import table
@@ -20,9 +19,7 @@ def add_parser(subparsers: Any) -> None:
         "in the one that is installed, and print the largest difference of each output. Exit code 1 when one exceeds "
         "the tolerance.",
     )
-    parser.add_argument(
-        "paths", metavar=("A", "B"), nargs=2, type=Path, help="checkpoint directories, files or indexes"
-    )
+    parser.add_argument("paths", metavar=("A", "B"), nargs=2, help="checkpoint directories, files or indexes")
     parser.add_argument(
         "--frameworks",
         nargs=2,

@@ -6,37 +6,18 @@ Language Models" (ICLR 2021), section 5 and appendix A.
 
 from __future__ import annotations
 
-import copy
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 from rembert.common.arguments import plain
+from rembert.common.config_base import ConfigBase
+from rembert.common.config_files import as_rembert_dict
 from rembert.common.config_values import check_values
 from rembert.common.errors import ConfigError
-from rembert.common.files import read_json, write_json
-from rembert.common.hub import locate
+from rembert.common.keywords import check_known
 from rembert.common.labels import label_maps
 
-CONFIG_NAME = "config.json"
-GOOGLE_CONFIG_NAMES = ("rembert_config.json", "bert_config.json")
 
-# Generic keys, which `config.json` has only where they differ from these defaults.
-_QUIET_DEFAULTS: dict[str, Any] = {
-    "architectures": None,
-    "dtype": None,
-    "problem_type": None,
-    "no_answer_threshold": None,
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "output_attentions": False,
-    "output_hidden_states": False,
-    "return_dict": True,
-}
-
-
-class RemBertConfig:
+class RemBertConfig(ConfigBase):
     """The sizes and settings of a RemBERT model.
 
     Args:
@@ -69,10 +50,12 @@ class RemBertConfig:
         architectures: names of the classes that a checkpoint was saved from.
         attn_implementation: how attention is computed, one of `ATTENTION_IMPLEMENTATIONS`; not saved in `config.json`.
         output_attentions, output_hidden_states, return_dict: defaults of the models' arguments of these names.
-        **extra: other keys, kept as attributes and saved.
+        **extra: other keys that transformers writes, kept as attributes and saved. Keys of your own are set as
+            attributes; those in a file are kept.
 
     Raises:
         ConfigError: a value is invalid; the message quotes it.
+        KeywordError: a key is unknown; the message suggests the nearest known one.
 
     Example:
         >>> config = RemBertConfig(num_hidden_layers=4, num_labels=3)
@@ -81,8 +64,6 @@ class RemBertConfig:
         >>> config.id2label
         {0: 'LABEL_0', 1: 'LABEL_1', 2: 'LABEL_2'}
     """
-
-    model_type = "rembert"
 
     # Long: a line for each key.
     def __init__(
@@ -150,22 +131,21 @@ class RemBertConfig:
         self.no_answer_threshold = no_answer_threshold
         self.dtype = _dtype_name(dtype if dtype is not None else torch_dtype)
         self.architectures = architectures
-        self.output_attentions = bool(output_attentions)
-        self.output_hidden_states = bool(output_hidden_states)
+        self.output_attentions = False if output_attentions is None else output_attentions
+        self.output_hidden_states = False if output_hidden_states is None else output_hidden_states
         self.return_dict = True if return_dict is None else return_dict
         self.attn_implementation = "auto" if attn_implementation is None else attn_implementation
         self.id2label, self.label2id = label_maps(num_labels, id2label, label2id)
 
+        self._name_or_path = str(extra.pop("name_or_path", None) or extra.pop("_name_or_path", None) or "")
         model_type = extra.pop("model_type", self.model_type)
         if model_type != self.model_type:
             raise ConfigError(
                 f"`model_type` must be 'rembert': this is the configuration of another model. Received: "
                 f"`model_type={model_type!r}`."
             )
-        for key, value in extra.items():
-            if isinstance(getattr(type(self), key, None), property) or callable(getattr(type(self), key, None)):
-                raise ConfigError(f"`{key}` cannot be a key of a configuration: it is computed. Received: {value!r}.")
-            setattr(self, key, value)
+        self._keep(extra)
+        check_known(extra, self._known({}), type(self).__name__)
         self.__dict__.update({key: plain(value) for key, value in vars(self).items()})  # JSON has no NumPy numbers
         self.validate()
 
@@ -210,117 +190,6 @@ class RemBertConfig:
         """
         check_values({**vars(self), "num_labels": self.num_labels})
 
-    # ------------------------------------------------------------------ dictionaries and files
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every key and value, also those from `**extra`; label ids are integers."""
-        content = copy.deepcopy(self.__dict__)
-        content["model_type"] = self.model_type
-        return content
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """The content of `config.json`: `to_dict` without generic keys at their default values."""
-        content = self.to_dict()
-        for key, default in _QUIET_DEFAULTS.items():
-            if content[key] == default:
-                del content[key]
-        del content["attn_implementation"]  # a choice of the run, not of the checkpoint
-        if self.id2label == label_maps(None, None, None)[0]:
-            del content["id2label"], content["label2id"]
-        else:
-            content["id2label"] = {str(index): label for index, label in self.id2label.items()}
-        return dict(sorted(content.items()))
-
-    def to_json_string(self, use_diff: bool = True) -> str:
-        """The configuration as JSON, with generic default values where `use_diff` is False."""
-        return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any], **overrides: Any) -> RemBertConfig:
-        """A configuration from the result of `to_dict`, or from the JSON of transformers or Google.
-
-        Args:
-            content: by key; Google's files have `embedding_size` for `input_embedding_size`.
-            **overrides: keys to replace.
-
-        Raises:
-            ConfigError: `content` is not a dictionary, or a value is invalid.
-
-        Example:
-            >>> RemBertConfig.from_dict({"embedding_size": 128}).input_embedding_size
-            128
-        """
-        if not isinstance(content, dict):
-            raise ConfigError(
-                f"`content` must be a dictionary (a JSON object). Received: {type(content).__name__} {content!r:.80}."
-            )
-        merged = dict(content)
-        if "embedding_size" in merged and "input_embedding_size" not in merged:
-            merged["input_embedding_size"] = merged.pop("embedding_size")
-        labels_change = {"id2label", "label2id"} & overrides.keys() or (
-            "num_labels" in overrides and len(merged.get("id2label") or ()) != overrides["num_labels"]
-        )
-        if labels_change:
-            for key in ("num_labels", "id2label", "label2id"):
-                merged.pop(key, None)
-        if "torch_dtype" in overrides:
-            merged.pop("dtype", None)
-        merged.update(overrides)
-        return cls(**merged)
-
-    @classmethod
-    def from_pretrained(
-        cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, **overrides: Any
-    ) -> RemBertConfig:
-        """The configuration of a checkpoint.
-
-        In a directory, `config.json` is read, or else Google's `rembert_config.json` or `bert_config.json`. In a
-        BLEURT directory (with `bleurt_config.json`), `gelu` is the tanh form, so that `hidden_act` becomes `gelu_new`.
-
-        Args:
-            name_or_path: a checkpoint directory, a JSON file, or a name on the Hugging Face Hub.
-            revision: a branch, tag or commit of a repository on the hub.
-            **overrides: keys to replace.
-
-        Raises:
-            ConfigError: the file is missing or is not JSON, or a value is invalid.
-
-        Example:
-            >>> RemBertConfig.from_pretrained("google/rembert", num_labels=3).num_labels
-            3
-        """
-        path = locate(name_or_path, revision)
-        if path.is_dir():
-            names = (CONFIG_NAME, *GOOGLE_CONFIG_NAMES)
-            found = next((path / name for name in names if (path / name).is_file()), None)
-            if found is None:
-                raise ConfigError(f"{path} holds no configuration. Looked for: {', '.join(names)}.")
-            path = found
-        content = read_json(path, ConfigError)
-        is_bleurt = path.name != CONFIG_NAME and (path.parent / "bleurt_config.json").is_file()
-        if is_bleurt and isinstance(content, dict) and content.get("hidden_act", "gelu") == "gelu":
-            content["hidden_act"] = "gelu_new"
-        try:
-            return cls.from_dict(content, **overrides)
-        except ConfigError as problem:
-            raise ConfigError(f"{path}: {problem}") from None
-
-    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Write `config.json` into `directory`, which is created if it is missing."""
-        target = Path(directory)
-        target.mkdir(parents=True, exist_ok=True)
-        write_json(target / CONFIG_NAME, self.to_diff_dict())
-
-    # ------------------------------------------------------------------ comparison
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemBertConfig) and self.to_dict() == other.to_dict()
-
-    __hash__ = None  # type: ignore[assignment]  # a config can be changed
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__} {self.to_json_string()}"
-
 
 def _dtype_name(value: Any) -> str | None:
     """'float32' for 'float32', `torch.float32`, `tf.float32` and `numpy.float32` alike."""
@@ -329,3 +198,20 @@ def _dtype_name(value: Any) -> str | None:
     if not isinstance(value, str):
         value = getattr(value, "name", None) or getattr(value, "__name__", None) or str(value)
     return str(value).removeprefix("torch.")
+
+
+def as_config(value: Any) -> RemBertConfig:
+    """A RemBertConfig as it is, and another library's RemBERT configuration, such as transformers', converted.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if isinstance(value, RemBertConfig):
+        return value
+    content = as_rembert_dict(value)
+    if content is None:
+        raise ConfigError(
+            f"`config` must be a RemBertConfig. Received: `config={value!r:.200}`, a {type(value).__qualname__} of "
+            f"{type(value).__module__}. Make one with `RemBertConfig.from_dict` or `RemBertConfig.from_pretrained`."
+        )
+    return RemBertConfig.from_dict(content)

@@ -24,6 +24,23 @@ ACTIVATIONS = (
 )
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 ATTENTION_IMPLEMENTATIONS = ("auto", "sdpa", "eager")
+MAX_SIZE = 2**31 - 1  # ids and positions are 32-bit integers in TensorFlow
+MAX_LAYERS = 1000
+
+# Keys that transformers writes for any model, beside those that `RemBertConfig` has arguments for. They are kept.
+GENERIC_KEYS = frozenset(
+    {
+        *("finetuning_task", "task_specific_params", "tokenizer_class", "transformers_version", "prefix", "auto_map"),
+        *("chunk_size_feed_forward", "pruned_heads", "torchscript", "tf_legacy_loss", "use_bfloat16"),
+        *("gradient_checkpointing", "is_encoder_decoder", "tie_encoder_decoder", "cross_attention_hidden_size"),
+        *("cls_token_id", "sep_token_id", "mask_token_id", "unk_token_id", "decoder_start_token_id"),
+        *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "top_k", "top_p"),
+        *("temperature", "typical_p", "repetition_penalty", "length_penalty", "diversity_penalty"),
+        *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_return_sequences", "output_scores"),
+        *("return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids"),
+        *("remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens"),
+    }
+)
 
 _SIZES = (
     "vocab_size",
@@ -49,7 +66,8 @@ _FLAGS = (
 
 _ID = integer(at_least=0)
 _CONSTRAINTS: dict[str, Constraint] = {
-    **dict.fromkeys(_SIZES, integer(at_least=1)),
+    **dict.fromkeys(_SIZES, integer(at_least=1, at_most=MAX_SIZE)),
+    "num_hidden_layers": integer(at_least=1, at_most=MAX_LAYERS),
     **dict.fromkeys(_DROPOUTS, number(at_least=0, below=1)),
     **dict.fromkeys(("initializer_range", "layer_norm_eps"), number(above=0)),
     **dict.fromkeys(_FLAGS, BOOLEAN),

@@ -36,6 +36,14 @@ class CheckpointError(RemBertError, ValueError):
     """A checkpoint that is missing, damaged, or does not fit the model."""
 
 
+class NotFoundError(CheckpointError, ConfigError, TokenizerError, FileNotFoundError):
+    """A path, a file in a directory, or a repository of the hub that does not exist."""
+
+
+class KeywordError(RemBertError, TypeError):
+    """A keyword that a function does not know, or that it cannot follow."""
+
+
 class DataError(RemBertError, ValueError):
     """A file of examples that cannot be used; the message begins with the file and, where there is one, the line."""
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rembert.common import strict_json
+from rembert.common.errors import InputError, NotFoundError
 from rembert.common.locks import try_lock
 
 
@@ -66,6 +68,19 @@ def leftovers(target: str | os.PathLike[str]) -> list[Path]:
     return list(target.parent.glob(f".{glob.escape(target.name)}.*.tmp"))
 
 
+def make_directory(directory: str | os.PathLike[str]) -> Path:
+    """Make the directory that something is saved in, unless it exists.
+
+    Raises:
+        InputError: there is a file of that name.
+    """
+    path = Path(directory)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"`save_directory` must be a directory. Received: {path}, which is a file.")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def sync_directory(directory: Path) -> None:
     """Have a directory's entries on disk before the next step relies on them."""
     descriptor = os.open(directory, os.O_RDONLY)
@@ -87,10 +102,16 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
 
 
 def read_json(source: str | os.PathLike[str], error: type[Exception]) -> Any:
-    """Read a JSON file; `error` is raised, naming the file, when it is missing or is not JSON."""
+    """Read a JSON file.
+
+    Raises:
+        NotFoundError: there is no such file. `error` in its place, if it is no base of that class.
+        error: it is not JSON, or an object in it has a key twice; names the file.
+    """
     try:
-        return json.loads(Path(source).read_text(encoding="utf-8"))
+        return strict_json.loads(Path(source).read_bytes())
     except FileNotFoundError:
-        raise error(f"There is no file {source}.") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as problem:
+        kind = NotFoundError if issubclass(NotFoundError, error) else error
+        raise kind(f"There is no file {source}.") from None
+    except (OSError, ValueError) as problem:
         raise error(f"{source} cannot be read as JSON: {problem}") from problem

@@ -8,6 +8,8 @@ from typing import Any
 from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.errors import ConfigError
 
+MAX_LABELS = 10**6  # each has a name
+
 
 class LabelKind(Enum):
     """What a label of a head belongs to: it decides the shape of labels and which of them the loss is a mean over."""
@@ -45,7 +47,7 @@ def label_maps(
         >>> label_maps(None, {"0": "no", "1": "yes"}, None)
         ({0: 'no', 1: 'yes'}, {'no': 0, 'yes': 1})
     """
-    check_argument("num_labels", count, optional(integer(at_least=1)), ConfigError)
+    check_argument("num_labels", count, optional(integer(at_least=1, at_most=MAX_LABELS)), ConfigError)
     if id2label is None and label2id is not None:
         id2label = {index: label for label, index in label2id.items()}
     if id2label is None:

@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
-import inspect
+import os
+import re
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
-from rembert.common.arguments import check_argument, instance_of
-from rembert.common.config import RemBertConfig
+from rembert.common.config import RemBertConfig, as_config
 from rembert.common.errors import CheckpointError, ConfigError
+from rembert.common.keywords import HubOptions, check_known
 from rembert.common.name_matching import Match
-
-_CONFIG_KEYS = frozenset(inspect.signature(RemBertConfig).parameters) - {"extra"}
 
 
 def loading_config(
-    stored: RemBertConfig | None, given: RemBertConfig | None, overrides: dict[str, Any], source: str
+    stored: RemBertConfig | None, given: Any, overrides: dict[str, Any], source: str, hub: HubOptions | None = None
 ) -> RemBertConfig:
     """The configuration of the model to load: `given` or else `stored`, with the keys in `overrides` replaced.
 
     Args:
         stored: the checkpoint's configuration, None where it has none.
-        given: the caller's configuration.
+        given: the caller's configuration, that of transformers, or where to find one.
         overrides: keys of a configuration by name.
-        source: the checkpoint, for messages.
+        source: the checkpoint, for messages; the configuration's `name_or_path`.
+        hub: how to download `given`.
 
     Raises:
-        TypeError: an override is not a key of a configuration, as for any unknown keyword.
+        KeywordError: an override is not a key of a configuration, as any unknown keyword.
         ConfigError: there is no configuration, or an override is invalid.
     """
-    unknown = sorted(set(overrides) - _CONFIG_KEYS)
-    if unknown:
-        raise TypeError(
-            f"from_pretrained() got an unexpected keyword: {', '.join(map(repr, unknown))}. It takes its own "
-            "arguments and the keys of RemBertConfig."
-        )
+    if isinstance(given, str | os.PathLike):
+        given = read_config(given, HubOptions() if hub is None else hub)
     base = given if given is not None else stored
     if base is None:
         raise ConfigError(f"{source} has no configuration beside it. Pass `config=RemBertConfig(...)`.")
-    check_argument("config", base, instance_of(RemBertConfig), ConfigError)
-    return RemBertConfig.from_dict(base.to_dict(), **overrides)
+    base = as_config(base)
+    check_known(overrides, base.known_keys(), "from_pretrained")
+    config = type(base).from_dict(base.to_dict(), **overrides)
+    config.name_or_path = source
+    return config
+
+
+def read_config(name_or_path: str | os.PathLike[str], hub: HubOptions) -> RemBertConfig:
+    """The configuration at a path or of this name on the Hub."""
+    return RemBertConfig.from_pretrained(name_or_path, **vars(hub))
+
+
+def check_layers(config: RemBertConfig, tensors: Iterable[str], source: str) -> None:
+    """Refuse a checkpoint with fewer layers than a configuration, before a model of that size is built.
+
+    Raises:
+        CheckpointError: quotes both numbers.
+    """
+    found = [re.search(r"(?:^|\.)encoder\.layer\.(\d+)\.", name) for name in tensors]
+    layers = len({each[1] for each in found if each})
+    if 0 < layers < config.num_hidden_layers:
+        raise CheckpointError(
+            f"{source} has {layers} layers. Received: `num_hidden_layers={config.num_hidden_layers}` in the "
+            "configuration."
+        )
 
 
 def check_match(

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from rembert.common.arguments import check_argument, instance_of
 from rembert.common.checks import resized_vocabulary
-from rembert.common.config import RemBertConfig
-from rembert.common.errors import ConfigError, InputError
+from rembert.common.config import RemBertConfig, as_config
+from rembert.common.errors import InputError
 from rembert.common.label_smoothing import LabelSmoothing
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import BASE_PREFIX, Parameter, file_name, head_config, parameters
@@ -35,7 +34,7 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
     def __init__(self, config: RemBertConfig) -> None:
         """Raises: ConfigError if no model can be built from `config`."""
         super().__init__()
-        check_argument("config", config, instance_of(RemBertConfig), ConfigError)
+        config = as_config(config)
         config.validate()
         self.config = head_config(config, self.head)
 

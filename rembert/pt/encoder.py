@@ -111,9 +111,9 @@ class RemBertModel(RemBertPreTrainedModel):
 
     def __init__(self, config: RemBertConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
-        self.embeddings = RemBertEmbeddings(config)
-        self.encoder = RemBertEncoder(config)
-        self.pooler = RemBertPooler(config) if add_pooling_layer else None
+        self.embeddings = RemBertEmbeddings(self.config)
+        self.encoder = RemBertEncoder(self.config)
+        self.pooler = RemBertPooler(self.config) if add_pooling_layer else None
         self.post_init()
 
     def forward(

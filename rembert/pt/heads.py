@@ -49,7 +49,7 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.rembert = RemBertModel(config)
+        self.rembert = RemBertModel(self.config)
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
@@ -135,7 +135,7 @@ class RemBertForMultipleChoice(RemBertPreTrainedModel):
 
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
-        self.rembert = RemBertModel(config)
+        self.rembert = RemBertModel(self.config)
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, 1)
         self.post_init()
@@ -221,7 +221,7 @@ class RemBertForTokenClassification(RemBertPreTrainedModel):
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.rembert = RemBertModel(config, add_pooling_layer=False)
+        self.rembert = RemBertModel(self.config, add_pooling_layer=False)
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()

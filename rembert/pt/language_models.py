@@ -104,7 +104,7 @@ class RemBertForMaskedLM(RemBertLanguageModel):
             warnings.warn(
                 "A masked language model attends in both directions. Received: `is_decoder=True`.", stacklevel=2
             )
-        self.rembert = RemBertModel(config, add_pooling_layer=False)
+        self.rembert = RemBertModel(self.config, add_pooling_layer=False)
         self.cls = RemBertOnlyMLMHead(config)
         self.post_init()
 
@@ -191,7 +191,7 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
                 "A causal language model needs `is_decoder=True`; without it, tokens attend to later tokens.",
                 stacklevel=2,
             )
-        self.rembert = RemBertModel(config, add_pooling_layer=False)
+        self.rembert = RemBertModel(self.config, add_pooling_layer=False)
         self.cls = RemBertOnlyMLMHead(config)
         self.post_init()
 

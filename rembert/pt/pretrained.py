@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
+from rembert.bridge import TensorSource, save_safetensors
+from rembert.bridge.loading import open_stored
 from rembert.bridge.tensors import DTYPES
 from rembert.common.arguments import check_argument, one_of
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
-from rembert.common.loading import check_match, loading_config
+from rembert.common.keywords import take_hub_options
+from rembert.common.loading import check_match
 from rembert.common.name_matching import check_shapes, match
 from rembert.common.parameters import HEADS
 from rembert.pt.base import RemBertModelBase
@@ -22,6 +25,7 @@ from rembert.pt.inference import check_kept
 from rembert.pt.initialization import initialize, skip_initialization
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+_AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 class RemBertPreTrainedModel(RemBertModelBase):
@@ -39,15 +43,17 @@ class RemBertPreTrainedModel(RemBertModelBase):
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
         *,
-        config: RemBertConfig | None = None,
+        config: RemBertConfig | str | os.PathLike[str] | None = None,
         dtype: str | torch.dtype | None = None,
         torch_dtype: str | torch.dtype | None = None,
+        device_map: Any = None,
+        state_dict: Mapping[str, Tensor] | None = None,
+        key_mapping: Mapping[str, str] | None = None,
         output_loading_info: bool = False,
         ignore_mismatched_sizes: bool = False,
-        revision: str | None = None,
-        **overrides: Any,
+        **keywords: Any,
     ) -> Any:
         """Load a checkpoint, in evaluation mode.
 
@@ -55,24 +61,30 @@ class RemBertPreTrainedModel(RemBertModelBase):
         only what training changes is copied. The file itself is never changed.
 
         Args:
-            name_or_path: a checkpoint directory, a file of weights, or a name on the Hugging Face Hub.
-            config: replaces that of the checkpoint.
+            pretrained_model_name_or_path: a checkpoint directory, a file of weights, or a name on the Hugging Face
+                Hub. None beside `config` and `state_dict`.
+            config: replaces that of the checkpoint: a configuration, or the path or name of a checkpoint that has it.
             dtype: of the parameters, by name or as a `torch.dtype`; by default ('auto') that of the checkpoint.
             torch_dtype: `dtype` under its older name.
+            device_map: one device ('cuda:0', 0, {'': 'cpu'}); 'auto' is a GPU if there is one. By default the CPU.
+            state_dict: tensors by name, which replace those of the checkpoint. They are copied.
+            key_mapping: regular expressions and what replaces them in the names of tensors, the first one that is
+                found in a name.
             output_loading_info: also return a report of missing, unexpected and mismatched parameters; those missing
                 or unexpected then raise neither an error nor a warning.
             ignore_mismatched_sizes: initialise parameters that have another shape instead of raising an error.
-            revision: a branch, tag or commit of a repository on the hub.
-            **overrides: keys of the configuration to replace (`num_labels=3`), and the class's own arguments
-                (`add_pooling_layer=False`).
+            **keywords: keys of the configuration to replace (`num_labels=3`), the class's own arguments
+                (`add_pooling_layer=False`), and those of `rembert.common.keywords.HubOptions`, such as `revision`,
+                `token`, `subfolder` and `variant`. Keywords of transformers that ask for nothing are accepted.
 
         Returns:
             The model, or (model, report) with `output_loading_info`.
 
         Raises:
-            CheckpointError: there is no checkpoint, it is damaged, or it does not fit the model.
+            NotFoundError: there is no such path or repository, or no checkpoint in it.
+            CheckpointError: the checkpoint is damaged, or does not fit the model.
             ConfigError: the configuration is missing or invalid.
-            TypeError: a keyword is unknown.
+            KeywordError: a keyword is unknown; the message suggests the nearest known one.
 
         Example:
             >>> from rembert.pt import RemBertForMaskedLM, RemBertForSequenceClassification
@@ -85,32 +97,44 @@ class RemBertPreTrainedModel(RemBertModelBase):
             >>> report["missing_keys"]
             ['classifier.weight', 'classifier.bias']
         """
-        arguments = {key: overrides.pop(key) for key in cls._own_arguments if key in overrides}
+        hub, rest = take_hub_options(keywords)
+        arguments = {key: rest.pop(key) for key in cls._own_arguments if key in rest}
         wanted_dtype = _as_dtype(dtype if dtype is not None else torch_dtype)
-        source = os.fspath(name_or_path)
-        with open_checkpoint(name_or_path, revision=revision) as checkpoint:
-            model_config = loading_config(checkpoint.config, config, overrides, source)
+        device = _one_device(device_map)
+        given = (
+            None if state_dict is None else {name: _as_source(each, copy=True) for name, each in state_dict.items()}
+        )
+        with open_stored(
+            pretrained_model_name_or_path,
+            hub,
+            config=config,
+            overrides=rest,
+            tensors=given,
+            key_mapping=key_mapping,
+            report_only=output_loading_info,
+        ) as stored:
             with torch.device("meta"), skip_initialization():
-                model = cls(model_config, **arguments)
-            table = model.parameter_table()
-            fit = match(table, {name: info.shape for name, info in checkpoint.tensors.items()})
+                model = cls(stored.config, **arguments)
+            fit = match(model.parameter_table(), stored.shapes)
             report = check_match(
                 fit,
-                source=source,
+                source=stored.source,
                 model=cls.__name__,
                 ignore_mismatched_sizes=ignore_mismatched_sizes,
                 report_only=output_loading_info,
             )
-            checkpoint.require_floats(fit.found.values())
+            stored.require_floats(fit.found.values())
             state = {}
-            for canonical, stored in fit.found.items():
-                tensor = _as_tensor(checkpoint.read(stored))
+            for canonical, name in fit.found.items():
+                tensor = _as_tensor(stored.tensors[name].read())
                 state[model._own_name(canonical)] = tensor if wanted_dtype is None else tensor.to(wanted_dtype)
         model.load_state_dict(state, strict=False, assign=True)
         common = wanted_dtype or next((tensor.dtype for tensor in state.values()), torch.get_default_dtype())
         model._initialize_missing({model._own_name(name) for name in fit.fresh}, common)
-        model_config.dtype = str(common).removeprefix("torch.")
+        stored.config.dtype = str(common).removeprefix("torch.")
         model.eval()
+        if device is not None:
+            model.to(device)
         return (model, report) if output_loading_info else model
 
     def save_pretrained(
@@ -179,6 +203,26 @@ def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return _DTYPES[dtype]
 
 
+def _one_device(device_map: Any) -> torch.device | None:
+    """The device that `device_map` names, for all of the model."""
+    devices = list(device_map.values()) if isinstance(device_map, Mapping) else [device_map]
+    if devices == [None]:
+        return None
+    if len(set(map(str, devices))) != 1:
+        raise InputError(
+            f"`device_map` must name one device, for the whole model. Received: `device_map={device_map!r:.200}`. "
+            "Load the model and pass it to Accelerate's `dispatch_model`, or shard it with FSDP."
+        )
+    if devices[0] in _AUTOMATIC:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(devices[0])
+    except (RuntimeError, TypeError):
+        raise InputError(
+            f"`device_map` must be a device, 'auto' or None. Received: `device_map={device_map!r:.200}`."
+        ) from None
+
+
 def _as_tensor(array: np.ndarray) -> Tensor:
     """A tensor that shares the array's memory. PyTorch cannot read NumPy's bfloat16: its bits are passed as int16."""
     if array.dtype.name == "bfloat16":
@@ -186,11 +230,12 @@ def _as_tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _as_source(tensor: Tensor) -> TensorSource:
+def _as_source(tensor: Tensor, copy: bool = False) -> TensorSource:
     name = str(tensor.dtype).removeprefix("torch.")
 
     def read() -> np.ndarray:
         held = tensor.detach().cpu().contiguous()
+        held = held.clone() if copy else held
         if held.dtype == torch.bfloat16:
             return held.view(torch.int16).numpy().view(DTYPES["bfloat16"])
         return held.numpy()

@@ -8,10 +8,9 @@ import keras
 import numpy as np
 
 from rembert.bridge.names import KERAS_ATTRIBUTES
-from rembert.common.arguments import check_argument, instance_of
 from rembert.common.checks import resized_vocabulary
-from rembert.common.config import RemBertConfig
-from rembert.common.errors import ConfigError, InputError
+from rembert.common.config import RemBertConfig, as_config
+from rembert.common.errors import InputError
 from rembert.common.label_smoothing import LabelSmoothing
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import Kind, Parameter, file_name, head_config, parameters
@@ -34,7 +33,7 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
 
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         """Raises: ConfigError if no model can be built from `config`."""
-        check_argument("config", config, instance_of(RemBertConfig), ConfigError)
+        config = as_config(config)
         config.validate()
         # Keras would cast all float arguments, labels included, to the compute dtype; here layers cast their inputs.
         super().__init__(**{"autocast": False, **kwargs})

@@ -137,9 +137,11 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
     def __init__(self, config: RemBertConfig, add_pooling_layer: bool = True, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.add_pooling_layer = add_pooling_layer
-        self.embeddings = TFRemBertEmbeddings(config, name="embeddings", dtype=self.dtype_policy)
-        self.encoder = TFRemBertEncoder(config, name="encoder", dtype=self.dtype_policy)
-        self.pooler = TFRemBertPooler(config, name="pooler", dtype=self.dtype_policy) if add_pooling_layer else None
+        self.embeddings = TFRemBertEmbeddings(self.config, name="embeddings", dtype=self.dtype_policy)
+        self.encoder = TFRemBertEncoder(self.config, name="encoder", dtype=self.dtype_policy)
+        self.pooler = (
+            TFRemBertPooler(self.config, name="pooler", dtype=self.dtype_policy) if add_pooling_layer else None
+        )
         self.post_init()
 
     def build(self, input_shape: Any = None) -> None:

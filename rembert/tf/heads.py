@@ -55,7 +55,7 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.num_labels = config.num_labels
-        self.rembert = TFRemBertModel(config, name="rembert", dtype=self.dtype_policy)
+        self.rembert = TFRemBertModel(self.config, name="rembert", dtype=self.dtype_policy)
         self.dropout = keras.layers.Dropout(config.classifier_dropout_prob, dtype=self.dtype_policy)
         self.classifier = dense(config, config.num_labels, "classifier", self.dtype_policy)
         self.post_init()
@@ -146,7 +146,7 @@ class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
 
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
-        self.rembert = TFRemBertModel(config, name="rembert", dtype=self.dtype_policy)
+        self.rembert = TFRemBertModel(self.config, name="rembert", dtype=self.dtype_policy)
         self.dropout = keras.layers.Dropout(config.classifier_dropout_prob, dtype=self.dtype_policy)
         self.classifier = dense(config, 1, "classifier", self.dtype_policy)
         self.post_init()
@@ -242,7 +242,7 @@ class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.num_labels = config.num_labels
-        self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
+        self.rembert = TFRemBertModel(self.config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
         self.dropout = keras.layers.Dropout(config.classifier_dropout_prob, dtype=self.dtype_policy)
         self.classifier = dense(config, config.num_labels, "classifier", self.dtype_policy)
         self.post_init()

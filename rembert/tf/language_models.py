@@ -134,7 +134,7 @@ class TFRemBertForMaskedLM(TFRemBertLanguageModel):
             warnings.warn(
                 "A masked language model attends in both directions. Received: `is_decoder=True`.", stacklevel=2
             )
-        self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
+        self.rembert = TFRemBertModel(self.config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
         self.cls = TFRemBertOnlyMLMHead(config, name="cls", dtype=self.dtype_policy)
         self.post_init()
 
@@ -228,7 +228,7 @@ class TFRemBertForCausalLM(GenerationMixin, TFRemBertLanguageModel):
                 "A causal language model needs `is_decoder=True`; without it, tokens attend to later tokens.",
                 stacklevel=2,
             )
-        self.rembert = TFRemBertModel(config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
+        self.rembert = TFRemBertModel(self.config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
         self.cls = TFRemBertOnlyMLMHead(config, name="cls", dtype=self.dtype_policy)
         self.post_init()
 

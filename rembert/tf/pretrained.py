@@ -6,19 +6,21 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
+from rembert.bridge.loading import open_stored
 from rembert.bridge.names import KERAS_ATTRIBUTES
 from rembert.bridge.tensors import DTYPES, is_float
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
-from rembert.common.loading import check_exact_match, check_match, loading_config
+from rembert.common.keywords import take_hub_options
+from rembert.common.loading import check_exact_match, check_match
 from rembert.common.name_matching import check_shapes, match
 from rembert.common.parameters import HEADS, Kind, Parameter, file_name
 from rembert.tf.adaptation import check_plain, is_adapted, merged
@@ -39,15 +41,17 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
         *,
-        config: RemBertConfig | None = None,
+        config: RemBertConfig | str | os.PathLike[str] | None = None,
         dtype: Any = None,
         torch_dtype: Any = None,
+        device_map: Any = None,
+        state_dict: Mapping[str, Any] | None = None,
+        key_mapping: Mapping[str, str] | None = None,
         output_loading_info: bool = False,
         ignore_mismatched_sizes: bool = False,
-        revision: str | None = None,
-        **overrides: Any,
+        **keywords: Any,
     ) -> Any:
         """Load a checkpoint.
 
@@ -55,25 +59,32 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         needed, and no initialiser runs for a weight that the file holds.
 
         Args:
-            name_or_path: a checkpoint directory, a file of weights, or a name on the Hugging Face Hub.
-            config: replaces that of the checkpoint.
+            pretrained_model_name_or_path: a checkpoint directory, a file of weights, or a name on the Hugging Face
+                Hub. None beside `config` and `state_dict`.
+            config: replaces that of the checkpoint: a configuration, or the path or name of a checkpoint that has it.
             dtype: a dtype or Keras dtype policy ('float32', 'bfloat16', 'mixed_bfloat16', …), or 'auto' for that of
                 the checkpoint; by default Keras' global policy.
             torch_dtype: `dtype` under its older name.
+            device_map: 'auto', or the device that TensorFlow uses anyway: it places operations itself.
+            state_dict: arrays by name, in PyTorch's orientation, which replace those of the checkpoint.
+            key_mapping: regular expressions and what replaces them in the names of tensors, the first one that is
+                found in a name.
             output_loading_info: also return a report of missing, unexpected and mismatched parameters; those missing
                 or unexpected then raise neither an error nor a warning.
             ignore_mismatched_sizes: initialise parameters that have another shape instead of raising an error.
-            revision: a branch, tag or commit of a repository on the hub.
-            **overrides: keys of the configuration to replace (`num_labels=3`), and the class's own arguments
-                (`add_pooling_layer=False`, `name="encoder"`).
+            **keywords: keys of the configuration to replace (`num_labels=3`), the class's own arguments
+                (`add_pooling_layer=False`, `name="encoder"`), and those of `rembert.common.keywords.HubOptions`, such
+                as `revision`, `token`, `subfolder` and `variant`. Keywords of transformers that ask for nothing are
+                accepted.
 
         Returns:
             The model, or (model, report) with `output_loading_info`.
 
         Raises:
-            CheckpointError: there is no checkpoint, it is damaged, or it does not fit the model.
+            NotFoundError: there is no such path or repository, or no checkpoint in it.
+            CheckpointError: the checkpoint is damaged, or does not fit the model.
             ConfigError: the configuration is missing or invalid.
-            TypeError: a keyword is unknown.
+            KeywordError: a keyword is unknown; the message suggests the nearest known one.
 
         Example:
             >>> from rembert.tf import TFRemBertForMaskedLM, TFRemBertForSequenceClassification
@@ -86,28 +97,38 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             >>> report["missing_keys"]
             ['classifier.weight', 'classifier.bias']
         """
-        arguments = {key: overrides.pop(key) for key in (*cls._own_arguments, "name") if key in overrides}
-        source = os.fspath(name_or_path)
-        with open_checkpoint(name_or_path, revision=revision) as checkpoint:
-            model_config = loading_config(checkpoint.config, config, overrides, source)
+        hub, rest = take_hub_options(keywords)
+        arguments = {key: rest.pop(key) for key in (*cls._own_arguments, "name") if key in rest}
+        _check_device(device_map)
+        with open_stored(
+            pretrained_model_name_or_path,
+            hub,
+            config=config,
+            overrides=rest,
+            tensors=None
+            if state_dict is None
+            else {name: _as_array_source(each) for name, each in state_dict.items()},
+            key_mapping=key_mapping,
+            report_only=output_loading_info,
+        ) as stored:
             wanted = dtype if dtype is not None else torch_dtype
             if wanted == "auto":
                 # The first floating-point tensor's: an old checkpoint may hold integers beside its weights.
-                wanted = next(info.dtype.name for info in checkpoint.tensors.values() if is_float(info.dtype))
+                wanted = next(info.dtype.name for info in stored.tensors.values() if is_float(info.dtype))
             with skip_initialization():
-                model = cls(model_config, dtype=getattr(wanted, "name", wanted), **arguments)
+                model = cls(stored.config, dtype=getattr(wanted, "name", wanted), **arguments)
             table = model.parameter_table()
-            fit = match(table, {name: info.shape for name, info in checkpoint.tensors.items()})
+            fit = match(table, stored.shapes)
             report = check_match(
                 fit,
-                source=source,
+                source=stored.source,
                 model=cls.__name__,
                 ignore_mismatched_sizes=ignore_mismatched_sizes,
                 report_only=output_loading_info,
             )
-            checkpoint.require_floats(fit.found.values())
-            model._build_from({table[name]: partial(checkpoint.read, fit.found[name]) for name in fit.found})
-        model_config.dtype = model.variable_dtype
+            stored.require_floats(fit.found.values())
+            model._build_from({table[name]: stored.tensors[found].read for name, found in fit.found.items()})
+        stored.config.dtype = model.variable_dtype
         return (model, report) if output_loading_info else model
 
     def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: int | str = "5GB") -> None:
@@ -217,6 +238,23 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         self.build()
         for holder, name, initializer in own:
             setattr(holder, name, initializer)
+
+
+def _check_device(device_map: Any) -> None:
+    """Refuse a `device_map` for another device than the one that TensorFlow uses."""
+    devices = set(map(str, device_map.values() if isinstance(device_map, Mapping) else [device_map]))
+    has_gpu = bool(tf.config.get_visible_devices("GPU"))
+    usual = {"cuda", "cuda:0", "gpu", "gpu:0", "0"} if has_gpu else {"cpu", "cpu:0"}
+    if len(devices) > 1 or not {each.lower() for each in devices} <= usual | {"none", "auto"}:
+        raise InputError(
+            "`device_map` must be None, 'auto' or the device that TensorFlow uses, which places operations itself. "
+            f"Received: `device_map={device_map!r:.200}`. Use `tf.device`, or `tf.config.set_visible_devices`."
+        )
+
+
+def _as_array_source(value: Any) -> TensorSource:
+    array = np.asarray(value)
+    return TensorSource(array.shape, array.dtype, lambda: array)
 
 
 def _as_source(layer: keras.layers.Layer, parameter: Parameter) -> TensorSource:

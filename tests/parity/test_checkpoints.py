@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from rembert.bridge import convert
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import CheckpointError, ConfigError
+from rembert.common.errors import CheckpointError, ConfigError, KeywordError
 from rembert.common.parameters import HEADS
 from tests.frameworks import GOLDEN, PT, TF, Arrays, Framework, flat, needs_pt, needs_tf, on_both
 from tests.parity.cases import CASES, Case, build, by_case, shared
@@ -297,7 +297,7 @@ def test_refusals(framework: Framework, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         framework.load(tmp_path, "model")
     _save(tmp_path, framework, "model")
-    with pytest.raises(TypeError, match="'hidden_sizes'"):
+    with pytest.raises(KeywordError, match=r"'hidden_sizes'\. Did you mean `hidden_size`"):
         framework.load(tmp_path, "model", hidden_sizes=4)
     with pytest.raises(ConfigError, match="hidden_size=-4"):
         framework.load(tmp_path, "model", hidden_size=-4)

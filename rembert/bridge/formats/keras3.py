@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rembert.bridge import strict_json
 from rembert.bridge.archive import Archive
 from rembert.bridge.format import Format
 from rembert.bridge.hdf5 import DTYPES, new_file, read_datasets
 from rembert.bridge.names import from_keras_path, keras_path
 from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import Contents, TensorSource, is_float, transposed
+from rembert.common import strict_json
 from rembert.common.errors import CheckpointError
 
 MAX_CONFIG = 16 * 2**20  # bytes

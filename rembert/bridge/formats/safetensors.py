@@ -21,10 +21,10 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from rembert.bridge import strict_json
 from rembert.bridge.format import Format
 from rembert.bridge.streaming import Progress, silent, write_values
 from rembert.bridge.tensors import BFLOAT16, Contents, TensorSource, map_file, view
+from rembert.common import strict_json
 from rembert.common.errors import CheckpointError
 from rembert.common.parameters import Parameter, file_name
 

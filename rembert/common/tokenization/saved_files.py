@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rembert.common.errors import TokenizerError
+from rembert.common.errors import NotFoundError, TokenizerError
 from rembert.common.files import read_json
+from rembert.common.hub import not_found
 from rembert.common.tokenization.added_tokens import AddedToken, has_surrogate
 from rembert.common.tokenization.normalization import Normalization
 from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
@@ -41,11 +42,12 @@ def read_saved(path: str | os.PathLike[str], overrides: Mapping[str, Any]) -> di
         `model`, `added_tokens` (by id), and arguments of the tokenizers' constructors, `overrides` among them.
 
     Raises:
-        TokenizerError: a file is missing or damaged, or two files disagree.
+        NotFoundError: there is no such path, or no tokenizer in it.
+        TokenizerError: a file is damaged, or two files disagree.
     """
     path = Path(path)
     if not path.exists():
-        raise TokenizerError(f"There is no file or directory {path}. A checkpoint or a `{MODEL_NAME}` was expected.")
+        raise not_found(path, f"a checkpoint's directory, a `{MODEL_NAME}` or a `{JSON_NAME}`")
     if not path.is_dir():
         if path.suffix == ".json":
             return _merge(None, read_tokenizer_json(path), {}, {}, overrides)
@@ -53,7 +55,7 @@ def read_saved(path: str | os.PathLike[str], overrides: Mapping[str, Any]) -> di
     model_path = next((path / name for name in MODEL_NAMES if (path / name).exists()), None)
     json_path = path / JSON_NAME
     if model_path is None and not json_path.exists():
-        raise TokenizerError(f"{path} holds no tokenizer: neither {' nor '.join(MODEL_NAMES)} nor {JSON_NAME}.")
+        raise NotFoundError(f"{path} holds no tokenizer: neither {' nor '.join(MODEL_NAMES)} nor {JSON_NAME}.")
     model = None if model_path is None else SentencePieceModel.from_file(model_path)
     described = read_tokenizer_json(json_path) if json_path.exists() else None
     config = _read_tokens(path / CONFIG_NAME)

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from rembert.common.arguments import check_argument
 from rembert.common.errors import InputError, TokenizerError
-from rembert.common.files import atomic_path, write_json
+from rembert.common.files import atomic_path, make_directory, write_json
 from rembert.common.hub import locate
+from rembert.common.keywords import check_known, constructor_keywords, take_hub_options
 from rembert.common.tokenization.added_tokens import AddedToken
 from rembert.common.tokenization.encoding import UNLIMITED, CallableTokenizer
 from rembert.common.tokenization.normalization import Normalization
@@ -28,6 +29,7 @@ from rembert.common.tokenization.saved_files import (
 from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 from rembert.common.tokenization.tokenizer_json import TokenizerJson, make_tokenizer_json, read_tokenizer_json
 from rembert.common.tokenization.vocabulary import ROLES
+from rembert.common.uploading import PushToHub, upload, upload_options
 
 Self = TypeVar("Self", bound="RemBertTokenizer")
 
@@ -40,7 +42,7 @@ _CLS, _SEP, _MASK = DefaultToken("[CLS]"), DefaultToken("[SEP]"), DefaultToken("
 _FROM_MODEL = DefaultToken("the model's own")
 
 
-class RemBertTokenizer(CallableTokenizer):
+class RemBertTokenizer(CallableTokenizer, PushToHub):
     """RemBERT's tokenizer: SentencePiece's ids, with `[CLS]` before and `[SEP]` after each text.
 
     SentencePiece gets the unchanged text, so the ids are those of pre-training. `from_pretrained` reads a directory.
@@ -150,27 +152,48 @@ class RemBertTokenizer(CallableTokenizer):
 
     @classmethod
     def from_pretrained(
-        cls: type[Self], path: str | os.PathLike[str], *, revision: str | None = None, **overrides: Any
+        cls: type[Self], pretrained_model_name_or_path: str | os.PathLike[str], **keywords: Any
     ) -> Self:
         """Load a tokenizer.
 
         Args:
-            path: a directory with `sentencepiece.model` (or BLEURT's `sent_piece.model`) or `tokenizer.json`, and the
-                other files that transformers 4 or 5 or this library writes; or one of the two files; or a name on the
-                Hugging Face Hub.
-            revision: a branch, tag or commit of a repository on the hub.
-            overrides: arguments of the constructor that replace the saved ones.
+            pretrained_model_name_or_path: a directory with `sentencepiece.model` (or BLEURT's `sent_piece.model`) or
+                `tokenizer.json`, and the other files that transformers 4 or 5 or this library writes; or one of the
+                two files; or a name on the Hugging Face Hub.
+            **keywords: arguments of the constructor that replace the saved ones, and those of
+                `rembert.common.keywords.HubOptions`, such as `revision`, `token` and `subfolder`.
 
         Raises:
-            TokenizerError: a file is missing or damaged, or `tokenizer.json` and the SentencePiece model disagree.
+            NotFoundError: there is no such path or repository, or no tokenizer in it.
+            TokenizerError: a file is damaged, or `tokenizer.json` and the SentencePiece model disagree.
+            KeywordError: a keyword is unknown; the message suggests the nearest known one.
         """
-        return cls(**read_saved(locate(path, revision), overrides))
+        hub, overrides = take_hub_options(keywords)
+        check_known(overrides, constructor_keywords(cls), f"{cls.__name__}.from_pretrained")
+        return cls(**read_saved(locate(pretrained_model_name_or_path, hub), overrides))
 
-    def save_pretrained(self, directory: str | os.PathLike[str]) -> tuple[str, ...]:
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        filename_prefix: str | None = None,
+        push_to_hub: bool = False,
+        **keywords: Any,
+    ) -> tuple[str, ...]:
         """Write the tokenizer for this library and for transformers 4 and 5; returns the paths of the files.
 
         The files are `sentencepiece.model`, `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json` and,
         if tokens were added beyond the model, `added_tokens.json`.
+
+        Args:
+            save_directory: made if it is missing.
+            filename_prefix: the files' names begin with it and a hyphen.
+            push_to_hub: upload the files as well.
+            **keywords: those of `push_to_hub`; `repo_id` is by default the directory's name.
+
+        Raises:
+            InputError: `save_directory` is a file.
+            KeywordError: a keyword is unknown.
 
         Example:
             >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
@@ -178,10 +201,9 @@ class RemBertTokenizer(CallableTokenizer):
             >>> len(RemBertTokenizer.from_pretrained("saved")) == len(tokenizer)
             True
         """
-        directory = Path(directory)
-        if directory.exists() and not directory.is_dir():
-            raise InputError(f"`directory` must be a directory. Received: {directory}, which is a file.")
-        directory.mkdir(parents=True, exist_ok=True)
+        directory = make_directory(save_directory)
+        options = upload_options(push_to_hub, keywords, directory)
+        prefix = f"{filename_prefix}-" if filename_prefix else ""
         contents: dict[str, Any] = {
             JSON_NAME: self._tokenizer_json(),
             CONFIG_NAME: self._config(),
@@ -191,11 +213,13 @@ class RemBertTokenizer(CallableTokenizer):
         if beyond:
             contents[ADDED_NAME] = beyond
         else:
-            (directory / ADDED_NAME).unlink(missing_ok=True)  # of a tokenizer that was saved here before
-        paths = list(self.save_vocabulary(directory))
+            (directory / f"{prefix}{ADDED_NAME}").unlink(missing_ok=True)  # of a tokenizer that was saved here before
+        paths = list(self.save_vocabulary(directory, filename_prefix))
         for name, content in contents.items():
-            write_json(directory / name, content)
-            paths.append(str(directory / name))
+            write_json(directory / f"{prefix}{name}", content)
+            paths.append(str(directory / f"{prefix}{name}"))
+        if options is not None:
+            upload(directory, [os.path.basename(path) for path in paths], options)
         return tuple(paths)
 
     def save_vocabulary(
