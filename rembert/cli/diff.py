@@ -17,7 +17,8 @@ def add_parser(subparsers: Any) -> None:
         description="Compare names, shapes, dtypes and values of the checkpoints A and B, whatever their formats. "
         "Exit code 1 where they differ.",
     )
-    parser.add_argument("paths", metavar=("A", "B"), nargs=2, help="checkpoint directories, files, indexes")
+    parser.add_argument("a", metavar="A", help="a checkpoint directory, file or index")
+    parser.add_argument("b", metavar="B", help="another")
     parser.add_argument("--all", action="store_true", help="list tensors that agree as well")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
@@ -25,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print; 1 where the checkpoints differ."""
-    found = diff(*args.paths)
+    found = diff(args.a, args.b)
     if args.json:
         print(json.dumps(_as_json(found), indent=2))
     else:

@@ -19,7 +19,8 @@ def add_parser(subparsers: Any) -> None:
         "in the one that is installed, and print the largest difference of each output. Exit code 1 when one exceeds "
         "the tolerance.",
     )
-    parser.add_argument("paths", metavar=("A", "B"), nargs=2, help="checkpoint directories, files or indexes")
+    parser.add_argument("a", metavar="A", help="a checkpoint directory, file or index")
+    parser.add_argument("b", metavar="B", help="another")
     parser.add_argument(
         "--frameworks",
         nargs=2,
@@ -39,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print; 1 where the checkpoints differ."""
-    found = verify(*args.paths, frameworks=args.frameworks, tolerance=args.tolerance, seed=args.seed)
+    found = verify(args.a, args.b, frameworks=args.frameworks, tolerance=args.tolerance, seed=args.seed)
     print(report(found))
     return 1 if found.failed else 0
 

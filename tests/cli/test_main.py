@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rembert.cli.main import main
+from rembert.cli.main import COMMANDS, main
 from tests.bridge.support import GOLDEN
 
 
@@ -42,6 +42,8 @@ def test_inspect_names_what_does_not_fit(tmp_path: Path, capsys: pytest.CaptureF
         ([], 2, "required"),
         (["nonsense"], 2, "invalid choice"),
         (["convert", "a"], 2, "required"),
+        (["diff", "a"], 2, "required: B"),
+        (["verify"], 2, "required: A, B"),
         (["convert", "a", "b", "--to", "onnx"], 2, "invalid choice"),
         (["inspect", "/no/such/place"], 1, "There is no checkpoint /no/such/place"),
         (["convert", str(GOLDEN / "model"), str(GOLDEN / "masked_lm"), "--to", "tf"], 2, "exists"),
@@ -63,6 +65,12 @@ def test_errors_are_one_line_and_a_code(
     assert "Traceback" not in err
     if code == 1:
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert main([command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: rembert {command} ")
 
 
 def test_help_loads_no_framework() -> None:
