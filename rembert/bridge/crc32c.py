@@ -14,7 +14,8 @@ from rembert.common.dependencies import is_installed
 
 _POLYNOMIAL = 0x82F63B78  # reflected
 _BLOCK = 2**24  # bytes that are cut into lanes at a time
-_LANES = 2**15  # their registers stay in the processor's cache
+_LANES = 2**15  # at most: their registers stay in the processor's cache
+_SHORTEST_LANE = 16  # bytes; each byte of a lane costs calls of NumPy, however few lanes there are
 
 
 def crc32c(data: np.ndarray) -> int:
@@ -44,7 +45,7 @@ def _extended(register: int, data: np.ndarray) -> int:
     """The register after more data."""
     if len(data) < 4:
         return int(_advanced(np.array([register], np.uint32), data[:, None])[0])
-    lanes = _LANES if len(data) > _LANES else 1
+    lanes = min(_LANES, 1 << max(0, (len(data) // _SHORTEST_LANE).bit_length() - 1))
     length = -(-len(data) // lanes)
     # Zeros in front leave an empty register empty, and a register counts as if it were added to the next four bytes.
     padded = np.zeros(lanes * length, np.uint8)
