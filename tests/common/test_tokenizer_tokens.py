@@ -108,10 +108,10 @@ def test_many_added_tokens_cost_little() -> None:
     tokenizer = RemBertTokenizer(MODEL)
     text = "Alle Menschen sind frei und gleich an Würde und Rechten geboren. " * 2000
     names = [f"{number:x}-{letter}" for letter in "abcdefgh" for number in range(2500)]
-    start = time.perf_counter()
+    start = time.process_time()
     tokenizer.add_tokens(names)  # 0.1 s; 5 s when each one looks at all before it
     ids = tokenizer.encode(text + "9c3-h")  # 0.1 s; 5 s when each place is compared with each token
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert ids[-2] == tokenizer.convert_tokens_to_ids("9c3-h") == 32000 + names.index("9c3-h")
 
 
