@@ -8,7 +8,6 @@ one is put back; with an old one and a target, the old one is removed; a new one
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from rembert.common.errors import InputError
 from rembert.common.files import sync_directory
-from rembert.common.locks import try_lock
+from rembert.common.locks import DirectoryLock
 
 
 @contextmanager
@@ -50,7 +49,7 @@ def new_directory(target: Path, *, force: bool, replaceable: Callable[[Path], bo
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     finally:
-        os.close(lock)
+        lock.release()
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -74,13 +73,13 @@ def _put_right(target: Path, old: Path) -> None:
             old.rename(target)
 
 
-def _claim(fresh: Path) -> int:
-    """Make the working directory and lock it; returns the lock, which ends with the process at the latest."""
+def _claim(fresh: Path) -> DirectoryLock:
+    """Make the working directory, empty it and lock it."""
     while True:
         fresh.mkdir(exist_ok=True)
-        lock = os.open(fresh, os.O_RDONLY)
-        if try_lock(lock) is False:
-            os.close(lock)
+        lock = DirectoryLock(fresh)
+        if not lock.is_held:
+            lock.release()
             raise InputError(f"Another process is writing this target: {fresh} is in use.")
         leftovers = list(fresh.iterdir()) if fresh.exists() else []
         for path in leftovers:
@@ -88,6 +87,6 @@ def _claim(fresh: Path) -> int:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        if fresh.exists() and os.stat(fresh).st_ino == os.fstat(lock).st_ino:
+        if lock.is_of(fresh):
             return lock
-        os.close(lock)  # whoever had it before finished between our two steps
+        lock.release()  # whoever had it before finished between our two steps

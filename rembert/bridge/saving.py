@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +21,10 @@ from rembert.common.config import RemBertConfig
 from rembert.common.config_files import CONFIG_NAME
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError, InputError
-from rembert.common.files import atomic_path, write_json
+from rembert.common.files import atomic_path, remove_file, remove_leftovers, write_json
 from rembert.common.name_matching import canonical_name
 from rembert.common.parameters import HEADS, parameters
+from rembert.common.saves import saved_together
 
 DEFAULT_SHARD_SIZE = "5GB"
 
@@ -188,8 +188,9 @@ def save_checkpoint(
         else TensorSource(tensor.shape, tensor.dtype, tensor.view)
         for name, tensor in tensors.items()
     }
-    files = _save_model(format, directory, sources, config, head, max_shard_size, progress)
-    config.save_pretrained(directory)
+    with saved_together(directory):
+        files = _save_model(format, directory, sources, config, head, max_shard_size, progress)
+        config.save_pretrained(directory)
     return [*files, Path(directory) / CONFIG_NAME]
 
 
@@ -237,7 +238,7 @@ def _save(
     max_shard_size: int | str | None,
     write: Callable[..., None],
 ) -> list[Path]:
-    """Plan shards, write them all under temporary names, then rename them, the index last."""
+    """Plan shards, write them all, and have them appear together."""
     if max_shard_size is not None and not format.can_shard:
         raise InputError(f"{format.files[0]} has no shards. Received: `max_shard_size={max_shard_size!r}`.")
     directory, file = Path(directory), format.files[0]
@@ -245,15 +246,15 @@ def _save(
     directory.mkdir(parents=True, exist_ok=True)
     sharded = len(shards) > 1
     index = f"{file}.index.json"
-    with ExitStack() as pending:  # leaves in reverse order, so what is entered first appears last
+    with saved_together(directory):
+        for shard, names in shards.items():
+            with atomic_path(directory / shard) as path:
+                write(path, {name: tensors[name] for name in names}, shard=sharded)
         if sharded:
             total = sum(tensor.nbytes for tensor in tensors.values())
-            write_json(pending.enter_context(atomic_path(directory / index)), index_content(shards, total))
-        for shard, names in shards.items():
-            path = pending.enter_context(atomic_path(directory / shard))
-            write(path, {name: tensors[name] for name in names}, shard=sharded)
-    written = [directory / shard for shard in shards] + ([directory / index] if sharded else [])
-    _remove_older(directory, file, written)
+            write_json(directory / index, index_content(shards, total))
+        written = [directory / shard for shard in shards] + ([directory / index] if sharded else [])
+        _remove_older(directory, file, written)
     return written
 
 
@@ -269,10 +270,13 @@ def _check_dtypes(format: Format, tensors: Mapping[str, TensorSource]) -> None:
 def _remove_older(directory: Path, file: str, written: list[Path]) -> None:
     """Remove an older layout of the same format, which a reader would take for part of the new one.
 
-    The index goes first: shards without one are never read.
+    The temporary files that a killed save of that layout has left go with it.
     """
     older = [directory / file, directory / f"{file}.index.json"]
     older += sorted(path for path in directory.iterdir() if is_shard(path.name, file))
-    for path in sorted(older, key=lambda path: not path.name.endswith(".index.json")):
+    for path in older:
         if path not in written:
-            path.unlink(missing_ok=True)
+            remove_file(path)
+    stem = file.split(".", 1)[0]
+    for path in directory.glob(f".{stem}*.tmp"):
+        remove_leftovers(path.with_name(path.name[1:].rsplit(".", 2)[0]))

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary file stands in the same directory, so the rename is one step of the file system. When the block
     raises, the temporary file is removed and `target` is left as it was. Temporary files that killed processes left of
     the same target are removed first; those of live ones are locked.
+
+    Within `rembert.common.saves.saved_together` the file is renamed with the others of its directory.
     """
     target = Path(target)
-    _remove_leftovers(target)
+    remove_leftovers(target)
     handle, temporary = _locked_temporary(target)
+    group, is_kept = Group.of(target), False
     try:
         yield temporary
         # mkstemp makes files that only the owner reads; a saved file follows the user's umask as any other.
@@ -35,10 +39,59 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.replace(target)
+        if group is None:
+            temporary.replace(target)
+        else:
+            group.add(target.name, temporary, handle)
+            is_kept = True
     finally:
-        temporary.unlink(missing_ok=True)
-        os.close(handle)
+        if not is_kept:
+            temporary.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def remove_file(target: Path) -> None:
+    """Remove a file that need not exist; within `rembert.common.saves.saved_together`, with the other changes."""
+    group = Group.of(target)
+    if group is None:
+        target.unlink(missing_ok=True)
+    else:
+        group.removed.append(target.name)
+
+
+class Group:
+    """The changes of one directory that are to be made together; `rembert.common.saves` makes them.
+
+    Attributes:
+        directory: the directory, resolved.
+        new: the temporary file of each file that is written, and the descriptor that holds its lock.
+        removed: names of the files to be removed.
+    """
+
+    active: ContextVar[Group | None] = ContextVar("active", default=None)
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.new: dict[str, tuple[Path, int]] = {}
+        self.removed: list[str] = []
+
+    @classmethod
+    def of(cls, target: Path) -> Group | None:
+        """The group that a file belongs to, if one is active for its directory."""
+        group = cls.active.get()
+        return group if group is not None and group.directory == target.parent.resolve() else None
+
+    def add(self, name: str, temporary: Path, handle: int) -> None:
+        """Take over a file that is written; it replaces one of the same name."""
+        self.discard(name)
+        self.new[name] = temporary, handle
+
+    def discard(self, name: str) -> None:
+        """Remove the temporary file of a name, if it still has one."""
+        if name in self.new:
+            temporary, handle = self.new.pop(name)
+            temporary.unlink(missing_ok=True)
+            os.close(handle)
 
 
 def _locked_temporary(target: Path) -> tuple[int, Path]:
@@ -51,7 +104,8 @@ def _locked_temporary(target: Path) -> tuple[int, Path]:
         os.close(handle)  # another process took it for a leftover before it was locked
 
 
-def _remove_leftovers(target: Path) -> None:
+def remove_leftovers(target: Path) -> None:
+    """Remove the temporary files of `target` whose processes no longer live."""
     for path in leftovers(target):
         with suppress(OSError):  # another process may remove it at the same time
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)

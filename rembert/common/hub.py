@@ -15,6 +15,7 @@ from pathlib import Path
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import InputError, NotFoundError
 from rembert.common.keywords import HubOptions
+from rembert.common.saves import finish_save
 
 # What a checkpoint is made of, beside its weights.
 _COMPANIONS = ("*.json", "sentencepiece.model", "sent_piece.model")
@@ -54,7 +55,9 @@ def locate(
     name = os.fspath(name_or_path)
     path = Path(name).expanduser()
     if path.exists() or is_path(name_or_path):
-        return path / hub.subfolder
+        path = path / hub.subfolder
+        finish_save(path)
+        return path
     require_packages("huggingface_hub", needed_for=f"`{name}` is no path here. Looking it up on the Hugging Face Hub")
     with _proxies(hub.proxies):
         return _download(name, hub, weights) / hub.subfolder

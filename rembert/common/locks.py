@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
 try:
     import fcntl
@@ -39,15 +40,35 @@ class DirectoryLock:
         directory: must exist.
 
     Attributes:
-        is_held: False where another process holds the lock.
+        is_held: False where it is locked already, by another process or by this one.
     """
+
+    _own: ClassVar[set[tuple[int, int]]] = set()  # device and number of each directory that this process has locked
 
     def __init__(self, directory: Path) -> None:
         self._descriptor: int | None = os.open(directory, os.O_RDONLY)
+        self._key = _identity(os.fstat(self._descriptor))
         self.is_held = try_lock(self._descriptor) is not False
+        if self.is_held:
+            self._own.add(self._key)
+
+    @classmethod
+    def is_own(cls, directory: Path) -> bool:
+        """Whether this process has locked a directory."""
+        return _identity(directory.stat()) in cls._own
+
+    def is_of(self, directory: Path) -> bool:
+        """Whether the locked directory is still the one of this name."""
+        return directory.exists() and _identity(directory.stat()) == self._key
 
     def release(self) -> None:
         """Let others have it. May be called twice."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+            if self.is_held:
+                self._own.discard(self._key)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

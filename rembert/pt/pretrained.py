@@ -20,6 +20,7 @@ from rembert.common.keywords import take_hub_options
 from rembert.common.loading import check_match
 from rembert.common.name_matching import check_shapes, match
 from rembert.common.parameters import HEADS
+from rembert.common.saves import saved_together
 from rembert.pt.base import RemBertModelBase
 from rembert.pt.inference import check_kept
 from rembert.pt.initialization import initialize, skip_initialization
@@ -177,8 +178,9 @@ class RemBertPreTrainedModel(RemBertModelBase):
         config.architectures = [HEADS[self.head].architecture]
         config.dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
         os.makedirs(directory, exist_ok=True)
-        save_safetensors(directory, tensors, max_shard_size=max_shard_size)
-        config.save_pretrained(directory)
+        with saved_together(directory):
+            save_safetensors(directory, tensors, max_shard_size=max_shard_size)
+            config.save_pretrained(directory)
 
     def _initialize_missing(self, names: set[str], dtype: torch.dtype) -> None:
         """Allocate and initialise the parameters of these names; the others come from the checkpoint."""

@@ -23,6 +23,7 @@ from rembert.common.keywords import take_hub_options
 from rembert.common.loading import check_exact_match, check_match
 from rembert.common.name_matching import check_shapes, match
 from rembert.common.parameters import HEADS, Kind, Parameter, file_name
+from rembert.common.saves import saved_together
 from rembert.tf.adaptation import check_plain, is_adapted, merged
 from rembert.tf.base import TFRemBertModelBase
 from rembert.tf.initialization import Stored, skip_initialization
@@ -162,8 +163,9 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         config.architectures = [HEADS[self.head].architecture]
         config.dtype = self.variable_dtype
         os.makedirs(directory, exist_ok=True)
-        save_safetensors(directory, tensors, max_shard_size=max_shard_size)
-        config.save_pretrained(directory)
+        with saved_together(directory):
+            save_safetensors(directory, tensors, max_shard_size=max_shard_size)
+            config.save_pretrained(directory)
 
     def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
         """Keras' `load_weights`, with an error that names every mismatch.
