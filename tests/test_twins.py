@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "rembert"
 # Files that only one framework needs; docs/architecture.md says what each is for.
 ONLY_PT = {"inference.py", "sentence_transformers.py", "torch_internals.py"}
 ONLY_TF = {
+    "additions.py",
     "adaptation.py",
     "data.py",
     "keras_internals.py",

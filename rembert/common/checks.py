@@ -288,6 +288,26 @@ def resized_vocabulary(config: RemBertConfig, new_num_tokens: int | None, pad_to
     return size
 
 
+def check_table(config: RemBertConfig, shape: tuple[int, int], has_output: bool) -> None:
+    """Check a new table of word embeddings.
+
+    Args:
+        config: the model's.
+        shape: of the table, [rows, width].
+        has_output: whether the model has an output table too, with a row for each token.
+
+    Raises:
+        InputError: the width is not `input_embedding_size`, or the rows do not fit the output table.
+    """
+    width = config.input_embedding_size
+    if shape[1] != width or (has_output and shape[0] != config.vocab_size):
+        rows = config.vocab_size if has_output else "any number"
+        raise InputError(
+            f"`value` must be a table of {rows} rows and width {width} (`input_embedding_size`). Received: "
+            f"{list(shape)}. `resize_token_embeddings` changes input and output tables together."
+        )
+
+
 def check_choice_shapes(**shapes: Shape | None) -> None:
     """Refuse inputs of a multiple-choice model that are not [batch, choices, sequence] (embeddings: one more).
 

@@ -212,6 +212,16 @@ def head_of_architecture(architecture: str) -> Head | None:
     return next((head for head in HEADS.values() if head.architecture == name), None)
 
 
+def counts_labels(head: str, layer: str) -> bool:
+    """Whether the layer of this name in a model of this head has an output for each of the configuration's labels.
+
+    Example:
+        >>> counts_labels("token-classification", "classifier"), counts_labels("multiple-choice", "classifier")
+        (True, False)
+    """
+    return layer == "classifier" and HEADS[head].own_parameters is _classifier
+
+
 def head_config(config: RemBertConfig, head: str) -> RemBertConfig:
     """The configuration that a model of this head holds: `config` itself, or a copy with the head's number of labels.
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from rembert.common.checks import resized_vocabulary
+from rembert.common.checks import check_table, resized_vocabulary
 from rembert.common.config import RemBertConfig, as_config
 from rembert.common.errors import InputError
 from rembert.common.label_smoothing import LabelSmoothing
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import BASE_PREFIX, Parameter, file_name, head_config, parameters
+from rembert.common.parameters import BASE_PREFIX, Parameter, counts_labels, file_name, head_config, parameters
 from rembert.pt.inference import check_can_convert, check_kept, optimize, quantize
 from rembert.pt.initialization import initialize
 from rembert.pt.torch_internals import ConversionWatcher, can_pack
@@ -38,6 +38,11 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
         config.validate()
         self.config = head_config(config, self.head)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if counts_labels(self.head, name) and isinstance(value, nn.Linear):
+            self.num_labels = self.config.num_labels = value.out_features  # another classifier has other labels
+
     def post_init(self) -> None:
         """Initialise the modules that this class added; a base model inside has initialised its own."""
         for child in self.children():
@@ -61,8 +66,24 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
         return self.get_base_model().embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the table of word embeddings."""
+        """Replace the table of word embeddings; `config.vocab_size` follows.
+
+        Raises:
+            InputError: the table has another width, or a language model's output table another number of rows.
+
+        Example:
+            >>> from torch import nn
+            >>> from rembert.pt import RemBertConfig, RemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+            >>> model = RemBertModel(config)
+            >>> model.set_input_embeddings(nn.Embedding(1010, 256))
+            >>> model.config.vocab_size
+            1010
+        """
+        has_output = self.get_output_embeddings() is not None
+        check_table(self.config, (value.num_embeddings, value.embedding_dim), has_output)
         self.get_base_model().embeddings.word_embeddings = value
+        self.config.vocab_size = value.num_embeddings
 
     def get_output_embeddings(self) -> nn.Linear | None:
         """The output table of a language model, a linear layer to [..., vocab_size]; None for other heads."""

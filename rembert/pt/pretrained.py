@@ -18,8 +18,8 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.keywords import take_hub_options
 from rembert.common.loading import check_match
-from rembert.common.name_matching import check_shapes, match
-from rembert.common.parameters import HEADS
+from rembert.common.name_matching import canonical_name, check_shapes, match
+from rembert.common.parameters import HEADS, Kind, Parameter
 from rembert.common.saves import saved_together
 from rembert.pt.base import RemBertModelBase
 from rembert.pt.inference import check_kept
@@ -116,7 +116,10 @@ class RemBertPreTrainedModel(RemBertModelBase):
         ) as stored:
             with torch.device("meta"), skip_initialization():
                 model = cls(stored.config, **arguments)
-            fit = match(model.parameter_table(), stored.shapes)
+            added = model._added(model.state_dict())
+            if added:  # their initial values come from their own constructors
+                model = cls(stored.config, **arguments)
+            fit = match({**model.parameter_table(), **added}, stored.shapes)
             report = check_match(
                 fit,
                 source=stored.source,
@@ -131,7 +134,11 @@ class RemBertPreTrainedModel(RemBertModelBase):
                 state[model._own_name(canonical)] = tensor if wanted_dtype is None else tensor.to(wanted_dtype)
         model.load_state_dict(state, strict=False, assign=True)
         common = wanted_dtype or next((tensor.dtype for tensor in state.values()), torch.get_default_dtype())
-        model._initialize_missing({model._own_name(name) for name in fit.fresh}, common)
+        model._initialize_missing({model._own_name(name) for name in fit.fresh if name not in added}, common)
+        for name in set(fit.fresh) & set(added):
+            tensor = model.state_dict(keep_vars=True)[model._own_name(name)]
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(common)
         stored.config.dtype = str(common).removeprefix("torch.")
         model.eval()
         if device is not None:
@@ -147,6 +154,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
     ) -> None:
         """Write `model.safetensors` (or shards and their index) and `config.json` into `directory`.
 
+        The weights of modules that a subclass adds are written too, and `from_pretrained` of the subclass reads them.
         Other files in the directory are left unchanged. Each file is written completely or not at all.
 
         Args:
@@ -173,7 +181,8 @@ class RemBertPreTrainedModel(RemBertModelBase):
         if absent:
             raise InputError(f"`state_dict` must hold every parameter. Missing: {', '.join(absent[:12])}.")
         check_shapes(table, {name: tuple(state[self._own_name(name)].shape) for name in table})
-        tensors = {name: _as_source(state[name]) for name in map(self._own_name, table)}
+        names = map(self._own_name, [*table, *self._added(state)])
+        tensors = {name: _as_source(state[name]) for name in names}
         config = RemBertConfig.from_dict(self.config.to_dict())
         config.architectures = [HEADS[self.head].architecture]
         config.dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
@@ -181,6 +190,12 @@ class RemBertPreTrainedModel(RemBertModelBase):
         with saved_together(directory):
             save_safetensors(directory, tensors, max_shard_size=max_shard_size)
             config.save_pretrained(directory)
+
+    def _added(self, state: Mapping[str, Tensor]) -> dict[str, Parameter]:
+        """The parameters and buffers in `state` that a subclass or a caller added, by canonical name."""
+        known = set(map(self._own_name, self.parameter_table()))
+        names = {canonical_name(name) or name: tuple(state[name].shape) for name in state if name not in known}
+        return {name: Parameter(name, shape, Kind.BIAS) for name, shape in names.items()}
 
     def _initialize_missing(self, names: set[str], dtype: torch.dtype) -> None:
         """Allocate and initialise the parameters of these names; the others come from the checkpoint."""

@@ -8,15 +8,16 @@ import keras
 import numpy as np
 
 from rembert.bridge.names import KERAS_ATTRIBUTES
-from rembert.common.checks import resized_vocabulary
+from rembert.common.checks import check_table, resized_vocabulary
 from rembert.common.config import RemBertConfig, as_config
 from rembert.common.errors import InputError
 from rembert.common.label_smoothing import LabelSmoothing
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import Kind, Parameter, file_name, head_config, parameters
+from rembert.common.parameters import Kind, Parameter, counts_labels, file_name, head_config, parameters
 from rembert.tf.adaptation import adapt, adaptations
+from rembert.tf.additions import build_additions
 from rembert.tf.initialization import is_initialization_skipped, normal
-from rembert.tf.keras_internals import replace_variables
+from rembert.tf.keras_internals import replace_layer, replace_variables
 from rembert.tf.layers import build_parts, layers_inside
 from rembert.tf.training import TrainableModel
 
@@ -44,6 +45,11 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
         if not is_initialization_skipped():
             self.build()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if counts_labels(self.head, name) and isinstance(value, keras.layers.Dense):
+            self.num_labels = self.config.num_labels = value.units  # another classifier has other labels
+
     def build_parts(self, /, **widths: int | None) -> None:
         """Create the weights of parts; see `rembert.tf.layers.build_parts`."""
         build_parts(self, widths)
@@ -63,6 +69,7 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
         settings["dtype"] = keras.saving.deserialize_keras_object(settings["dtype"])
         done = settings.pop("adaptations", {})
         model = cls(RemBertConfig.from_dict(settings.pop("config")), **settings)
+        build_additions(model)
         adapt(model, done)
         return model
 
@@ -78,8 +85,27 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
         return self.get_base_model().embeddings.word_embeddings
 
     def set_input_embeddings(self, value: keras.layers.Embedding) -> None:
-        """Replace the table of word embeddings."""
-        self.get_base_model().embeddings.word_embeddings = value
+        """Replace the table of word embeddings; `config.vocab_size` follows.
+
+        Raises:
+            InputError: the table has another width, or a language model's output table another number of rows.
+
+        Example:
+            >>> import keras
+            >>> from rembert.tf import RemBertConfig, TFRemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+            >>> model = TFRemBertModel(config)
+            >>> model.set_input_embeddings(keras.layers.Embedding(1010, 256))
+            >>> model.config.vocab_size
+            1010
+        """
+        has_output = self.get_output_embeddings() is not None
+        check_table(self.config, (value.input_dim, value.output_dim), has_output)
+        if not value.built:
+            value.build((None, None))
+        replace_layer(self.get_base_model().embeddings, "word_embeddings", value)
+        self.config.vocab_size = value.input_dim
+        self.train_function = self.test_function = self.predict_function = None  # traced with the old table
 
     def get_output_embeddings(self) -> keras.layers.Dense | None:
         """The output table of a language model, a linear layer to [..., vocab_size]; None for other heads."""

@@ -9,6 +9,7 @@ plainer way is used, with one warning from `warn_missing`.
 | `Model._maybe_symbolic_build` | metrics on several devices | Keras builds them from a mean of the batches |
 | `Optimizer._apply_weight_decay` | PyTorch's weight decay | the attribute `weight_decay` is None |
 | `Optimizer._var_key` | a variable, or its copy on a device | training on one device only |
+| `Layer._lock_state` | layers and metrics that are added to a model | Keras refuses them |
 | `Layer._tracker` | a table of another size | `resize_token_embeddings` raises an InputError |
 | `_keras_call_info_injected` | unchanged error messages | Keras appends all arguments of the call |
 | optree's namespace "keras" | outputs that Keras can unpack | `predict` returns plain dicts |
@@ -69,6 +70,15 @@ class DistributedModel(keras.Model):
                 break
             iterator = None
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def _lock_state(self) -> None:
+        """Nothing: layers and metrics can be added to a built model, as to Keras' functional models."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        old = vars(self).get(name)
+        if isinstance(old, keras.layers.Layer) and old is not value:
+            _forget(self, old)
+        super().__setattr__(name, value)
 
 
 def warn_unbuilt(model: keras.Model) -> None:
@@ -149,6 +159,26 @@ def replace_variables(layer: keras.layers.Layer, values: dict[str, np.ndarray]) 
             setattr(layer, attribute, new)
     finally:
         tracker.lock()
+
+
+def replace_layer(whole: keras.layers.Layer, name: str, value: keras.layers.Layer) -> None:
+    """Replace the layer in an attribute of a built layer."""
+    tracker: Any = getattr(whole, "_tracker", None)
+    _forget(whole, getattr(whole, name))
+    if tracker is not None:
+        tracker.unlock()
+    try:
+        setattr(whole, name, value)
+    finally:
+        if tracker is not None:
+            tracker.lock()
+
+
+def _forget(whole: keras.layers.Layer, part: keras.layers.Layer) -> None:
+    """Remove a layer from those that another layer holds; Keras would train and save it beside its replacement."""
+    tracker: Any = getattr(whole, "_tracker", None)
+    if tracker is not None and list(map(id, vars(whole).values())).count(id(part)) == 1:
+        tracker.untrack(part)
 
 
 # ---------------------------------------------------------------------- structures

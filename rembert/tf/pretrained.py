@@ -25,6 +25,7 @@ from rembert.common.name_matching import check_shapes, match
 from rembert.common.parameters import HEADS, Kind, Parameter, file_name
 from rembert.common.saves import saved_together
 from rembert.tf.adaptation import check_plain, is_adapted, merged
+from rembert.tf.additions import Addition, additions, build_additions, built_additions, is_extended
 from rembert.tf.base import TFRemBertModelBase
 from rembert.tf.initialization import Stored, skip_initialization
 from rembert.tf.serving import keep_padding, serving_signature
@@ -118,7 +119,8 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
                 wanted = next(info.dtype.name for info in stored.tensors.values() if is_float(info.dtype))
             with skip_initialization():
                 model = cls(stored.config, dtype=getattr(wanted, "name", wanted), **arguments)
-            table = model.parameter_table()
+            added = built_additions(model)
+            table = {**model.parameter_table(), **{name: each.parameter for name, each in added.items()}}
             fit = match(table, stored.shapes)
             report = check_match(
                 fit,
@@ -128,13 +130,18 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
                 report_only=output_loading_info,
             )
             stored.require_floats(fit.found.values())
-            model._build_from({table[name]: stored.tensors[found].read for name, found in fit.found.items()})
+            found = {table[name]: stored.tensors[held].read for name, held in fit.found.items()}
+            if model.built:  # for what a subclass adds
+                model._assign(found, added)
+            else:
+                model._build_from(found)
         stored.config.dtype = model.variable_dtype
         return (model, report) if output_loading_info else model
 
     def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: int | str = "5GB") -> None:
         """Write `model.safetensors` (or shards and their index) and `config.json` into `directory`.
 
+        The weights of layers that a subclass adds are written too, and `from_pretrained` of the subclass reads them.
         `rembert.pt` writes and reads the same files. LoRA's update is added to the weights. Other files in the
         directory are left unchanged. Each file is written completely or not at all.
 
@@ -159,6 +166,8 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         tensors = {}
         for canonical, parameter in table.items():
             tensors[file_name(canonical, self.head)] = _as_source(self._holder(parameter), parameter)
+        for canonical, addition in additions(self).items():
+            tensors[file_name(canonical, self.head)] = addition.source
         config = RemBertConfig.from_dict(self.config.to_dict())
         config.architectures = [HEADS[self.head].architecture]
         config.dtype = self.variable_dtype
@@ -180,7 +189,8 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             >>> TFRemBertModel(config).load_weights("model.weights.h5")
         """
         path = Path(filepath)
-        adapted = is_adapted(self)
+        build_additions(self)
+        adapted = is_adapted(self) or is_extended(self)
         if not skip_mismatch and not adapted and path.name.endswith((".weights.h5", ".keras")):
             with open_checkpoint(path) as checkpoint:
                 # The reader ignores variables of the optimizer, seeds of dropout, and integer weights.
@@ -229,6 +239,14 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             input_signature = [serving_signature(self.config, self.head, self.compute_dtype)]
         with contextlib.nullcontext() if format == "tf_saved_model" else keep_padding(self):
             super().export(filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs)
+
+    def _assign(self, stored: Mapping[Parameter, Callable[[], np.ndarray]], added: Mapping[str, Addition]) -> None:
+        """Give a built model with added layers the weights that are in `stored`."""
+        for parameter, read in stored.items():
+            if parameter.name in added:
+                added[parameter.name].assign(read())
+            else:
+                self.variable(parameter).assign(read().T if parameter.kind is Kind.KERNEL else read())
 
     def _build_from(self, stored: Mapping[Parameter, Callable[[], np.ndarray]]) -> None:
         """Create the weights: from `stored` if it has them, otherwise initialised."""
