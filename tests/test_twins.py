@@ -68,7 +68,11 @@ DECLARED = {
         "argument_names": "Keras passes inputs as one structure",
         "by_name": "Keras passes inputs as one structure",
     },
-    "structures.py": {"as_structure": "PyTorch takes inputs by name only"},
+    "structures.py": {
+        "as_structure": "PyTorch takes inputs by name only",
+        "check_symbolic_ids": "of Keras",
+        "refuse_legacy": "of Keras",
+    },
     "language_models.py": {"RemBertForCausalLM.prepare_inputs_for_generation": "for PEFT"},
     "layer.py": {"LayerContext": "Keras traces the tensors of a call one argument at a time"},
     "linear_cross_entropy.py": {
@@ -81,6 +85,8 @@ DECLARED = {
     },
     "pretrained.py": {
         "RemBertPreTrainedModel.load_weights": "of Keras",
+        "RemBertPreTrainedModel.save": "of Keras",
+        "RemBertPreTrainedModel.served": "of TensorFlow",
         "RemBertPreTrainedModel.export": "of Keras",
     },
 }

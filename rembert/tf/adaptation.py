@@ -17,6 +17,7 @@ import tensorflow as tf
 from rembert.common.arguments import check_argument, integer
 from rembert.common.errors import InputError
 from rembert.common.parameters import BASE_PREFIX, Kind, Parameter
+from rembert.tf.layers import named_layers
 
 Model = Any  # a TFRemBertPreTrainedModel; its file imports this one
 
@@ -73,6 +74,7 @@ def adaptations(model: Model) -> dict[str, Any]:
 
     Returns:
         `layers`: by name, the quantized dtype policy and LoRA's rank and alpha. `frozen`: parameters out of training.
+        `frozen_layers`: paths of the layers whose `trainable` is False.
     """
     layers: dict[str, dict[str, Any]] = {}
     frozen = []
@@ -87,12 +89,17 @@ def adaptations(model: Model) -> dict[str, Any]:
         variable = _variable(layer, parameter)
         if not variable.trainable and not (done and parameter.kind is not Kind.BIAS):
             frozen.append(name)
-    return {key: value for key, value in (("layers", layers), ("frozen", frozen)) if value}
+    frozen_layers = [path for path, layer in named_layers(model) if not layer.trainable]
+    found = {"layers": layers, "frozen": frozen, "frozen_layers": frozen_layers}
+    return {key: value for key, value in found.items() if value}
 
 
 def adapt(model: Model, done: Mapping[str, Any]) -> None:
     """Apply the result of `adaptations` to a new model; its weights are loaded afterwards."""
     layers, frozen = done.get("layers", {}), set(done.get("frozen", ()))
+    frozen_layers = set(done.get("frozen_layers", ()))
+    for path, layer in named_layers(model) if frozen_layers else ():
+        layer.trainable = path not in frozen_layers  # for all layers inside too, which come later
     for name, layer, parameter in _holders(model):
         if name in frozen:
             _variable(layer, parameter).trainable = False

@@ -16,7 +16,7 @@ from rembert.bridge import TensorSource
 from rembert.bridge.tensors import DTYPES
 from rembert.common.name_matching import canonical_name
 from rembert.common.parameters import Kind, Parameter
-from rembert.tf.layers import RemBertLayerBase
+from rembert.tf.layers import named_parts
 from rembert.tf.serving import serving_signature
 
 Model = Any  # a TFRemBertPreTrainedModel, whose file imports this one
@@ -54,7 +54,7 @@ def additions(model: Model) -> dict[str, Addition]:
     """The variables of added layers by canonical name; layers that have no variables yet are left out."""
     found = {}
     for path, layer in _added_layers(model):
-        inner = {id(variable) for _, part in _parts(layer) for variable in part.weights}
+        inner = {id(variable) for _, part in named_parts(layer) for variable in part.weights}
         shared = next((names for kind, names in _SHARED.items() if type(layer) is kind), {})
         taken: set[str] = set()
         for variable in layer.weights:
@@ -102,34 +102,14 @@ def _added_layers(model: Model) -> Iterator[tuple[str, keras.layers.Layer]]:
     seen = {id(model)}
 
     def visit(path: str, layer: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Layer]]:
-        for name, part in _parts(layer):
+        for name, part in named_parts(layer):
             if id(part) in known or id(part) in seen:
                 continue
             seen.add(id(part))
             inner = f"{path}.{name}" if path else name
-            if not isinstance(part, keras.layers.Dropout | RemBertLayerBase):  # which have no variables of their own
+            # Dropout and this library's models and layers have no variables of their own.
+            if not isinstance(part, keras.layers.Dropout) and not type(part).__module__.startswith("rembert."):
                 yield inner, part
             yield from visit(inner, part)
 
     return visit("", model)
-
-
-def _parts(layer: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """The layers in a layer's public attributes, and in lists and dicts there."""
-
-    def inside(name: str, value: Any) -> Iterator[tuple[str, keras.layers.Layer]]:
-        if isinstance(value, keras.layers.Layer):
-            yield name, value
-        elif isinstance(value, list | tuple):
-            for index, each in enumerate(value):
-                yield from inside(f"{name}.{index}" if name else str(index), each)
-        elif isinstance(value, dict):
-            for key, each in value.items():
-                yield from inside(f"{name}.{key}", each)
-
-    if isinstance(layer, keras.Sequential):
-        yield from inside("", layer.layers)
-        return
-    for name, value in vars(layer).items():
-        if not name.startswith("_"):
-            yield from inside(name, value)

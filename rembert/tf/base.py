@@ -40,15 +40,15 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
         super().__init__(**{"autocast": False, **kwargs})
         self.config = head_config(config, self.head)
 
-    def post_init(self) -> None:
-        """Create the weights: all shapes follow from the configuration, no input is needed."""
-        if not is_initialization_skipped():
-            self.build()
-
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if counts_labels(self.head, name) and isinstance(value, keras.layers.Dense):
             self.num_labels = self.config.num_labels = value.units  # another classifier has other labels
+
+    def post_init(self) -> None:
+        """Create the weights: all shapes follow from the configuration, no input is needed."""
+        if not is_initialization_skipped():
+            self.build()
 
     def build_parts(self, /, **widths: int | None) -> None:
         """Create the weights of parts; see `rembert.tf.layers.build_parts`."""

@@ -28,6 +28,12 @@ from rembert.tf.pretrained import TFRemBertPreTrainedModel
 from rembert.tf.serving import keep_padding, serve, serving_signature
 
 SIGNATURE = "serving_default"
+# Other signatures of a SavedModel: the integers' dtype, and whether `token_type_ids` is among the inputs.
+VARIANTS = {
+    "without_types": (tf.int32, False),
+    "int64": (tf.int64, True),
+    "int64_without_types": (tf.int64, False),
+}
 # Relative to an output's largest number; in half precision, tens of roundings to 11 or 8 bits add up.
 _TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 
@@ -70,7 +76,9 @@ def export_savedmodel(
     _check(model)
 
     def write(fresh: Path) -> None:
-        tf.saved_model.save(_Served(model), str(fresh), signatures={SIGNATURE: _graph(model)})
+        graph = _graph(model)
+        variants = {name: _variant(model, graph, *kind) for name, kind in VARIANTS.items()}
+        tf.saved_model.save(_Served(model), str(fresh), signatures={SIGNATURE: graph, **variants})
 
     def load(fresh: Path) -> Run:
         function = tf.saved_model.load(str(fresh)).signatures[SIGNATURE]
@@ -150,6 +158,24 @@ def _graph(model: TFRemBertPreTrainedModel) -> Any:
         return serve(model, inputs)
 
     return graph.get_concrete_function(**signature)
+
+
+def _variant(model: TFRemBertPreTrainedModel, graph: Any, dtype: tf.DType, with_types: bool) -> Any:
+    """The traced model behind another signature: integers are cast, and token types left out are 0."""
+    specs = serving_signature(model.config, model.head, model.compute_dtype)
+
+    @tf.function(autograph=False)
+    def variant(**inputs: Any) -> dict[str, Any]:
+        given = {name: tf.cast(tensor, specs[name].dtype) for name, tensor in inputs.items()}
+        return graph(**{"token_type_ids": tf.zeros_like(given["input_ids"]), **given})
+
+    return variant.get_concrete_function(
+        **{
+            name: tf.TensorSpec(spec.shape, dtype if spec.dtype.is_integer else spec.dtype, name=name)
+            for name, spec in specs.items()
+            if with_types or name != "token_type_ids"
+        }
+    )
 
 
 def _export(

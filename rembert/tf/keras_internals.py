@@ -9,6 +9,7 @@ plainer way is used, with one warning from `warn_missing`.
 | `Model._maybe_symbolic_build` | metrics on several devices | Keras builds them from a mean of the batches |
 | `Optimizer._apply_weight_decay` | PyTorch's weight decay | the attribute `weight_decay` is None |
 | `Optimizer._var_key` | a variable, or its copy on a device | training on one device only |
+| `Layer._default_save_signature` | the signature that `tf.saved_model.save(model, …)` writes | none is written |
 | `Layer._lock_state` | layers and metrics that are added to a model | Keras refuses them |
 | `Layer._tracker` | a table of another size | `resize_token_embeddings` raises an InputError |
 | `_keras_call_info_injected` | unchanged error messages | Keras appends all arguments of the call |
@@ -70,6 +71,14 @@ class DistributedModel(keras.Model):
                 break
             iterator = None
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def served(self) -> Any:
+        """The function that `tf.saved_model.save` writes as the signature `serving_default`; None for none."""
+        return None
+
+    @property
+    def _default_save_signature(self) -> Any:
+        return self.served()
 
     def _lock_state(self) -> None:
         """Nothing: layers and metrics can be added to a built model, as to Keras' functional models."""

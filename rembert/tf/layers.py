@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -56,6 +56,34 @@ def layers_inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 
     visit(layer)
     return list(found.values())
+
+
+def named_parts(layer: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """The layers in a layer's public attributes, and in lists and dicts there, by attribute: `layer.0`."""
+
+    def inside(name: str, value: Any) -> Iterator[tuple[str, keras.layers.Layer]]:
+        if isinstance(value, keras.layers.Layer):
+            yield name, value
+        elif isinstance(value, list | tuple):
+            for index, each in enumerate(value):
+                yield from inside(f"{name}.{index}" if name else str(index), each)
+        elif isinstance(value, dict):
+            for key, each in value.items():
+                yield from inside(f"{name}.{key}", each)
+
+    if isinstance(layer, keras.Sequential):
+        yield from inside("", layer.layers)
+        return
+    for name, value in vars(layer).items():
+        if not name.startswith("_"):
+            yield from inside(name, value)
+
+
+def named_layers(layer: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """A layer and all layers inside it, by the path of attributes to them; that of the layer itself is empty."""
+    yield path, layer
+    for name, part in named_parts(layer):
+        yield from named_layers(part, f"{path}.{name}" if path else name)
 
 
 def checkpointed(layer: keras.layers.Layer) -> Callable[..., tuple[Any, None, None, tuple[()]]]:

@@ -28,7 +28,7 @@ from rembert.tf.adaptation import check_plain, is_adapted, merged
 from rembert.tf.additions import Addition, additions, build_additions, built_additions, is_extended
 from rembert.tf.base import TFRemBertModelBase
 from rembert.tf.initialization import Stored, skip_initialization
-from rembert.tf.serving import keep_padding, serving_signature
+from rembert.tf.serving import keep_padding, serve, serving_signature
 
 
 class TFRemBertPreTrainedModel(TFRemBertModelBase):
@@ -176,6 +176,24 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             save_safetensors(directory, tensors, max_shard_size=max_shard_size)
             config.save_pretrained(directory)
 
+    def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Keras' `save`, which writes a `.keras` file.
+
+        Raises:
+            InputError: a name that ends in .h5: Keras would write a file that it cannot load.
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+            >>> TFRemBertModel(config).save("model.keras")
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise InputError(
+                "`filepath` must end in .keras. For an H5 file use `save_weights('NAME.weights.h5')`, or "
+                f"`save_pretrained` and `rembert convert --to tf`. Received: {str(filepath)!r}."
+            )
+        super().save(filepath, *args, **kwargs)
+
     def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
         """Keras' `load_weights`, with an error that names every mismatch.
 
@@ -239,6 +257,15 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             input_signature = [serving_signature(self.config, self.head, self.compute_dtype)]
         with contextlib.nullcontext() if format == "tf_saved_model" else keep_padding(self):
             super().export(filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs)
+
+    def served(self) -> Any:
+        """The function that `tf.saved_model.save(model, directory)` writes as the signature `serving_default`.
+
+        Its inputs are those of `export`. `rembert.tf.exporting.export_savedmodel` writes signatures for other dtypes
+        too, needs no Keras where it is served, and compares the result with the model's.
+        """
+        signature = serving_signature(self.config, self.head, self.compute_dtype)
+        return tf.function(lambda inputs: serve(self, inputs), input_signature=[signature], autograph=False)
 
     def _assign(self, stored: Mapping[Parameter, Callable[[], np.ndarray]], added: Mapping[str, Addition]) -> None:
         """Give a built model with added layers the weights that are in `stored`."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
+
+import keras
 
 from rembert.common.errors import InputError
 from rembert.common.outputs import OUTPUT_TYPES
@@ -32,7 +35,7 @@ def as_structure(inputs: Any) -> Any:
         inputs: a tensor, a mapping by name, or a tuple or list of these in order (also of inputs and labels).
 
     Raises:
-        InputError: numbers in lists where a tensor is needed.
+        InputError: numbers in lists where a tensor is needed, or a tensor of Keras 2.
 
     Example:
         >>> from collections import UserDict
@@ -42,11 +45,45 @@ def as_structure(inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         for name, value in inputs.items():
             _refuse_lists(name, value)
+            refuse_legacy(name, value)
         return inputs if is_structure(inputs) else dict(inputs)
     if type(inputs) in (list, tuple):
         _refuse_lists("input_ids", inputs)
         return type(inputs)(map(as_structure, inputs))
+    refuse_legacy("input_ids", inputs)
     return inputs
+
+
+def refuse_legacy(name: str, value: Any) -> None:
+    """Refuse an object of Keras 2, which `tf.keras` is with TF_USE_LEGACY_KERAS=1: it would not see the weights.
+
+    Raises:
+        InputError: names the class.
+
+    Example:
+        >>> refuse_legacy("optimizer", "adam")
+    """
+    if type(value).__module__.partition(".")[0] == "tf_keras":
+        raise InputError(
+            f"`{name}` must come from Keras 3 (`import keras`). Received: a {type(value).__name__} of tf_keras, which "
+            "`tf.keras` is when TF_USE_LEGACY_KERAS=1 is set. Unset it before TensorFlow is imported."
+        )
+
+
+def check_symbolic_ids(call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse symbolic ids of a float dtype, which `keras.Input` gives them by default, before Keras traces the call.
+
+    Raises:
+        InputError: names the argument and its dtype.
+    """
+    given = args[0] if args and isinstance(args[0], Mapping) else {"input_ids": args[0] if args else None}
+    for name, value in {**given, **kwargs}.items():
+        is_float = isinstance(value, keras.KerasTensor) and "float" in value.dtype
+        if is_float and name.endswith("_ids") and name in inspect.signature(call).parameters:
+            raise InputError(
+                f"`{name}` must hold integers. Received: a symbolic tensor of {value.dtype}. Make it with "
+                "`keras.Input(shape, dtype='int32')`."
+            )
 
 
 def _refuse_lists(name: str, value: Any) -> None:

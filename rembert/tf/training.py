@@ -20,7 +20,7 @@ from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import HEADS
 from rembert.tf.inputs import argument_names, by_name
 from rembert.tf.keras_internals import DistributedModel, is_structure, warn_unbuilt
-from rembert.tf.structures import as_structure
+from rembert.tf.structures import as_structure, check_symbolic_ids, refuse_legacy
 
 Tensor = Any
 
@@ -52,6 +52,8 @@ class TrainableModel(DistributedModel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.jit_compile = False  # of `predict` without `compile`
+        self._by_name = False  # whether losses or metrics are given by the names of the outputs
+        self._ranks: dict[str, Any] = {}
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Keras' `compile`, with `jit_compile=False` by default: XLA compiles every length and computes all padding.
@@ -61,6 +63,10 @@ class TrainableModel(DistributedModel):
         given = inspect.signature(super().compile).bind(*args, **kwargs)
         if given.arguments.get("jit_compile", "auto") == "auto":
             given.arguments["jit_compile"] = False
+        for name in ("optimizer", "loss", "metrics", "weighted_metrics"):
+            for each in keras.tree.flatten(given.arguments.get(name)):
+                refuse_legacy(name, each)
+        self._by_name = any(isinstance(given.arguments.get(name), Mapping) for name in ("loss", "metrics"))
         super().compile(*given.args, **given.kwargs)
         warn_unbuilt(self)
 
@@ -73,6 +79,7 @@ class TrainableModel(DistributedModel):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         model, flags = _FLAGS.get()
         args, kwargs = tuple(map(as_structure, args)), as_structure(kwargs)
+        check_symbolic_ids(self.call, args, kwargs)
         return super().__call__(*args, **{**(flags if model is self else {}), **kwargs})
 
     def train_step(self, data: Any) -> Any:
@@ -105,12 +112,14 @@ class TrainableModel(DistributedModel):
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
         self._check_class_weight(class_weight, x, y)
+        self._forget_ranks("train_function", x, y)
         if "validation_data" in kwargs:
             kwargs["validation_data"] = as_structure(kwargs["validation_data"])
         return super().fit(as_structure(x), y, *args, class_weight=class_weight, **kwargs)
 
-    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().evaluate(as_structure(x), *args, **kwargs)
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        self._forget_ranks("test_function", x, y)
+        return super().evaluate(as_structure(x), y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         return super().predict(as_structure(x), *args, **kwargs)
@@ -119,10 +128,12 @@ class TrainableModel(DistributedModel):
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
     ) -> Any:
         self._check_class_weight(class_weight, x, y)
+        self._forget_ranks("train_function", x, y)
         return super().train_on_batch(as_structure(x), y, sample_weight, class_weight, return_dict)
 
-    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().test_on_batch(as_structure(x), *args, **kwargs)
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        self._forget_ranks("test_function", x, y)
+        return super().test_on_batch(as_structure(x), y, *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
         return super().predict_on_batch(as_structure(x))
@@ -181,6 +192,27 @@ class TrainableModel(DistributedModel):
             )
         return {**inputs, **labels}, None, None
 
+    def _forget_ranks(self, function: str, *data: Any) -> None:
+        """Drop a traced step before data of other ranks, such as labels [b, 1] after [b].
+
+        TensorFlow would trace it again for tensors of unknown rank, which no loss can take.
+
+        Raises:
+            InputError: a pipeline does not say how many dimensions a tensor has.
+        """
+        specs = [each.element_spec if isinstance(each, tf.data.Dataset) else each for each in data]
+        shapes = [(path[-1], getattr(each, "shape", ())) for path, each in keras.tree.flatten_with_path(specs)]
+        for name, shape in shapes:
+            if isinstance(shape, tf.TensorShape) and shape.rank is None:
+                raise InputError(
+                    f"Tensors of a pipeline must have a known rank. Received: one of unknown shape, `{name}`. State "
+                    "the shapes: `output_signature` of `from_generator`, or `tf.ensure_shape`."
+                )
+        ranks = [len(shape) for _, shape in shapes]
+        if self._ranks.setdefault(function, ranks) != ranks:
+            self._ranks[function] = ranks
+            setattr(self, function, None)
+
     def _check_class_weight(self, class_weight: Any, x: Any, y: Any) -> None:
         """Refuse class weights without `y`, from which Keras takes the classes: its own error does not say so."""
         if class_weight is None:
@@ -198,11 +230,15 @@ class TrainableModel(DistributedModel):
         return {name: value for name, value in given.items() if name not in labels}, labels
 
     def _targets(self, x: Any, y: Any) -> Any:
-        """`y`, or else the labels among the inputs: one tensor, or one for each of several logits."""
-        if y is not None or x is None:
+        """`y`, or else the labels among the inputs: a tensor, one for each logits, or by the names in `compile`."""
+        if y is None and x is not None:
+            labels = [value for value in self._taken_apart(x)[1].values() if value is not None]
+            y = labels[0] if len(labels) == 1 else tuple(labels) or None
+        if not self._by_name or y is None or isinstance(y, Mapping):
             return y
-        labels = [value for value in self._taken_apart(x)[1].values() if value is not None]
-        return labels[0] if len(labels) == 1 else tuple(labels) or None
+        values = y if isinstance(y, tuple | list) else [y]
+        names = self.loss if isinstance(self.loss, Mapping) and len(self.loss) == 1 else HEADS[self.head].logits
+        return dict(zip(names, values, strict=False))
 
 
 def _predictions(head: str, outputs: Any, targets: Any) -> Any:

@@ -13,6 +13,7 @@ tf = pytest.importorskip("tensorflow")
 from rembert.common.errors import CheckpointError, InputError  # noqa: E402
 from rembert.tf import TFRemBertForSequenceClassification, TFRemBertModel  # noqa: E402
 from rembert.tf.adaptation import adaptations, enable_lora  # noqa: E402
+from rembert.tf.layers import named_layers  # noqa: E402
 from tests.frameworks import TF, random_weights, small_config  # noqa: E402
 
 HEAD = "sequence-classification"
@@ -100,6 +101,16 @@ def test_frozen_weights_stay_frozen_in_a_keras_file(tmp_path: Path) -> None:
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert [each.path for each in loaded.trainable_variables] == [each.path for each in model.trainable_variables]
     assert len(loaded.trainable_variables) == len(model.weights) - 5
+    assert [path for path, layer in named_layers(loaded) if not layer.trainable] == [
+        path for path, layer in named_layers(model) if not layer.trainable
+    ]
+    assert not loaded.rembert.embeddings.trainable
+
+
+def test_a_name_that_ends_in_h5_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must end in \.keras"):
+        _model().save(tmp_path / "model.h5")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from rembert.cli.main import main  # noqa: E402
 from rembert.common import exporting as common  # noqa: E402
 from rembert.common.errors import ExportError, InputError  # noqa: E402
 from rembert.tf import exporting  # noqa: E402
-from rembert.tf.exporting import export_litert, export_savedmodel  # noqa: E402
+from rembert.tf.exporting import SIGNATURE, VARIANTS, export_litert, export_savedmodel  # noqa: E402
 from tests.frameworks import GOLDEN, TF, difference, small_config  # noqa: E402
 from tests.parity.cases import CASES, Case, build  # noqa: E402
 from tests.parity.test_goldens import GOLDENS, Golden, _real  # noqa: E402
@@ -120,6 +120,25 @@ def test_keras_own_export_knows_the_inputs(tmp_path: Path) -> None:
     expected = model(inputs).logits
     np.testing.assert_allclose(loaded.serve(inputs)["logits"], expected, rtol=1e-6)
     np.testing.assert_allclose(keras.layers.TFSMLayer(tmp_path / "out")(inputs)["logits"], expected, rtol=1e-6)
+
+
+def test_signatures_take_both_dtypes_and_token_types_are_optional(tmp_path: Path) -> None:
+    model = TF.build(small_config(num_hidden_layers=1), "sequence-classification")
+    ids = np.array([[3, 4, 5], [6, 7, 0]])
+    inputs = {"input_ids": ids, "attention_mask": np.minimum(ids, 1), "token_type_ids": ids * 0}
+    expected = model(inputs).logits
+    export_savedmodel(model, tmp_path / "served")
+    signatures = tf.saved_model.load(str(tmp_path / "served")).signatures
+    assert set(signatures) == {SIGNATURE, *VARIANTS}
+    kinds = {SIGNATURE: (tf.int32, True), **VARIANTS}
+    for name, (dtype, with_types) in kinds.items():
+        given = {key: tf.constant(array, dtype) for key, array in inputs.items() if with_types or "type" not in key}
+        np.testing.assert_allclose(signatures[name](**given)["logits"], expected, rtol=1e-5, atol=1e-7, err_msg=name)
+
+    tf.saved_model.save(model, str(tmp_path / "plain"))
+    signature = tf.saved_model.load(str(tmp_path / "plain")).signatures[SIGNATURE]
+    given = {name: tf.constant(array, tf.int32) for name, array in inputs.items()}
+    np.testing.assert_allclose(signature(**given)["logits"], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_too_large_for_litert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

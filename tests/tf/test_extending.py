@@ -29,7 +29,7 @@ class Extended(TFRemBertForSequenceClassification):
     def __init__(self, config: Any, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.tracker = keras.metrics.Mean(name="loss")
-        self.extra = [keras.layers.Dense(3), keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(4)])]
+        self.extra = [keras.layers.Dense(3), keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(6)])]
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         outputs = super().call(*args, **kwargs)

@@ -222,6 +222,13 @@ def test_lists_of_numbers_are_refused() -> None:
             use()
 
 
+def test_symbolic_ids_of_floats_are_refused() -> None:
+    model = shared(TF, CASES[0], num_hidden_layers=1)
+    for inputs in (keras.Input((None,)), {"input_ids": keras.Input((None,))}):
+        with pytest.raises(InputError, match=r"^`input_ids` must hold integers.*dtype='int32'"):
+            model(inputs)
+
+
 def test_a_dict_or_a_tuple_that_is_wrong() -> None:
     model = TF.build(CASES[0].config(), "model")
     ids = tf.ones((1, 2), "int32")

@@ -279,6 +279,58 @@ def test_weights(kind: str) -> None:
     _same(fitted, by_hand, 1e-6)
 
 
+def test_losses_and_metrics_by_the_names_of_the_outputs() -> None:
+    batch = _batches(count=1)[0]
+    labels = batch.pop("labels")
+    model = _model()
+
+    def evaluate(loss: Any, **options: Any) -> Any:
+        model.compile(_sgd(), loss=loss, run_eagerly=True, **options)
+        return model.evaluate(batch, labels, verbose=0, return_dict=True)["loss"]
+
+    wanted = evaluate(_cross_entropy())
+    assert evaluate({"logits": _cross_entropy()}) == wanted
+    assert evaluate({"logits": _cross_entropy()}, metrics={"logits": ["accuracy"]}) == wanted
+    assert evaluate(_cross_entropy(), metrics={"logits": ["accuracy"]}) == wanted
+    answers = _case("question_answering")
+    model, batch = _model(answers), _batches(answers, count=1)[0]
+    labels = (batch.pop("start_positions"), batch.pop("end_positions"))
+    sum_of_both = evaluate(_cross_entropy())
+    assert evaluate({"start_logits": _cross_entropy(), "end_logits": _cross_entropy()}) == sum_of_both
+
+
+def test_labels_of_one_rank_after_another() -> None:
+    batch = _batches(count=1)[0]
+    labels = batch.pop("labels")
+    model = _model()
+    model.compile(keras.optimizers.SGD(0.0))
+    losses = [model.fit(batch, given, verbose=0).history["loss"][0] for given in (labels, labels[:, None], labels)]
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
+
+
+def test_a_pipeline_of_unknown_rank_is_refused() -> None:
+    batch = _batches(count=1)[0]
+    model = _model()
+    model.compile(_sgd(), run_eagerly=True)
+    types = dict.fromkeys(batch, tf.int64)
+    with pytest.raises(InputError, match=r"must have a known rank.*of unknown shape, `attention_mask`"):
+        model.fit(tf.data.Dataset.from_generator(lambda: iter([batch]), output_types=types), verbose=0)
+
+
+def test_objects_of_keras_2_are_refused() -> None:
+    model = _model()
+    names = {"__module__": "tf_keras.src.engine.keras_tensor"}
+    legacy = type("KerasTensor", (), names)()
+    for call in (
+        lambda: model(legacy),
+        lambda: model.rembert({"input_ids": legacy}),
+        lambda: model(tf.ones((1, 2), tf.int32), attention_mask=legacy),
+        lambda: model.compile(optimizer=legacy),
+    ):
+        with pytest.raises(InputError, match=r"must come from Keras 3.*a KerasTensor of tf_keras"):
+            call()
+
+
 def test_refusals() -> None:
     batches = _batches()
     without = [{name: array for name, array in batch.items() if name != "labels"} for batch in batches]
