@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,15 @@ def expected() -> np.ndarray:
     scores = np.array([reference_score(VARIABLES, BERT_CONFIG, *pair) for pair in inputs])
     assert np.ptp(scores) > 0.1  # else anything would agree
     return scores
+
+
+@on_both
+def test_a_pickled_scorer_gives_the_same_scores(framework: Framework, saved_model: Path) -> None:
+    scorer = RemBertScorer.from_pretrained(saved_model, framework=framework.name)
+    scores = scorer.score(CANDIDATES[:2], REFERENCES[:2])
+    again = pickle.loads(pickle.dumps(scorer))
+    again._cache.clear()
+    np.testing.assert_allclose(again.score(CANDIDATES[:2], REFERENCES[:2]), scores, rtol=1e-6)
 
 
 @on_both

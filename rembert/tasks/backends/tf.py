@@ -67,6 +67,9 @@ class Runner:
         self._model = model
         self._graphs: dict[tuple[Any, ...], Callable[[Any], Any]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_graphs": {}}  # graphs cannot be pickled; they are traced again
+
     def outputs(self, inputs: Inputs) -> Arrays:
         """The tensors of the model's output by name."""
         found = self._graph("outputs", lambda given: _tensors(self._model(**given, training=False)), inputs)
