@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 from rembert.common.config import RemBertConfig
 
@@ -20,8 +20,9 @@ LayerCache = tuple[Tensor, ...]
 class ModelOutput(dict[str, Any]):
     """An ordered mapping from field names to tensors (or tuples of tensors), with attribute access.
 
-    Subclasses declare their fields as annotations, in the order of `to_tuple()`. The class is a mutable `dict` because
-    TensorFlow rebuilds structures by filling an empty instance.
+    Subclasses declare their fields as annotations, in the order of `to_tuple()`. Other keys may be added; they come
+    after the fields. A value of None removes a key. The class is a mutable `dict` because TensorFlow rebuilds
+    structures by filling an empty instance.
 
     Example:
         >>> outputs = SequenceClassifierOutput(logits=[0.3, 0.7])
@@ -29,60 +30,85 @@ class ModelOutput(dict[str, Any]):
         ([0.3, 0.7], [0.3, 0.7], [0.3, 0.7])
         >>> outputs.loss is None, "loss" in outputs
         (True, False)
+        >>> outputs["probabilities"] = [0.4, 0.6]
+        >>> outputs.probabilities, outputs[1]
+        ([0.4, 0.6], [0.4, 0.6])
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
+    # Fields that a model's plain tuple (`return_dict=False`) holds as None where they are absent.
+    kept_in_tuple: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         own = inspect.get_annotations(cls)
         cls.fields = (*cls.fields, *own)
 
     def __init__(self, content: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **named: Any) -> None:
-        """Take fields by keyword, or from a mapping or pairs. A field that is None is absent.
+        """Take any keys from a mapping or pairs, and fields by keyword. A value that is None is absent.
 
         Raises:
-            KeyError: the class has no field of this name.
+            KeyError: a keyword is not a field.
         """
         super().__init__()
-        given = {**dict(content), **named}
-        for name in given:
+        for name in named:
             if name not in self.fields:
                 raise KeyError(
                     f"{type(self).__name__} has no field {name!r}; its fields are {', '.join(self.fields)}."
                 )
-        for name in self.fields:
+        given = {**dict(content), **named}
+        for name in dict.fromkeys((*self.fields, *given)):
             if given.get(name) is not None:
                 super().__setitem__(name, given[name])
 
     def __getattr__(self, name: str) -> Any:
         # Python calls this for names that are not ordinary attributes.
-        if name in type(self).fields:
+        if name in self or name in type(self).fields:
             return self.get(name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self.fields:
-            raise AttributeError(f"{type(self).__name__} has no field {name!r}.")
         self[name] = value
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name not in self.fields:
-            raise KeyError(f"{type(self).__name__} has no field {name!r}; its fields are {', '.join(self.fields)}.")
         if value is None:
             self.pop(name, None)
-        elif name in self:
+        elif name in self or name not in self.fields:
             super().__setitem__(name, value)
-        else:  # keeps the declared order: the later fields are removed and added again
-            later = [(other, self.pop(other)) for other in self.fields[self.fields.index(name) :] if other in self]
+        else:  # keeps the declared order: what comes later is removed and added again
+            earlier = self.fields[: self.fields.index(name)]
+            later = [(other, self.pop(other)) for other in list(self) if other not in earlier]
             for field, content in [(name, value), *later]:
                 super().__setitem__(field, content)
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
+    # `dict` has these in C, where they would bypass `__setitem__`.
+
+    def update(self, content: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **named: Any) -> None:
+        for name, value in {**dict(content), **named}.items():
+            self[name] = value
+
+    def setdefault(self, name: str, default: Any = None, /) -> Any:
+        if name not in self:
+            self[name] = default
+        return self.get(name)
+
+    def __ior__(self, content: Any) -> Self:
+        self.update(content)
+        return self
+
+    def copy(self) -> Self:
+        return type(self)(self)
+
     def to_tuple(self) -> tuple[Any, ...]:
-        """The fields that are present, in the order of declaration."""
-        return tuple(self[name] for name in self.fields if name in self)
+        """The values that are present: fields in the order of declaration, then other keys."""
+        return tuple(self.values())
+
+    def to_plain_tuple(self) -> tuple[Any, ...]:
+        """What a model returns with `return_dict=False`: as `to_tuple`, with None for an absent `kept_in_tuple`."""
+        names = [name for name in self.fields if name in self or name in self.kept_in_tuple]
+        return tuple(self.get(name) for name in dict.fromkeys((*names, *self)))
 
     def flatten(self) -> dict[str, Any]:
         """The tensors by name; those inside tuples are numbered, such as `hidden_states.0`."""
@@ -114,7 +140,11 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
             the one before it, so that gradients reach all of them.
         attentions: for each layer the probabilities [b, h, s, t], before dropout.
         cross_attentions: for each layer [b, h, s, encoder's t].
+
+    In a plain tuple `pooler_output` keeps its position: it is None in a model without a pooler.
     """
+
+    kept_in_tuple = ("pooler_output",)
 
     last_hidden_state: Tensor
     pooler_output: Tensor | None

@@ -201,9 +201,9 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
         return file_name(canonical, self.head)
 
     def finish(self, outputs: ModelOutput, return_dict: bool | None) -> Any:
-        """`outputs`, or its tuple if `return_dict` (by default the configuration's) is False."""
+        """`outputs`, or its plain tuple if `return_dict` (by default the configuration's) is False."""
         wants_dict = self.config.return_dict if return_dict is None else return_dict
-        return outputs if wants_dict else outputs.to_tuple()
+        return outputs if wants_dict else outputs.to_plain_tuple()
 
     # ------------------------------------------------------------------ training
 

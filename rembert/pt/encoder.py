@@ -20,6 +20,7 @@ from rembert.pt.layer import LayerContext, RemBertLayer
 from rembert.pt.masks import attention_bias
 from rembert.pt.packing import Layout, choose_layout, first_tokens
 from rembert.pt.pretrained import RemBertPreTrainedModel
+from rembert.pt.torch_internals import sees_states
 
 
 class RemBertEncoder(nn.Module):
@@ -29,7 +30,9 @@ class RemBertEncoder(nn.Module):
         super().__init__()
         self.embedding_hidden_mapping_in = nn.Linear(config.input_embedding_size, config.hidden_size)
         self.layer = nn.ModuleList(RemBertLayer(config) for _ in range(config.num_hidden_layers))
-        self.checkpointing: dict[str, Any] | None = None  # the keywords of gradient checkpointing if it is on
+        # The keywords of gradient checkpointing if it is on; transformers 3 and 4 wrote it into configurations.
+        is_on = getattr(config, "gradient_checkpointing", False)
+        self.checkpointing: dict[str, Any] | None = {"use_reentrant": False} if is_on else None
 
     def forward(
         self,
@@ -138,7 +141,8 @@ class RemBertModel(RemBertPreTrainedModel):
         Padding is removed before the embeddings and restored after the last layer, so it costs nothing; its rows of
         `last_hidden_state` and `hidden_states` are zeros. Every position is computed, with the same results, if the
         call involves attention probabilities, a cache, a [b, s, t] mask or cross-attention, in the `eager`
-        implementation, and in compiled and exported graphs, whose shapes cannot depend on the mask's values.
+        implementation, where a hook sees the states of a module inside, and in compiled and exported graphs, whose
+        shapes cannot depend on the mask's values.
 
         Args:
             input_ids: [b, s] token ids.
@@ -165,6 +169,7 @@ class RemBertModel(RemBertPreTrainedModel):
         """
         check_inputs(
             self.config,
+            self.embeddings.word_embeddings,
             input_ids=input_ids,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -183,12 +188,16 @@ class RemBertModel(RemBertPreTrainedModel):
         requested = requested_outputs(config, output_attentions, output_hidden_states, use_cache, self.training)
         use_cache = requested.cache and cu_seqlens is None
         explicit = requested.attentions or config.attn_implementation == "eager"
+        can_read = all(values_can_be_read(each) for each in (attention_mask, cu_seqlens) if each is not None)
+        # A hook on a module inside expects [b, s, ...], not the packed [t, ...].
+        is_watched = can_read and attention_mask is not None and sees_states(self.embeddings, self.encoder)
+        needs_all = explicit or use_cache or past_key_values is not None or encoder_hidden_states is not None
         layout = choose_layout(
             (input_ids, token_type_ids, position_ids, inputs_embeds),
             attention_mask,
             cu_seqlens,
-            compute_all=explicit or use_cache or past_key_values is not None or encoder_hidden_states is not None,
-            can_read=all(values_can_be_read(each) for each in (attention_mask, cu_seqlens) if each is not None),
+            compute_all=needs_all or is_watched,
+            can_read=can_read,
             causal=config.is_decoder,
         )
         embeddings = self.embeddings(*layout.inputs, past_length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rembert.common import checks as common_checks
 from rembert.common.checks import (
@@ -23,16 +23,25 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.packed_checks import check_packed_lengths
 from rembert.pt.cache import Cache, CacheBuffer, cached_length
+from rembert.pt.torch_internals import has_values
 
 
 def check_inputs(
     config: RemBertConfig,
+    table: nn.Embedding | None = None,
     *,
     past_key_values: Cache | None,
     max_seqlen: int | None = None,
     **tensors: Tensor | None,
 ) -> None:
     """Refuse arguments of the base model that contradict each other, or indices outside their tables.
+
+    Args:
+        config: the model's.
+        table: the model's word embeddings, on the device where the tensors must be; None if another call checks that.
+        past_key_values: the call's.
+        max_seqlen: the call's.
+        **tensors: the call's, by argument name.
 
     Raises:
         InputError: see `rembert.common.checks`. Values are not checked inside compiled graphs.
@@ -56,6 +65,8 @@ def check_inputs(
         check_integers(name, indices)
         if values_can_be_read(indices):
             check_indices(name, *_range(indices), size, setting)
+    if table is not None:
+        check_devices(table, **tensors)
     cu_seqlens = tensors.get("cu_seqlens")
     if cu_seqlens is not None:
         check_integers("cu_seqlens", cu_seqlens)
@@ -65,6 +76,27 @@ def check_inputs(
             check_packed_lengths(cu_seqlens.tolist(), given.shape[0], max_seqlen, limit)
     elif max_seqlen is not None:
         check_packed_lengths(None, 0, max_seqlen, None)
+
+
+def check_devices(table: nn.Embedding, **tensors: Tensor | None) -> None:
+    """Refuse tensors on another device than the model.
+
+    Args:
+        table: the model's word embeddings.
+        **tensors: the call's, by argument name.
+
+    Raises:
+        InputError: names the tensor and both devices.
+    """
+    if hasattr(table, "_hf_hook"):
+        return  # Accelerate moves weights to the inputs, or inputs to the weights, at every layer
+    device = table.weight.device
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.device != device:
+            raise InputError(
+                f"`{name}` must be on the model's device, {device}. Received: a tensor on {tensor.device}. Move it "
+                f"with `{name}.to(model.device)`, or the model with `model.to({str(tensor.device)!r})`."
+            )
 
 
 def check_cache(
@@ -210,7 +242,9 @@ def _shape(name: str, tensor: Any) -> tuple[int, ...] | None:
 
 def values_can_be_read(tensor: Tensor) -> bool:
     """Whether a tensor's values can be read: in a graph that is being traced, reading them would break it in two."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or tensor.device.type == "meta" or not tensor.numel():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or tensor.device.type == "meta":
+        return False
+    if not has_values(tensor) or not tensor.numel():
         return False
     return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rembert.common.checks import IGNORE_INDEX
@@ -15,7 +14,7 @@ from rembert.pt.activations import ACTIVATIONS
 from rembert.pt.cache import Cache
 from rembert.pt.encoder import RemBertModel
 from rembert.pt.generation import GenerationMixin
-from rembert.pt.inputs import check_prediction
+from rembert.pt.inputs import check_prediction, values_can_be_read
 from rembert.pt.linear_cross_entropy import is_plain_linear, linear_cross_entropy
 from rembert.pt.losses import cross_entropy, ignore_padding, next_labels
 from rembert.pt.pretrained import RemBertPreTrainedModel
@@ -36,7 +35,7 @@ class RemBertLMPredictionHead(nn.Module):
         if labels is None:
             return self.decoder(self.transform(hidden_states))
         hidden_states, labels = hidden_states.flatten(0, -2), labels.flatten()
-        if not torch.compiler.is_compiling() and labels.device.type != "meta":  # which must know every shape
+        if values_can_be_read(labels):  # a graph must know every shape
             counted = labels != IGNORE_INDEX
             hidden_states, labels = hidden_states[counted], labels[counted]
         states = self.transform(hidden_states)

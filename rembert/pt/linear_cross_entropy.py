@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rembert.common.checks import IGNORE_INDEX
-from rembert.pt.torch_internals import has_hooks
+from rembert.pt.torch_internals import has_hooks, has_values
 
 # Logits of a chunk: 128 MB in float32. Smaller products are slower; a GPU needs larger ones.
 _AT_A_TIME = {"cpu": 2**25, "cuda": 2**28}
@@ -85,7 +85,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         compiling = torch.compiler.is_compiling()
-        is_one = not compiling and scale.device.type == "cpu" and scale == 1
+        is_one = not compiling and scale.device.type == "cpu" and has_values(scale) and scale == 1
         result: list[Tensor | None] = []
         for gradient, wanted in zip(ctx.saved_tensors, ctx.wanted, strict=True):
             if not wanted:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
+
 from rembert.common.outputs import OUTPUT_TYPES, ModelOutput
 from rembert.pt.torch_internals import register_mapping
 
 
 def register_outputs() -> None:
-    """Tell PyTorch how to unpack and rebuild every output class."""
+    """Tell PyTorch how to unpack and rebuild every output class, and that a trace returns it as a dict."""
     for kind in OUTPUT_TYPES:
+        torch.jit.ignore(kind)  # `torch.jit.trace` would compile the class, without what it inherits from `dict`
         register_mapping(kind, _flatten, partial(_unflatten, kind))
 
 

@@ -7,6 +7,10 @@ plainer way is used, with one warning from `warn_missing`.
 | --- | --- | --- |
 | `Tensor._version` | changes of a weight in place | weights are converted again in every call |
 | `Module._forward_hooks` and three like it | whether a layer has hooks | every layer counts as hooked |
+| `nn.modules.module._global_forward_hooks` and three like it | hooks of all modules | they are not noticed |
+| `_subclasses.fake_tensor.FakeTensor` | whether a tensor has no values | its values are read, which fails |
+| `fx.experimental.proxy_tensor.get_proxy_mode` | whether `make_fx` traces | values are read, which fails there |
+| `_C._functorch.is_batchedtensor` | whether `vmap` runs | values are read, which fails there |
 | `Module._apply` | a change of device or dtype, before it happens | such a change is not refused |
 | `mkldnn._reorder_linear_weight`, `_linear_pointwise` | products in oneDNN's layout | layers stay as they are |
 | `mkldnn._is_mkldnn_bf16_supported` | whether they take bfloat16 | bfloat16 layers stay as they are |
@@ -61,6 +65,55 @@ def has_hooks(module: nn.Module) -> bool:
         _warn("Module._forward_hooks", "linear layers keep their plain kernels, and large losses compute all logits")
         return True
     return any(hooks)
+
+
+# Their hooks take states of any shape: they gather, cast or prune weights, or only set a flag.
+_ANY_SHAPE = ("torch", "deepspeed", "rembert")
+
+
+def sees_states(*parts: nn.Module) -> bool:
+    """Whether a hook sees what these modules, or those inside, take or give; True where that cannot be known.
+
+    This runs in every call that removes padding, so it reads the dictionaries of modules: `modules()` takes ten times
+    as long.
+    """
+    shared = vars(torch.nn.modules.module)
+    found = [hook for name in _HOOKS for hook in shared.get(f"_global{name}", {}).values()]
+    modules: list[Any] = list(parts)
+    try:
+        while modules:
+            own = vars(modules.pop())
+            if (
+                own["_forward_hooks"]
+                or own["_forward_pre_hooks"]
+                or own["_backward_hooks"]
+                or own["_backward_pre_hooks"]
+            ):
+                found += [hook for name in _HOOKS for hook in own[name].values()]
+            modules += [child for child in own["_modules"].values() if child is not None]
+    except KeyError as problem:
+        _warn(f"Module.{problem.args[0]}", "padding is computed, as a hook may see it")
+        return True
+    return not all(map(_takes_any_shape, found))
+
+
+def _takes_any_shape(hook: Any) -> bool:
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    return str(getattr(hook, "__module__", None)).partition(".")[0] in _ANY_SHAPE
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether a tensor's values can be read: not those of `FakeTensorMode`, `make_fx` and `torch.func.vmap`."""
+    try:
+        from torch._subclasses.fake_tensor import FakeTensor
+        from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+        is_batched = torch._C._functorch.is_batchedtensor
+    except (ImportError, AttributeError):
+        _warn("FakeTensor, get_proxy_mode or is_batchedtensor", "values are checked inside `make_fx` and `vmap` too")
+        return True
+    return not isinstance(tensor, FakeTensor) and get_proxy_mode() is None and not is_batched(tensor)
 
 
 class ConversionWatcher(nn.Module):

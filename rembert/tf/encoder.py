@@ -37,7 +37,8 @@ class TFRemBertEncoder(RemBertLayerBase):
             TFRemBertLayer(config, name=f"layer_{index}", dtype=self.dtype_policy)
             for index in range(config.num_hidden_layers)
         ]
-        self.checkpointing = False
+        # transformers 3 and 4 wrote it into configurations.
+        self.checkpointing = bool(getattr(config, "gradient_checkpointing", False))
 
     def build(self, input_shape: Any = None) -> None:
         self.build_parts(embedding_hidden_mapping_in=self.config.input_embedding_size, layer=None)

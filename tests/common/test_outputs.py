@@ -14,6 +14,7 @@ from rembert.common.outputs import (
     CausalLMOutputWithCrossAttentions,
     ModelOutput,
     QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
 )
 
 every_type = pytest.mark.parametrize("kind", OUTPUT_TYPES, ids=lambda kind: kind.__name__)
@@ -88,14 +89,58 @@ def test_fields_keep_their_order_when_set_later(by_key: bool) -> None:
 
 
 @every_type
-def test_unknown_fields_are_refused(kind: type[ModelOutput]) -> None:
+def test_unknown_keywords_are_refused(kind: type[ModelOutput]) -> None:
     with pytest.raises(KeyError, match="lojits"):
         kind(lojits=1)
-    output = kind()
-    with pytest.raises(KeyError, match="lojits"):
-        output["lojits"] = 1
     with pytest.raises(AttributeError, match="lojits"):
-        output.lojits = 1
+        _ = kind().lojits
+
+
+def test_other_keys_come_after_the_fields() -> None:
+    output = _answer()
+    output["score"] = 3
+    output.place = (4, 5)
+    output.loss = 1.0
+    assert list(output) == ["loss", "start_logits", "end_logits", "score", "place"]
+    assert (output.score, output["place"], output[3], output[-1]) == (3, (4, 5), 3, (4, 5))
+    assert output.to_tuple() == tuple(output.values())
+    output["score"] = None
+    assert "score" not in output
+    with pytest.raises(AttributeError, match="score"):
+        _ = output.score
+
+
+@pytest.mark.parametrize("way", ["update", "keywords", "|=", "setdefault"])
+def test_updates_keep_the_order_and_are_pickled(way: str) -> None:
+    output = SequenceClassifierOutput(logits=np.ones(2))
+    added = {"names": ["a"], "loss": 2.0, "attentions": None}
+    if way == "update":
+        output.update(added)
+    elif way == "keywords":
+        output.update(**added)
+    elif way == "|=":
+        output |= added
+    else:
+        for name, value in added.items():
+            output.setdefault(name, value)
+    assert list(output) == ["loss", "logits", "names"]
+    for twin in (
+        pickle.loads(pickle.dumps(output)),
+        copy.deepcopy(output),
+        output.copy(),
+        type(output)(output.items()),
+    ):
+        assert type(twin) is SequenceClassifierOutput
+        assert list(twin) == list(output)
+        assert (twin[0], twin[2], twin.names) == (2.0, ["a"], ["a"])
+
+
+def test_a_plain_tuple_keeps_the_pooler_in_its_position() -> None:
+    states = (np.zeros(1), np.ones(1))
+    output = BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=states[1], hidden_states=states)
+    assert output.to_plain_tuple() == (states[1], None, states)
+    assert output.to_tuple() == (states[1], states)
+    assert SequenceClassifierOutput(logits=1).to_plain_tuple() == (1,)
 
 
 @every_type

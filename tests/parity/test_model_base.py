@@ -71,3 +71,23 @@ def test_gradient_checkpointing_is_switched_on_and_off(framework: Framework) -> 
     assert model.get_base_model().is_gradient_checkpointing
     model.gradient_checkpointing_disable()
     assert not model.is_gradient_checkpointing
+
+
+@on_both
+def test_a_plain_tuple_keeps_the_pooler_in_its_position(framework: Framework) -> None:
+    model = framework.build(CASE.config(), "model", add_pooling_layer=False)
+    ids = CASE.inputs(CASE.config())["input_ids"]
+    last, pooled = framework.call(model, input_ids=ids, return_dict=False)
+    assert pooled is None
+    last, pooled, states = framework.call(model, input_ids=ids, output_hidden_states=True, return_dict=False)
+    assert pooled is None
+    assert [tuple(each.shape) for each in (last, *states)] == [(3, 7, 12)] * 4
+
+
+@on_both
+def test_gradient_checkpointing_of_the_configuration_counts(framework: Framework) -> None:
+    for head in ("model", "masked-lm"):
+        model = framework.build(CASE.config(gradient_checkpointing=True), head)
+        assert model.is_gradient_checkpointing
+        model.gradient_checkpointing_disable()
+        assert not model.is_gradient_checkpointing
