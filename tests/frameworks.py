@@ -195,6 +195,19 @@ PT, TF = PyTorch(), TensorFlow()
 Framework = PyTorch | TensorFlow
 
 
+def train_once(framework: Framework, model: Any, inputs: Arrays) -> None:
+    """One step of gradient descent."""
+    if framework is PT:
+        import torch
+
+        optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.1)
+        model.train()(**{name: framework.tensor(array) for name, array in inputs.items()}).loss.backward()
+        optimizer.step()
+    else:
+        model.compile(optimizer="sgd")
+        model.train_on_batch(inputs)
+
+
 def needs(*packages: str) -> pytest.MarkDecorator:
     """A mark for a test, or for one of its cases: skipped where a package is missing, and the reason names it."""
     missing = [package for package in packages if not is_installed(package)]

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "rembert"
 # Files that only one framework needs; docs/architecture.md says what each is for.
-ONLY_PT = {"inference.py", "sentence_transformers.py", "torch_internals.py"}
+ONLY_PT = {"inference.py", "peft_targets.py", "sentence_transformers.py", "torch_internals.py"}
 ONLY_TF = {
     "additions.py",
     "adaptation.py",
@@ -36,6 +36,8 @@ DECLARED = {
     },
     "base.py": {
         "RemBertModelBase.base_model": "an attribute, which Keras would follow when it saves",
+        "RemBertModelBase.accepts_loss_kwargs": "for transformers' Trainer",
+        "RemBertModelBase.config": "tells PEFT its modules before it asks",
         "RemBertModelBase.dtype": "Keras has its own",
         "RemBertModelBase.device": "TensorFlow chooses the device of each operation",
         "RemBertModelBase.head_modules": "for PEFT",
@@ -79,6 +81,7 @@ DECLARED = {
     "linear_cross_entropy.py": {
         "_LinearCrossEntropy": "PyTorch's form of a function with its own gradient",
     },
+    "losses.py": {"share_of_items": "for transformers' Trainer"},
     "packing.py": {
         "TokenIndices": "the groups of sequences that TensorFlow pads",
         "Packing": "inherits from it, or stores what the twin computes",

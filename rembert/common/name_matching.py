@@ -9,7 +9,7 @@ from functools import cache
 
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
-from rembert.common.parameters import BASE_PREFIX, HEADS, Head, Parameter, parameters
+from rembert.common.parameters import BASE_MODEL, BASE_PREFIX, HEADS, Head, Parameter, parameters
 
 
 def canonical_name(name: str) -> str | None:
@@ -102,6 +102,24 @@ def match(wanted: Mapping[str, Parameter], tensors: Mapping[str, tuple[int, ...]
             result.mismatched.append(Mismatch(name, shape, parameter.shape))
             del result.found[name]
     return result
+
+
+def kept_tensors(match: Match, config: RemBertConfig, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """The tensors that a model keeps for the next one though its head does not use them: the pooler.
+
+    The parameters of another head are not kept: they were trained with another encoder than the one that is saved.
+
+    Args:
+        match: from `match`.
+        config: the model's.
+        shapes: of the checkpoint's tensors by their names in the files.
+
+    Returns:
+        The name of each tensor by canonical name.
+    """
+    table = parameters(config, BASE_MODEL)
+    named = {canonical_name(name): name for name in match.ignored}
+    return {each: name for each, name in named.items() if each in table and shapes[name] == table[each].shape}
 
 
 def check_shapes(wanted: Mapping[str, Parameter], shapes: Mapping[str, tuple[int, ...]]) -> None:

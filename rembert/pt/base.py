@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import BASE_PREFIX, Parameter, counts_labels, file_name, head_config, parameters
 from rembert.pt.inference import check_can_convert, check_kept, optimize, quantize
 from rembert.pt.initialization import initialize
+from rembert.pt.peft_targets import register_targets
 from rembert.pt.torch_internals import ConversionWatcher, can_pack
 
 if TYPE_CHECKING:
@@ -36,7 +39,10 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
         super().__init__()
         config = as_config(config)
         config.validate()
-        self.config = head_config(config, self.head)
+        self._config = head_config(config, self.head)
+        self.name_or_path = ""  # of the checkpoint; PEFT writes it into an adapter's file
+        # What the checkpoint held and this head does not use, by canonical name; saved with the model's parameters.
+        self.kept: dict[str, np.ndarray] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -51,6 +57,16 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
                     initialize(module, self.config.initializer_range)
 
     # ------------------------------------------------------------------ parts
+
+    @property
+    def config(self) -> RemBertConfig:
+        """The configuration."""
+        register_targets()  # PEFT reads the configuration before it looks up which modules to adapt
+        return self._config
+
+    @config.setter
+    def config(self, value: RemBertConfig) -> None:
+        self._config = value
 
     @property
     def base_model(self) -> RemBertModel:
@@ -220,6 +236,11 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
         """
         for parameter in self.get_base_model().embeddings.parameters():
             parameter.requires_grad_(False)
+
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether the loss takes `num_items_in_batch`: transformers' Trainer asks before it accumulates gradients."""
+        return "num_items_in_batch" in inspect.signature(type(self).forward).parameters
 
     @property
     def is_gradient_checkpointing(self) -> bool:

@@ -26,7 +26,7 @@ from rembert.pt.inputs import (
     count_sequences,
     is_integer,
 )
-from rembert.pt.losses import cross_entropy, sequence_loss, span_loss, token_loss
+from rembert.pt.losses import cross_entropy, ignore_padding, sequence_loss, share_of_items, span_loss, token_loss
 from rembert.pt.packing import pack_lengths
 from rembert.pt.pretrained import RemBertPreTrainedModel
 
@@ -67,6 +67,7 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
         return_dict: bool | None = None,
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> SequenceClassifierOutput | tuple[Any, ...]:
         """Logits [b, num_labels] (of packed inputs [n, num_labels]), and the loss of `labels`.
 
@@ -96,9 +97,12 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
             max_seqlen=max_seqlen,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output))
-        smoothing = self.smoothing(self.training)
+        loss = None
+        if labels is not None:
+            loss = sequence_loss(logits, labels, problem_type, self.smoothing(self.training))
+            loss = share_of_items(loss, labels, num_items_in_batch)
         result = SequenceClassifierOutput(
-            loss=None if labels is None else sequence_loss(logits, labels, problem_type, smoothing),
+            loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -154,6 +158,7 @@ class RemBertForMultipleChoice(RemBertPreTrainedModel):
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
         num_choices: int | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> MultipleChoiceModelOutput | tuple[Any, ...]:
         """Logits [b, choices], and the mean loss of `labels` [b] (the right choice; -100 is ignored).
 
@@ -193,9 +198,12 @@ class RemBertForMultipleChoice(RemBertPreTrainedModel):
             max_seqlen=max_seqlen,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output)).view(-1, choices)
-        smoothing = self.smoothing(self.training)
+        loss = None
+        if labels is not None:
+            loss = cross_entropy(logits, labels, label_smoothing=self.smoothing(self.training))
+            loss = share_of_items(loss, labels, num_items_in_batch)
         result = MultipleChoiceModelOutput(
-            loss=None if labels is None else cross_entropy(logits, labels, label_smoothing=smoothing),
+            loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -239,6 +247,7 @@ class RemBertForTokenClassification(RemBertPreTrainedModel):
         return_dict: bool | None = None,
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> TokenClassifierOutput | tuple[Any, ...]:
         """Logits [b, s, num_labels], and the mean loss of `labels` [b, s] (-100 and padding are ignored).
 
@@ -263,9 +272,12 @@ class RemBertForTokenClassification(RemBertPreTrainedModel):
             max_seqlen=max_seqlen,
         )
         logits = self.classifier(self.dropout(outputs.last_hidden_state))
-        smoothing = self.smoothing(self.training)
+        loss = None
+        if labels is not None:
+            loss = token_loss(logits, labels, attention_mask, self.smoothing(self.training))
+            loss = share_of_items(loss, ignore_padding(labels, attention_mask), num_items_in_batch)
         result = TokenClassifierOutput(
-            loss=None if labels is None else token_loss(logits, labels, attention_mask, smoothing),
+            loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

@@ -16,7 +16,7 @@ from rembert.pt.encoder import RemBertModel
 from rembert.pt.generation import GenerationMixin
 from rembert.pt.inputs import check_prediction, values_can_be_read
 from rembert.pt.linear_cross_entropy import is_plain_linear, linear_cross_entropy
-from rembert.pt.losses import cross_entropy, ignore_padding, next_labels
+from rembert.pt.losses import cross_entropy, ignore_padding, next_labels, share_of_items
 from rembert.pt.pretrained import RemBertPreTrainedModel
 
 
@@ -69,7 +69,11 @@ class RemBertLanguageModel(RemBertPreTrainedModel):
         return self.cls.predictions.decoder
 
     def loss_and_logits(
-        self, hidden_states: Tensor, labels: Tensor | None, return_logits: bool | None
+        self,
+        hidden_states: Tensor,
+        labels: Tensor | None,
+        return_logits: bool | None,
+        num_items: Tensor | int | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """The loss of `labels` and the logits, each None if it is not requested.
 
@@ -77,10 +81,14 @@ class RemBertLanguageModel(RemBertPreTrainedModel):
         """
         wants_logits = not (self.training and labels is not None) if return_logits is None else return_logits
         smoothing = self.smoothing(self.training)
-        if not wants_logits:
-            return None if labels is None else self.cls(hidden_states, labels, smoothing), None
-        logits = self.cls(hidden_states)
-        return None if labels is None else cross_entropy(logits, labels, label_smoothing=smoothing), logits
+        logits = self.cls(hidden_states) if wants_logits else None
+        if labels is None:
+            return None, logits
+        if logits is None:
+            loss = self.cls(hidden_states, labels, smoothing)
+        else:
+            loss = cross_entropy(logits, labels, label_smoothing=smoothing)
+        return share_of_items(loss, labels, num_items), logits
 
 
 class RemBertForMaskedLM(RemBertLanguageModel):
@@ -124,6 +132,7 @@ class RemBertForMaskedLM(RemBertLanguageModel):
         return_dict: bool | None = None,
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> MaskedLMOutput | tuple[Any, ...]:
         """Logits [b, s, v], and the mean loss of `labels`. The arguments not named here are those of `RemBertModel`.
 
@@ -159,7 +168,7 @@ class RemBertForMaskedLM(RemBertLanguageModel):
         if logits_at is not None:
             states, attention_mask = at_positions(states, attention_mask, logits_at)
         targets = None if labels is None else ignore_padding(labels, attention_mask)
-        loss, logits = self.loss_and_logits(states, targets, return_logits)
+        loss, logits = self.loss_and_logits(states, targets, return_logits, num_items_in_batch)
         result = MaskedLMOutput(
             loss=loss,
             logits=logits,
@@ -182,6 +191,7 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
     """
 
     head = "causal-lm"
+    loss_type = "ForCausalLM"  # by which transformers' Trainer knows that the first label of a row is not predicted
 
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
@@ -213,6 +223,7 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
         return_dict: bool | None = None,
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
         """Logits [b, s, v], and the mean loss of `labels`. The arguments not named here are those of `RemBertModel`.
 
@@ -252,7 +263,7 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
             targets = None if labels is None else ignore_padding(labels, attention_mask)
         elif labels is not None:
             targets = next_labels(labels, attention_mask, cu_seqlens)
-        loss, logits = self.loss_and_logits(states, targets, return_logits)
+        loss, logits = self.loss_and_logits(states, targets, return_logits, num_items_in_batch)
         result = CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,

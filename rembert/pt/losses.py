@@ -117,6 +117,22 @@ def span_loss(
     return (losses[0] + losses[1]) / 2
 
 
+def share_of_items(loss: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """A mean loss as the part that its labels have in a larger batch: their sum, divided by the larger batch's number.
+
+    The parts of micro-batches add up to the loss of the whole batch, however many labels each has.
+
+    Args:
+        loss: the mean over the `labels` that are not -100.
+        labels: of any shape.
+        num_items: the number of labels of the larger batch; None leaves the mean as it is.
+    """
+    if num_items is None:
+        return loss
+    labels = labels if labels.is_floating_point() else labels.long()  # in a byte, -100 would be 156
+    return loss * (labels != IGNORE_INDEX).sum() / num_items
+
+
 def ignore_padding(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
     """`labels` [b, s] with -100 where the [b, t] mask says padding; t may count cached positions before s."""
     labels = labels.long()  # in a byte, -100 would be 156

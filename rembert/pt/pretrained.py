@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.keywords import take_hub_options
 from rembert.common.loading import check_match
-from rembert.common.name_matching import canonical_name, check_shapes, match
+from rembert.common.name_matching import canonical_name, check_shapes, kept_tensors, match
 from rembert.common.parameters import HEADS, Kind, Parameter
 from rembert.common.saves import saved_together
 from rembert.pt.base import RemBertModelBase
@@ -41,6 +42,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
     # The constructor's arguments beside `config` that `from_pretrained` passes on.
     _own_arguments: ClassVar[tuple[str, ...]] = ()
 
+    # Long: the steps from keywords to a model, each a few lines.
     @classmethod
     def from_pretrained(
         cls,
@@ -132,6 +134,8 @@ class RemBertPreTrainedModel(RemBertModelBase):
             for canonical, name in fit.found.items():
                 tensor = _as_tensor(stored.tensors[name].read())
                 state[model._own_name(canonical)] = tensor if wanted_dtype is None else tensor.to(wanted_dtype)
+            kept = kept_tensors(fit, stored.config, stored.shapes)
+            model.kept = {canonical: stored.tensors[name].read() for canonical, name in kept.items()}
         model.load_state_dict(state, strict=False, assign=True)
         common = wanted_dtype or next((tensor.dtype for tensor in state.values()), torch.get_default_dtype())
         model._initialize_missing({model._own_name(name) for name in fit.fresh if name not in added}, common)
@@ -140,6 +144,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
             if tensor.is_floating_point():
                 tensor.data = tensor.data.to(common)
         stored.config.dtype = str(common).removeprefix("torch.")
+        model.name_or_path = stored.source
         model.eval()
         if device is not None:
             model.to(device)
@@ -155,7 +160,8 @@ class RemBertPreTrainedModel(RemBertModelBase):
         """Write `model.safetensors` (or shards and their index) and `config.json` into `directory`.
 
         The weights of modules that a subclass adds are written too, and `from_pretrained` of the subclass reads them.
-        Other files in the directory are left unchanged. Each file is written completely or not at all.
+        So is a pooler that the checkpoint had and this head does not use. Other files
+        in the directory are left unchanged. Each file is written completely or not at all.
 
         Args:
             directory: created if missing.
@@ -186,6 +192,9 @@ class RemBertPreTrainedModel(RemBertModelBase):
         config = RemBertConfig.from_dict(self.config.to_dict())
         config.architectures = [HEADS[self.head].architecture]
         config.dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
+        for canonical, array in self.kept.items():
+            source = TensorSource(array.shape, DTYPES[config.dtype], partial(np.asarray, array))
+            tensors.setdefault(self._own_name(canonical), source)
         os.makedirs(directory, exist_ok=True)
         with saved_together(directory):
             save_safetensors(directory, tensors, max_shard_size=max_shard_size)

@@ -39,6 +39,8 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
         # Keras would cast all float arguments, labels included, to the compute dtype; here layers cast their inputs.
         super().__init__(**{"autocast": False, **kwargs})
         self.config = head_config(config, self.head)
+        # What the checkpoint held and this head does not use, by canonical name; saved with the model's parameters.
+        self.kept: dict[str, np.ndarray] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

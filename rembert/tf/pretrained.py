@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.keywords import take_hub_options
 from rembert.common.loading import check_exact_match, check_match
-from rembert.common.name_matching import check_shapes, match
+from rembert.common.name_matching import check_shapes, kept_tensors, match
 from rembert.common.parameters import HEADS, Kind, Parameter, file_name
 from rembert.common.saves import saved_together
 from rembert.tf.adaptation import check_plain, is_adapted, merged
@@ -130,6 +131,8 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
                 report_only=output_loading_info,
             )
             stored.require_floats(fit.found.values())
+            kept = kept_tensors(fit, stored.config, stored.shapes)
+            model.kept = {canonical: stored.tensors[name].read() for canonical, name in kept.items()}
             found = {table[name]: stored.tensors[held].read for name, held in fit.found.items()}
             if model.built:  # for what a subclass adds
                 model._assign(found, added)
@@ -142,8 +145,9 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         """Write `model.safetensors` (or shards and their index) and `config.json` into `directory`.
 
         The weights of layers that a subclass adds are written too, and `from_pretrained` of the subclass reads them.
-        `rembert.pt` writes and reads the same files. LoRA's update is added to the weights. Other files in the
-        directory are left unchanged. Each file is written completely or not at all.
+        So is a pooler that the checkpoint had and this head does not use. `rembert.pt` writes
+        and reads the same files. LoRA's update is added to the weights. Other files in the directory are left
+        unchanged. Each file is written completely or not at all.
 
         Args:
             directory: created if missing.
@@ -168,6 +172,10 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             tensors[file_name(canonical, self.head)] = _as_source(self._holder(parameter), parameter)
         for canonical, addition in additions(self).items():
             tensors[file_name(canonical, self.head)] = addition.source
+        for canonical, array in self.kept.items():
+            tensors[file_name(canonical, self.head)] = TensorSource(
+                array.shape, DTYPES[self.variable_dtype], partial(np.asarray, array)
+            )
         config = RemBertConfig.from_dict(self.config.to_dict())
         config.architectures = [HEADS[self.head].architecture]
         config.dtype = self.variable_dtype

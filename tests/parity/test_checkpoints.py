@@ -16,7 +16,7 @@ from rembert.bridge import convert
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, ConfigError, KeywordError
 from rembert.common.parameters import HEADS
-from tests.frameworks import GOLDEN, PT, TF, Arrays, Framework, flat, needs_pt, needs_tf, on_both
+from tests.frameworks import GOLDEN, PT, TF, Arrays, Framework, flat, needs_pt, needs_tf, on_both, train_once
 from tests.parity.cases import CASES, Case, build, by_case, shared
 
 BY_NAME = {case.name: case for case in CASES}
@@ -49,6 +49,33 @@ def _rewrite(directory: Path, change: Any) -> None:
     tensors = dict(load_file(path))
     change(tensors)
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
+
+
+# ------------------------------------------------------------------ what a head does not use
+
+
+@on_both
+@pytest.mark.parametrize("name", ["masked_lm", "token_classification"])
+def test_a_pooler_is_kept_through_training_and_saving(framework: Framework, name: str, tmp_path: Path) -> None:
+    """A classifier that starts from a language model has the pooler of the checkpoint before it."""
+    written = framework.weights(_save(tmp_path / "first", framework, "model"))
+    head = BY_NAME[name].head
+    model, report = framework.load(tmp_path / "first", head, output_loading_info=True)
+    assert not report["unexpected_keys"]
+    assert model.num_parameters() == framework.build(BY_NAME[name].config(), head).num_parameters()
+    train_once(framework, model, BY_NAME[name].inputs(BY_NAME[name].config()))
+    model.save_pretrained(tmp_path / "second")
+    framework.load(tmp_path / "second", head, dtype="float16").save_pretrained(tmp_path / "third")
+    assert {array.dtype.name for array in load_file(tmp_path / "third" / "model.safetensors").values()} == {"float16"}
+    for directory, kind in (("second", np.float32), ("third", np.float16)):
+        loaded, report = framework.load(tmp_path / directory, "sequence-classification", output_loading_info=True)
+        assert not [each for each in report["missing_keys"] if "pooler" in each]
+        weights = framework.weights(loaded)
+        for part in ("weight", "bias"):
+            pooler = f"rembert.pooler.dense.{part}"
+            np.testing.assert_array_equal(weights[pooler], written[pooler].astype(kind))
+        query = "rembert.encoder.layer.0.attention.self.query.weight"
+        assert (weights[query] != written[query]).any()
 
 
 # ------------------------------------------------------------------ there and back

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tests.frameworks import PT, Arrays, Framework, on_both
+from tests.frameworks import PT, Framework, on_both, train_once
 from tests.parity.cases import CASES, build
 
 CASE = next(case for case in CASES if case.name == "one_label_each")
 EMBEDDINGS = 61 * 10 + 18 * 10 + 2 * 10 + 2 * 10  # words, positions, token types and LayerNorm of `small_config`
-
-
-def _train(framework: Framework, model: Any, inputs: Arrays) -> None:
-    """One step of gradient descent."""
-    if framework is PT:
-        import torch
-
-        optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.1)
-        model.train()(**{name: framework.tensor(array) for name, array in inputs.items()}).loss.backward()
-        optimizer.step()
-    else:
-        model.compile(optimizer="sgd")
-        model.train_on_batch(inputs)
 
 
 @on_both
@@ -56,7 +41,7 @@ def test_frozen_embeddings_stay_the_same_in_training(framework: Framework) -> No
     model, inputs = build(framework, CASE, CASE.config(), dtype="float32"), CASE.inputs(CASE.config())
     model.freeze_embeddings()
     before = {name: array.copy() for name, array in framework.weights(model).items()}
-    _train(framework, model, inputs)
+    train_once(framework, model, inputs)
     unchanged = {name for name, array in framework.weights(model).items() if (array == before[name]).all()}
     # The softmax is invariant to the bias of keys, so that its gradient is 0 but for rounding.
     assert {name for name in unchanged if not name.endswith("key.bias")} == {n for n in before if "embeddings." in n}

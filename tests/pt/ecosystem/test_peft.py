@@ -1,4 +1,4 @@
-"""PEFT: LoRA on the attention projections, and the head that is trained beside it."""
+"""PEFT: LoRA on the attention projections and the head that is trained beside it; other methods; an adapter's file."""
 
 from __future__ import annotations
 
@@ -83,6 +83,128 @@ def test_a_trained_step_saved_loaded_and_merged(case: Case, tmp_path: Path) -> N
     merged.save_pretrained(tmp_path / "merged")
     whole = PT.load(tmp_path / "merged", case.head)
     torch.testing.assert_close(_results(whole, inputs), _results(merged, inputs))
+
+
+# What each method needs to be small enough for the model, or at all. docs/pytorch.md has the table of these.
+METHODS: dict[str, dict[str, Any]] = {
+    "LoraConfig": {},
+    "IA3Config": {},
+    "LoHaConfig": {},
+    "LoKrConfig": {},
+    "LNTuningConfig": {},
+    "AdaLoraConfig": {"total_step": 10},
+    "AdamssConfig": {},
+    "BOFTConfig": {"boft_block_size": 4},
+    "BeftConfig": {},
+    "C3AConfig": {"block_size": 4},
+    "DeftConfig": {},
+    "DeloraConfig": {},
+    "FourierFTConfig": {"n_frequency": 10},
+    "FrodConfig": {},
+    "GloraConfig": {},
+    "GraloraConfig": {},
+    "HRAConfig": {},
+    "HiraConfig": {},
+    "MissConfig": {"r": 4},
+    "OFTConfig": {"oft_block_size": 4},
+    "OSFConfig": {},
+    "PeanutConfig": {},
+    "PsoftConfig": {"r": 4},
+    "PveraConfig": {},
+    "RandLoraConfig": {},
+    "RoadConfig": {"group_size": 4},
+    "ShiraConfig": {"r": 2},
+    "SupertuningConfig": {},
+    "TinyLoraConfig": {},
+    "TrainableTokensConfig": {"token_indices": [1, 2, 3]},
+    "UniLoraConfig": {},
+    "VBLoRAConfig": {"vector_length": 4, "num_vectors": 8, "r": 2},
+    "VeraConfig": {},
+    "WaveFTConfig": {"n_frequency": 10},
+}
+QUICK = ("LoraConfig", "IA3Config", "LoHaConfig", "LoKrConfig", "LNTuningConfig")
+CLASSIFIER = next(case for case in CASES if case.name == "one_label_each")
+SIZES = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 40}
+
+
+def _classifier() -> tuple[Any, dict[str, Any]]:
+    """A model of sizes that blocks of four divide, and its inputs."""
+    config = CLASSIFIER.config(**SIZES)
+    return build(PT, CLASSIFIER, config, dtype="float32"), _inputs(CLASSIFIER, config)
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in METHODS]
+)
+def test_methods_with_their_default_modules(method: str, tmp_path: Path) -> None:
+    if not hasattr(peft, method):
+        pytest.skip(f"PEFT {peft.__version__} has no {method}")
+    model, inputs = _classifier()
+    torch.manual_seed(0)
+    adapted = peft.get_peft_model(model, getattr(peft, method)(**METHODS[method])).train()
+    before = _results(adapted, inputs)[1]
+    optimizer = torch.optim.SGD([each for each in adapted.train().parameters() if each.requires_grad], lr=0.05)
+    for _ in range(3):  # the first may train a factor of a product that starts at zero
+        optimizer.zero_grad()
+        adapted(**inputs).loss.backward()
+        optimizer.step()
+    after = _results(adapted, inputs)[1]
+    assert (after != before).any()
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = peft.PeftModel.from_pretrained(_classifier()[0], tmp_path / "adapter")
+    torch.testing.assert_close(_results(loaded, inputs)[1], after)
+    merged = loaded.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    whole = PT.load(tmp_path / "merged", CLASSIFIER.head)
+    torch.testing.assert_close(_results(whole, inputs)[1], after, rtol=1e-4, atol=1e-5)
+
+
+def test_default_modules_are_those_of_bert() -> None:
+    from peft.utils import constants
+
+    tables = {name: each for name, each in vars(constants).items() if isinstance(each, dict) and "bert" in each}
+    _ = _classifier()[0].config
+    assert len(tables) > 5
+    for name, table in tables.items():
+        assert table.get("rembert") == table["bert"], name
+
+
+def test_an_adapter_names_its_base_and_class(tmp_path: Path) -> None:
+    _classifier()[0].save_pretrained(tmp_path / "base")
+    base = PT.load(tmp_path / "base", CLASSIFIER.head)
+    adapted = peft.get_peft_model(base, peft.LoraConfig(r=2, init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    stored = peft.PeftConfig.from_pretrained(tmp_path / "adapter")
+    assert stored.base_model_name_or_path == str(tmp_path / "base")
+    assert stored.auto_mapping["base_model_class"] == "RemBertForSequenceClassification"
+    loaded = peft.AutoPeftModel.from_pretrained(tmp_path / "adapter", import_allowlist=["rembert.pt.heads"])
+    inputs = _classifier()[1]
+    torch.testing.assert_close(_results(loaded, inputs), _results(adapted, inputs))
+
+
+@pytest.mark.parametrize("way", ["adapters", "tasks"])
+def test_rows_of_a_batch_with_adapters_of_their_own(way: str) -> None:
+    """PEFT's hooks choose by row, so padding is computed: the result is that of each row alone."""
+    model, inputs = _classifier()
+    if way == "adapters":
+        adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, init_lora_weights=False))
+        adapted.add_adapter("other", peft.LoraConfig(r=2, init_lora_weights=False))
+        choices: dict[str, list[Any]] = {"adapter_names": ["default", "other", "__base__"]}
+    else:
+        lora = peft.PolyConfig(r=2, n_tasks=2, n_skills=2, task_type="SEQ_CLS", init_weights=False)
+        adapted = peft.get_peft_model(model, lora)
+        choices = {"task_ids": [0, 1, 0]}
+    adapted.eval()
+
+    def given(rows: slice) -> dict[str, Any]:
+        own = {name: values[rows] for name, values in choices.items()}
+        return {name: values if way == "adapters" else torch.tensor(values) for name, values in own.items()}
+
+    together = adapted(**inputs, **given(slice(3))).logits
+    for row in range(3):
+        rows = slice(row, row + 1)
+        alone = adapted(**{name: tensor[rows] for name, tensor in inputs.items()}, **given(rows)).logits
+        torch.testing.assert_close(together[rows], alone)
 
 
 @pytest.mark.parametrize("method", ["optimize_for_inference", "quantize_dynamic"])

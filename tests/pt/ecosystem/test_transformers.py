@@ -110,6 +110,50 @@ def test_masked_language_model(tokenizer: RemBertTokenizer, tmp_path: Path) -> N
     assert trainer.predict(rows[:3]).predictions.shape[-1] == len(tokenizer)  # logits are there in evaluation mode
 
 
+@pytest.mark.parametrize("head", ["masked-lm", "causal-lm", "token-classification", "sequence-classification"])
+def test_accumulation_weighs_labels(head: str, tokenizer: RemBertTokenizer, tmp_path: Path) -> None:
+    """Four batches of one row, with few labels and many, train as one batch of four rows does."""
+    weights = []
+    for size in (1, 4):
+        torch.manual_seed(0)
+        rates = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"), 0.0)
+        model = PT.build(_config(tokenizer, num_labels=4, is_decoder=head == "causal-lm", **rates), head)
+        rows = [tokenizer(text, padding="max_length", max_length=16) for text in TEXTS]
+        for number, row in enumerate(rows):
+            counted = [
+                number % 4 if real and place > number else -100 for place, real in enumerate(row["attention_mask"])
+            ]
+            row["labels"] = number if head == "sequence-classification" else counted
+        arguments = _arguments(
+            tmp_path / str(size),
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=4 // size,
+            max_steps=1,
+            optim="sgd",
+            learning_rate=1.0,
+            max_grad_norm=0.0,
+            save_strategy="no",
+        )
+        transformers.Trainer(model, arguments, train_dataset=rows).train()
+        weights.append({name: each.detach().clone() for name, each in model.named_parameters()})
+    for name, each in weights[0].items():
+        torch.testing.assert_close(each, weights[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_noise_on_embeddings(tokenizer: RemBertTokenizer, tmp_path: Path) -> None:
+    """NEFTune of the Trainer, on a batch with padding."""
+    sizes: list[tuple[int, ...]] = []
+    model = PT.build(_config(tokenizer, num_labels=4), "sequence-classification")
+    words = model.get_input_embeddings()
+    words.register_forward_hook(lambda _module, _inputs, output: sizes.append(tuple(output.shape)))
+    rows = [{**tokenizer(text), "labels": number} for number, text in enumerate(TEXTS)]
+    arguments = _arguments(tmp_path, neftune_noise_alpha=5.0, max_steps=1, save_strategy="no")
+    collator = transformers.DataCollatorWithPadding(tokenizer)
+    transformers.Trainer(model, arguments, train_dataset=rows, data_collator=collator).train()
+    assert all(len(size) == 3 for size in sizes)
+    assert not hasattr(words, "neftune_noise_alpha")
+
+
 def test_collators(tokenizer: RemBertTokenizer) -> None:
     config = _config(tokenizer, num_labels=4)
     rows = [tokenizer(text) for text in TEXTS]
