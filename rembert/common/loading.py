@@ -12,6 +12,7 @@ from rembert.common.config import RemBertConfig, as_config
 from rembert.common.errors import CheckpointError, ConfigError
 from rembert.common.keywords import HubOptions, check_known
 from rembert.common.name_matching import Match
+from rembert.common.parameters import file_name
 
 
 def loading_config(
@@ -63,7 +64,7 @@ def check_layers(config: RemBertConfig, tensors: Iterable[str], source: str) -> 
 
 
 def check_match(
-    match: Match, *, source: str, model: str, ignore_mismatched_sizes: bool, report_only: bool
+    match: Match, *, source: str, model: str, head: str, ignore_mismatched_sizes: bool, report_only: bool
 ) -> dict[str, list[Any]]:
     """Check that a checkpoint can be loaded into a model, and report what it lacks.
 
@@ -74,11 +75,13 @@ def check_match(
         match: from `rembert.common.name_matching.match`.
         source: the checkpoint, for messages.
         model: the name of the class, for messages.
+        head: the model's, a key of `HEADS`.
         ignore_mismatched_sizes: initialise parameters of another shape instead of raising an error.
         report_only: neither raise nor warn because of missing and unexpected parameters; the caller reads the report.
 
     Returns:
-        `missing_keys`, `unexpected_keys`, and `mismatched_keys` as (name, shape in checkpoint, shape in model).
+        `missing_keys`, `unexpected_keys`, and `mismatched_keys` as (name, shape in checkpoint, shape in model); the
+        names are those of the model's own file and `state_dict`, or, if unexpected, those of the checkpoint.
 
     Raises:
         CheckpointError: the checkpoint does not fit; lists every problem.
@@ -104,9 +107,9 @@ def check_match(
         if notes:
             warnings.warn(f"{model} from {source}: " + " ".join(notes), stacklevel=3)
     return {
-        "missing_keys": list(match.missing),
+        "missing_keys": [file_name(name, head) for name in match.missing],
         "unexpected_keys": [*match.unused, *match.unexpected],
-        "mismatched_keys": [(m.name, m.in_checkpoint, m.in_model) for m in match.mismatched],
+        "mismatched_keys": [(file_name(m.name, head), m.in_checkpoint, m.in_model) for m in match.mismatched],
     }
 
 

@@ -85,8 +85,8 @@ class ModelOutput(dict[str, Any]):
 
     # `dict` has these in C, where they would bypass `__setitem__`.
 
-    def update(self, content: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **named: Any) -> None:
-        for name, value in {**dict(content), **named}.items():
+    def update(self, *content: Any, **named: Any) -> None:
+        for name, value in dict(*content, **named).items():
             self[name] = value
 
     def setdefault(self, name: str, default: Any = None, /) -> Any:
@@ -94,7 +94,7 @@ class ModelOutput(dict[str, Any]):
             self[name] = default
         return self.get(name)
 
-    def __ior__(self, content: Any) -> Self:
+    def __ior__(self, content: Any) -> Self:  # type: ignore[override, misc]
         self.update(content)
         return self
 

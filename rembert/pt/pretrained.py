@@ -126,6 +126,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
                 fit,
                 source=stored.source,
                 model=cls.__name__,
+                head=model.head,
                 ignore_mismatched_sizes=ignore_mismatched_sizes,
                 report_only=output_loading_info,
             )

@@ -127,6 +127,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
                 fit,
                 source=stored.source,
                 model=cls.__name__,
+                head=model.head,
                 ignore_mismatched_sizes=ignore_mismatched_sizes,
                 report_only=output_loading_info,
             )

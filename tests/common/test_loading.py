@@ -16,7 +16,7 @@ from tests.frameworks import small_config
 
 TABLE = parameters(small_config(), "token-classification")
 SHAPES = {name: parameter.shape for name, parameter in TABLE.items()}
-NAMES: dict[str, Any] = {"source": "here", "model": "RemBertForTokenClassification"}
+NAMES: dict[str, Any] = {"source": "here", "model": "RemBertForTokenClassification", "head": "token-classification"}
 
 
 def _matched(**changes: tuple[int, ...] | None) -> Match:

@@ -288,6 +288,16 @@ def test_everything_that_does_not_fit_in_one_report(framework: Framework, tmp_pa
 
 
 @on_both
+def test_a_report_uses_the_names_of_the_model(framework: Framework, tmp_path: Path) -> None:
+    """A base model's parameters have no prefix in its file, nor in PyTorch's `state_dict`."""
+    _save(tmp_path, framework, "masked_lm")
+    model, report = framework.load(tmp_path, "model", output_loading_info=True)
+    assert report["missing_keys"] == ["pooler.dense.weight", "pooler.dense.bias"]
+    model.save_pretrained(tmp_path / "again")
+    assert set(report["missing_keys"]) <= set(load_file(tmp_path / "again" / "model.safetensors"))
+
+
+@on_both
 def test_a_report_of_a_checkpoint_that_fits_is_empty(framework: Framework, tmp_path: Path) -> None:
     _save(tmp_path, framework, "model")
     _, report = framework.load(tmp_path, "model", output_loading_info=True)
