@@ -23,7 +23,7 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.packed_checks import check_packed_lengths
 from rembert.pt.cache import Cache, CacheBuffer, cached_length
-from rembert.pt.torch_internals import has_values
+from rembert.pt.torch_internals import has_values, is_dispatched
 
 
 def check_inputs(
@@ -88,8 +88,8 @@ def check_devices(table: nn.Embedding, **tensors: Tensor | None) -> None:
     Raises:
         InputError: names the tensor and both devices.
     """
-    if hasattr(table, "_hf_hook"):
-        return  # Accelerate moves weights to the inputs, or inputs to the weights, at every layer
+    if is_dispatched(table):
+        return  # Accelerate moves weights and inputs at every layer
     device = table.weight.device
     for name, tensor in tensors.items():
         if tensor is not None and tensor.device != device:

@@ -8,6 +8,7 @@ plainer way is used, with one warning from `warn_missing`.
 | `Tensor._version` | changes of a weight in place | weights are converted again in every call |
 | `Module._forward_hooks` and three like it | whether a layer has hooks | every layer counts as hooked |
 | `nn.modules.module._global_forward_hooks` and three like it | hooks of all modules | they are not noticed |
+| `_hf_hook`, of Accelerate | whether it moves weights | a call of an offloaded model is refused |
 | `_subclasses.fake_tensor.FakeTensor` | whether a tensor has no values | its values are read, which fails |
 | `fx.experimental.proxy_tensor.get_proxy_mode` | whether `make_fx` traces | values are read, which fails there |
 | `_C._functorch.is_batchedtensor` | whether `vmap` runs | values are read, which fails there |
@@ -101,6 +102,11 @@ def _takes_any_shape(hook: Any) -> bool:
     while isinstance(hook, functools.partial):
         hook = hook.func
     return str(getattr(hook, "__module__", None)).partition(".")[0] in _ANY_SHAPE
+
+
+def is_dispatched(module: nn.Module) -> bool:
+    """Whether Accelerate moves a module's weights and inputs to the device that computes it."""
+    return hasattr(module, "_hf_hook")
 
 
 def has_values(tensor: Tensor) -> bool:
