@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 _NEEDS = {"pt": (needs_pt,), "tf": (needs_tf,), "tasks": (needs_pt,), "training": (needs_pt,), "bleurt": (needs_pt,)}
 # Modules whose examples need another package, or take long because they write and compare an export.
 _MARKS = {
+    "rembert.bridge.saving": (needs_pt,),  # pickles are torch's own
     "rembert.pt.exporting": (needs("onnx", "onnxscript", "onnxruntime"), pytest.mark.slow),
     "rembert.pt.sentence_transformers": (needs("sentence_transformers"), pytest.mark.slow),
     "rembert.tf.exporting": (pytest.mark.slow,),
