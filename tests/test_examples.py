@@ -30,6 +30,7 @@ _NEEDS = {"pt": (needs_pt,), "tf": (needs_tf,), "tasks": (needs_pt,), "training"
 _MARKS = {
     "rembert.bridge.saving": (needs_pt,),  # pickles are torch's own
     "rembert.pt.exporting": (needs("onnx", "onnxscript", "onnxruntime"), pytest.mark.slow),
+    "rembert.pt.peft_targets": (needs("peft"),),
     "rembert.pt.sentence_transformers": (needs("sentence_transformers"), pytest.mark.slow),
     "rembert.tf.exporting": (pytest.mark.slow,),
     "rembert.tf.text_serving": (needs("tensorflow_text"), pytest.mark.slow),

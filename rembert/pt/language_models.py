@@ -95,6 +95,7 @@ class RemBertForMaskedLM(RemBertLanguageModel):
     """Predicts the tokens that `[MASK]` hides.
 
     Example:
+        >>> import torch
         >>> from rembert.pt import RemBertConfig, RemBertForMaskedLM
         >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
         >>> model = RemBertForMaskedLM(config)
@@ -182,6 +183,7 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
     """Predicts the next token. Its configuration needs `is_decoder=True`.
 
     Example:
+        >>> import torch
         >>> from rembert.pt import RemBertConfig, RemBertForCausalLM
         >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2, is_decoder=True)
         >>> model = RemBertForCausalLM(config).eval()
