@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from rembert.bridge.tensors import check_layout, map_file
 from rembert.common.errors import CheckpointError
+from rembert.common.files import open_regular
 
 MAX_MEMBERS = 200_000
 
@@ -37,7 +38,7 @@ class Archive:
         self.path = path
         self.members: dict[str, Member] = {}
         try:
-            with zipfile.ZipFile(path) as archive:
+            with open_regular(path, CheckpointError) as file, zipfile.ZipFile(file) as archive:
                 listed = archive.infolist()
                 if len(listed) > MAX_MEMBERS:
                     raise zipfile.BadZipFile(f"it has more than {MAX_MEMBERS} members")

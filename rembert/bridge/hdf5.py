@@ -22,6 +22,7 @@ import numpy as np
 from rembert.bridge.streaming import Progress, silent, write_values
 from rembert.bridge.tensors import TensorSource, check_layout, map_file, view
 from rembert.common.errors import CheckpointError
+from rembert.common.files import open_regular
 
 MAX_OBJECTS = 200_000
 MAX_DEPTH = 64
@@ -155,7 +156,7 @@ class Window(io.RawIOBase):
         self.path = path
         self.start = start
         self.length = path.stat().st_size if size is None else size
-        self._file = path.open("rb", buffering=0)
+        self._file = open_regular(path, CheckpointError)
         self._position = 0
 
     def readable(self) -> bool:

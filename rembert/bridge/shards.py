@@ -11,6 +11,7 @@ from rembert.bridge.tensors import TensorInfo
 from rembert.common import strict_json
 from rembert.common.arguments import Constraint, check_argument, integer
 from rembert.common.errors import CheckpointError
+from rembert.common.files import open_regular
 
 MAX_NAME = 255  # bytes; file systems allow no more
 MAX_INDEX = 16 * 2**20  # bytes; the released model's would have 100 KB
@@ -38,10 +39,11 @@ def read_index(path: Path) -> dict[Path, list[str]]:
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    if path.stat().st_size > MAX_INDEX:
-        raise CheckpointError(f"{path}: an index must have at most {MAX_INDEX} bytes.")
     try:
-        content = strict_json.loads(path.read_bytes())
+        with open_regular(path, CheckpointError, limit=MAX_INDEX) as file:
+            content = strict_json.loads(file.read())
+    except CheckpointError:
+        raise
     except ValueError as problem:
         raise CheckpointError(f"{path} is not JSON: {problem}") from None
     weight_map = content.get("weight_map") if isinstance(content, dict) else None

@@ -18,6 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from rembert.common.errors import CheckpointError
+from rembert.common.files import open_regular
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES: dict[str, np.dtype] = {
@@ -93,7 +94,7 @@ def map_file(path: Path) -> np.ndarray:
 
     The map is copy-on-write: the array can be written to, the file never changes. It lives as long as a view of it.
     """
-    with path.open("rb") as file:
+    with open_regular(path, CheckpointError) as file:
         return map_descriptor(file.fileno())
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import glob
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from rembert.common import strict_json
-from rembert.common.errors import InputError, NotFoundError
+from rembert.common.errors import InputError, NotFoundError, RemBertError
 from rembert.common.locks import try_lock
+
+MAX_JSON = 2**26  # bytes; a configuration with a name for each of 250,000 labels has a tenth of that
+_KINDS = {"directory": stat.S_ISDIR, "pipe": stat.S_ISFIFO, "device": stat.S_ISCHR, "socket": stat.S_ISSOCK}
 
 
 @contextmanager
@@ -108,7 +113,7 @@ def remove_leftovers(target: Path) -> None:
     """Remove the temporary files of `target` whose processes no longer live."""
     for path in leftovers(target):
         with suppress(OSError):  # another process may remove it at the same time
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 if try_lock(descriptor):
                     path.unlink()
@@ -155,6 +160,33 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def open_regular(
+    source: str | os.PathLike[str], error: type[Exception], *, limit: int | None = None
+) -> BufferedReader:
+    """Open a file for reading, if reading it ends: a regular file, and of a size that a file of its kind can have.
+
+    Args:
+        source: the file. Opening a pipe or a device that stands there does not wait.
+        error: what is raised for anything else than such a file; names it.
+        limit: the most bytes that it may have.
+
+    Raises:
+        OSError: there is no such file, or it cannot be opened.
+    """
+    descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = next((name for name, test in _KINDS.items() if test(status.st_mode)), "special file")
+            raise error(f"{source} must be a regular file. Received: a {kind}.")
+        if limit is not None and status.st_size > limit:
+            raise error(f"{source} must have at most {limit} bytes. Received: {status.st_size} bytes.")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def read_json(source: str | os.PathLike[str], error: type[Exception]) -> Any:
     """Read a JSON file.
 
@@ -163,9 +195,12 @@ def read_json(source: str | os.PathLike[str], error: type[Exception]) -> Any:
         error: it is not JSON, or an object in it has a key twice; names the file.
     """
     try:
-        return strict_json.loads(Path(source).read_bytes())
+        with open_regular(source, error, limit=MAX_JSON) as file:
+            return strict_json.loads(file.read())
     except FileNotFoundError:
         kind = NotFoundError if issubclass(NotFoundError, error) else error
         raise kind(f"There is no file {source}.") from None
+    except RemBertError:
+        raise
     except (OSError, ValueError) as problem:
         raise error(f"{source} cannot be read as JSON: {problem}") from problem

@@ -1,21 +1,48 @@
-"""JSON from files that nobody vouches for."""
+"""JSON from untrusted files."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+
+MAX_DEPTH = 64  # levels of nesting; a checkpoint's files have five
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def loads(text: bytes) -> Any:
     """Parse UTF-8 JSON, refusing an object that has a key twice (the last one would silently win).
 
+    What could be read but not written again is refused too: half of a surrogate pair, and deep nesting.
+
     Raises:
         ValueError: it is no such JSON.
     """
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=_without_repeats)
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=_without_repeats)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(f"it has more than {MAX_DEPTH} levels") from None
+    _check_depth(content)
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half of a surrogate pair, which is no character") from None
+    return content
+
+
+def _check_depth(content: Any) -> None:
+    level = [content] if isinstance(content, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            value
+            for outer in level
+            for value in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(value, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"it has more than {MAX_DEPTH} levels")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 from rembert.bridge.crc32c import crc32c, masked
 from rembert.bridge.tensors import BFLOAT16, TensorSource, check_layout, map_file, view
 from rembert.common.errors import CheckpointError
+from rembert.common.files import open_regular
 
 MAX_INDEX = 64 * 2**20  # bytes; the released model's has about 100 KB
 MAX_DIMENSIONS = 8
@@ -134,7 +135,8 @@ def _table(path: Path) -> Iterator[tuple[bytes, bytes]]:
     size = path.stat().st_size
     if not _FOOTER <= size <= MAX_INDEX:
         raise _Damage(f"it must have {_FOOTER} to {MAX_INDEX} bytes, and has {size}")
-    content = path.read_bytes()
+    with open_regular(path, CheckpointError) as file:
+        content = file.read()
     footer = content[-_FOOTER:]
     if int.from_bytes(footer[-8:], "little") != _MAGIC:
         raise _Damage("its last bytes are not those of a table")

@@ -23,6 +23,7 @@ from rembert.bridge.streaming import Progress, silent, write_values
 from rembert.bridge.tensors import BFLOAT16, Contents, TensorSource, map_descriptor, view
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError
+from rembert.common.files import open_regular
 
 # Bytes of one element, by the names that torch gives to typed storages.
 _ITEM_SIZES = {
@@ -97,7 +98,7 @@ def write(
 
 def _archive(path: Path) -> tuple[Archive, str]:
     """The archive, as torch has written it since version 1.6, and the name of its folder."""
-    with path.open("rb") as file:
+    with open_regular(path, CheckpointError) as file:
         is_archive = file.read(4) == b"PK\x03\x04"
     if not is_archive:
         raise CheckpointError(

@@ -26,6 +26,7 @@ from rembert.bridge.streaming import Progress, silent, write_values
 from rembert.bridge.tensors import BFLOAT16, Contents, TensorSource, map_file, view
 from rembert.common import strict_json
 from rembert.common.errors import CheckpointError
+from rembert.common.files import open_regular
 from rembert.common.parameters import Parameter, file_name
 
 # Enough for 100,000 tensors, a hundred times what a large RemBERT has; a hostile header cannot fill the memory.
@@ -107,7 +108,7 @@ def write(
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """The entries of a header that the package has checked, and where the values start."""
-    with path.open("rb") as file:
+    with open_regular(path, CheckpointError) as file:
         length = int.from_bytes(file.read(8), "little")
         if MAX_HEADER < length <= path.stat().st_size:
             raise CheckpointError(f"{path}: the header must have at most {MAX_HEADER} bytes. Received: {length}.")

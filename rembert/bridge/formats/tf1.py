@@ -14,6 +14,7 @@ from rembert.bridge.format import Format
 from rembert.bridge.formats.bundle import DTYPES, read_bundle
 from rembert.bridge.tensors import Contents, TensorSource, is_float, transposed
 from rembert.common.errors import CheckpointError
+from rembert.common.files import open_regular
 
 _LEAVES = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 _WORDS = "rembert.embeddings.word_embeddings.weight"
@@ -120,7 +121,8 @@ def _locate_tf1(directory: Path) -> Path | None:
         path for path in directory.glob("*.index") if any(directory.glob(f"{glob.escape(path.stem)}.data-*-of-*"))
     )
     if len(found) > 1 and (directory / "checkpoint").is_file():
-        state = (directory / "checkpoint").read_bytes()[:65536].decode("utf-8", "replace")
+        with open_regular(directory / "checkpoint", CheckpointError) as file:
+            state = file.read(65536).decode("utf-8", "replace")
         latest = re.match(r'\s*model_checkpoint_path:\s*"(?:[^"]*[/\\])?([^"/\\]+)"', state)
         found = [path for path in found if latest and path.stem == latest[1]] or found
     if len(found) > 1:

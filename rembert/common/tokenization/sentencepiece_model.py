@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import sentencepiece
 
 from rembert.common.errors import InputError, TokenizerError
+from rembert.common.files import open_regular
 
 MARKER = "▁"  # U+2581, how SentencePiece writes the space before a word
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # ModelProto.SentencePiece.Type
+MAX_MODEL = 2**28  # bytes; the released model has 4.7 million
 _UNIGRAM = 1  # TrainerSpec.ModelType
 _MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "word", 4: "character"}
 
@@ -198,7 +199,8 @@ def shapes_of(tokens: Sequence[str]) -> TokenShapes:
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The content of a file; `TokenizerError`, naming it, when there is none or it cannot be read."""
     try:
-        return Path(path).read_bytes()
+        with open_regular(path, TokenizerError, limit=MAX_MODEL) as file:
+            return file.read()
     except FileNotFoundError:
         raise TokenizerError(f"There is no file {path}.") from None
     except OSError as problem:

@@ -1,0 +1,78 @@
+"""Files that never end, that are far too large, or that could be read but not written again are refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rembert import RemBertConfig, RemBertTokenizer
+from rembert.bridge import open_checkpoint
+from rembert.common import strict_json
+from rembert.common.errors import ConfigError, RemBertError
+from tests.training.runs import write_start
+
+CHECKPOINTS = ("model.safetensors", "model.weights.h5", "model.keras", "tf_model.h5", "model.safetensors.index.json")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_start(tmp_path_factory.mktemp("untrusted") / "start")
+
+
+def _open(path: Path) -> Any:
+    if path.name == "config.json":
+        return RemBertConfig.from_pretrained(path.parent)
+    if path.name in CHECKPOINTS:
+        return open_checkpoint(path)
+    return RemBertTokenizer.from_pretrained(path.parent)
+
+
+@pytest.mark.parametrize("name", ["config.json", "sentencepiece.model", "tokenizer_config.json", *CHECKPOINTS])
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a pipe"])
+def test_what_is_no_regular_file_is_refused(start: Path, tmp_path: Path, name: str, kind: str) -> None:
+    """A pipe that nobody writes to would keep a reader waiting, a device never ends."""
+    directory = Path(shutil.copytree(start, tmp_path / "start"))
+    path = directory / name
+    path.unlink(missing_ok=True)
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        target = tmp_path / "pipe" if kind.startswith("link") else path
+        os.mkfifo(target)
+        if target != path:
+            path.symlink_to(target)
+    with pytest.raises(RemBertError, match=name.replace(".", r"\.")):
+        _open(path)
+
+
+def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "config.json").open("wb") as file:
+        file.truncate(2**36)  # takes no room on the disk
+    with pytest.raises(ConfigError, match=r"config\.json must have at most \d+ bytes\. Received: 68719476736 bytes"):
+        RemBertConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        ('"note": "\\ud83d"', "half of a surrogate pair"),
+        ('"no\\uDE00te": 1', "half of a surrogate pair"),
+        (f'"note": {"[" * 500}{"]" * 500}', "levels"),
+        (f'"note": {"[" * 100_000}{"]" * 100_000}', "levels"),
+        ('"note": 1, "note": 2', "twice"),
+    ],
+)
+def test_json_that_could_not_be_written_again_is_refused(tmp_path: Path, extra: str, reason: str) -> None:
+    (tmp_path / "config.json").write_text(f'{{"model_type": "rembert", {extra}}}')
+    with pytest.raises(ConfigError, match=rf"config\.json .*{reason}"):
+        RemBertConfig.from_pretrained(tmp_path)
+
+
+def test_whole_surrogate_pairs_and_some_nesting_are_read() -> None:
+    content = {"a": "\N{GRINNING FACE}", "b": [[[{"c": "\\ud83d"}]]]}
+    assert strict_json.loads(json.dumps(content).encode()) == content
