@@ -163,7 +163,7 @@ class TensorFlow:
         result = {}
         for parameter, gradient in zip(table.values(), tape.gradient(loss, variables), strict=True):
             array = np.zeros(()) if gradient is None else tf.convert_to_tensor(gradient).numpy()
-            result[parameter.name] = _turned(array, parameter)
+            result[parameter.name] = _transposed_kernel(array, parameter)
         return result
 
     def state_gradients(self, model: Any, weights: np.ndarray, **arguments: Any) -> list[np.ndarray | None]:
@@ -184,11 +184,11 @@ class TensorFlow:
     def weights(self, model: Any) -> Arrays:
         """Every parameter by canonical name."""
         table = model.parameter_table()
-        return {name: _turned(self.array(model.variable(table[name]).value), table[name]) for name in table}
+        return {name: _transposed_kernel(self.array(model.variable(table[name]).value), table[name]) for name in table}
 
     def set_weights(self, model: Any, weights: Mapping[str, np.ndarray]) -> None:
         for name, parameter in model.parameter_table().items():
-            model.variable(parameter).assign(_turned(weights[name], parameter))
+            model.variable(parameter).assign(_transposed_kernel(weights[name], parameter))
 
 
 PT, TF = PyTorch(), TensorFlow()
@@ -296,5 +296,5 @@ def scale_of_gradient(name: str, head: str, layers: int) -> str:
     return name.removesuffix("bias") + "weight" if is_zero else name
 
 
-def _turned(array: np.ndarray, parameter: Parameter) -> np.ndarray:
+def _transposed_kernel(array: np.ndarray, parameter: Parameter) -> np.ndarray:
     return array.T if parameter.kind is Kind.KERNEL else array

@@ -1,6 +1,6 @@
 """The Python code of the README and of guides that no other test runs: it runs in order, on small checkpoints.
 
-`docs/pytorch.md`, `docs/tensorflow.md` and `docs/tasks` have tests of their own.
+`docs/pytorch.md`, `docs/tensorflow.md` and `docs/tasks` have their own tests.
 """
 
 from __future__ import annotations

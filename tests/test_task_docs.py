@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rembert import RemBertConfig, RemBertTokenizer
 from rembert.cli.main import main
 from rembert.tasks import TASKS
 from rembert.tasks.registry import task_class
@@ -84,6 +87,30 @@ def test_the_commands_run(task: str, workplace: Path, capsys: pytest.CaptureFixt
         assert words[0] == "rembert"
         assert main(words[1:]) == 0, capsys.readouterr().err
     assert (workplace / "mine" / "metrics.jsonl").is_file()
+
+
+@needs_pt
+@needs_tf
+@pytest.mark.slow
+def test_the_recipe_of_the_training_page_runs(workplace: Path) -> None:
+    write_files("token-classification", workplace)
+    names: dict[str, Any] = {}
+    exec(block("training", "In Python", "python"), names)
+    assert names["scores"].keys() >= {"eval_f1", "train_loss"}
+    assert (workplace / "mine" / "model.safetensors").is_file()
+
+
+def test_the_configuration_of_the_training_page_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Path("tests", "fixtures", "tokenizer", "sentencepiece.model")
+    (tmp_path / model).parent.mkdir(parents=True)
+    shutil.copy(Path(__file__).parents[1] / model, tmp_path / model)
+    monkeypatch.chdir(tmp_path)
+    found = re.findall(r"^```python\n(.*?)^```", page("training"), re.MULTILINE | re.DOTALL)
+    assert len(found) == 2  # the first one runs above
+    exec(found[1], {})
+    config = RemBertConfig.from_pretrained("small")
+    assert config.vocab_size == len(RemBertTokenizer.from_pretrained("small"))
+    assert config.num_hidden_layers == 4
 
 
 def test_the_pages_name_only_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:

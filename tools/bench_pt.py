@@ -8,7 +8,7 @@ ratio is the median over the rounds, each against transformers in the same round
 two cores.
 
 Workload of the groups `inference`, `full` and `training`: four layers at full width, batch 16 x 128, lengths from 15
-to 128, 798 real tokens of 2,048. `full` has no padding. `mlm`: two layers, batch 8 x 128, 250,300 pieces, 15% of the
+to 128, 798 real tokens of 2,048. `full` has no padding. `mlm`: two layers, batch 8 x 128, 250,300 tokens, 15% of the
 tokens masked, peak memory beyond the model's own. `generation`: greedy, with the cache. `released`: a masked language
 model of the released size, 993 million parameters, one step, the peak of the whole process; it wants 16 GB. `gpu`
 runs where there is one.
@@ -183,7 +183,7 @@ def tokens(*shape: int) -> Any:
 
 
 def timed(call: Callable[[], Any], calls: int = 5) -> float:
-    """Seconds of a call: the median of so many, or of fewer long ones, after a first that does not count."""
+    """Seconds of a call: the median of several, or of fewer long ones, after a first one that does not count."""
     call()
     seconds: list[float] = []
     while len(seconds) < calls and sum(seconds) < ENOUGH:

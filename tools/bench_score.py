@@ -10,7 +10,7 @@ and scaled by their number; with `--baseline-batches 0` all of them run.
 
 The model's own throughput is the time of its forward calls alone on batches of pairs that are encoded already, sorted
 by length, as large as the scorer's. What the scorer needs beside them is tokenizing, sorting and finding equal pairs.
-(Putting a batch's pieces into one array counts for both: 0.01 s for 2,000 pairs.)
+(Putting a batch's tokens into one array counts for both: 0.01 s for 2,000 pairs.)
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def measure(
     return {
         "framework": scorer.framework,
         "pairs": len(pairs),
-        "pieces": tokens,
+        "tokens": tokens,
         "longest": max(len(pair.ids) for pair in pairs),
         "scorer_seconds": [round(seconds, 2) for seconds in ours],
         "model_alone_seconds": [round(seconds, 2) for seconds in own],

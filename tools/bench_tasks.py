@@ -88,11 +88,11 @@ def main() -> None:
     padded = sum(batch["input_ids"].size for batch in batches)
     lengths = np.array([task.length(feature) for feature in features])
     print(
-        f"{len(texts)} texts, {tokens} pieces, {lengths.min()} to {lengths.max()} (median {int(np.median(lengths))})"
+        f"{len(texts)} texts, {tokens} tokens, {lengths.min()} to {lengths.max()} (median {int(np.median(lengths))})"
     )
     print(f"padding in the batches       {1 - tokens / padded:8.1%}")
-    print(f"the model alone              {tokens / times['model']:8.0f} pieces/s")
-    print(f"predict                      {tokens / times['predict']:8.0f} pieces/s")
+    print(f"the model alone              {tokens / times['model']:8.0f} tokens/s")
+    print(f"predict                      {tokens / times['predict']:8.0f} tokens/s")
     print(f"predict / the model alone    {times['model'] / times['predict']:8.1%}")
     print(f"tokenizer / predict          {times['tokenizer'] / times['predict']:8.1%}")
 

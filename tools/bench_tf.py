@@ -12,10 +12,10 @@ Workloads:
                    bare matrix products of the layers for the real tokens, and for all positions
     no-padding     the same with every token real, and a mask that says so
     fine-tuning    a training step (SGD) of a sequence classifier, on the same batch
-    masked-lm      a training step of a masked language model, 2 layers, batch 8 × 128, 250,300 pieces, 15 % labelled;
+    masked-lm      a training step of a masked language model, 2 layers, batch 8 × 128, 250,300 tokens, 15 % labelled;
                    and the peak of anonymous memory beyond the weights
     loading        `from_pretrained` of the released size, the file in the page cache; beside it variables made of the
-                   file's tensors, kernels turned; and the memory beyond the weights
+                   file's tensors, kernels transposed; and the memory beyond the weights
     traces         how often `tf.function(model, reduce_retracing=True)` traces in ten combinations of sizes
 
 `--write` puts the table into docs/performance.md and the plot into docs/performance_tf.png. Needs Linux; loading needs

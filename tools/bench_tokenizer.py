@@ -4,7 +4,7 @@
 
 TEXT_FILE holds one text per line (with a tab, what stands after it). Prints the time of a call on all lines, with and
 without offsets, over the time of SentencePiece's batch `encode` with its default threads; and the time to load a model
-of 250,300 pieces, which is built here, over the time SentencePiece takes for it. The smallest of several interleaved
+of 250,300 tokens, which is built here, over the time SentencePiece takes for it. The smallest of several interleaved
 measurements counts, because whatever else the machine does only adds to them.
 """
 
@@ -22,7 +22,7 @@ import sentencepiece
 from rembert import RemBertTokenizer, RemBertTokenizerFast
 from rembert.common.tokenization.sentencepiece_model import CONTROL, NORMAL, UNKNOWN, SentencePieceModel, build_model
 
-PIECES = 250_300  # of the released model
+TOKENS = 250_300  # of the released model
 
 
 def smallest(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -43,21 +43,21 @@ def report(times: dict[str, float], base: str) -> None:
 
 
 def large_model(model: SentencePieceModel) -> bytes:
-    """A model of the released one's size: the pieces of `model`, and invented ones of similar lengths."""
+    """A model of the released one's size: the tokens of `model`, and invented ones of similar lengths."""
     rng = random.Random(0)
-    pieces = [(piece, score, NORMAL) for piece, score in zip(model.tokens, model.scores, strict=True)]
-    symbols = {i: CONTROL for i, (_, score, _) in enumerate(pieces) if score == 0.0} | {model.unk_id: UNKNOWN}
-    pieces = [(piece, score, symbols.get(index, kind)) for index, (piece, score, kind) in enumerate(pieces)]
-    known = {piece for piece, _, _ in pieces}
+    tokens = [(token, score, NORMAL) for token, score in zip(model.tokens, model.scores, strict=True)]
+    symbols = {i: CONTROL for i, (_, score, _) in enumerate(tokens) if score == 0.0} | {model.unk_id: UNKNOWN}
+    tokens = [(token, score, symbols.get(index, kind)) for index, (token, score, kind) in enumerate(tokens)]
+    known = {token for token, _, _ in tokens}
     letters = "aeiounrstlkmdápñжионतरकम人大"
-    while len(pieces) < PIECES:
-        piece = rng.choice(["▁", ""]) + "".join(rng.choices(letters, k=rng.randint(3, 9)))
-        if piece not in known:
-            known.add(piece)
-            pieces.append((piece, -10.0 - len(pieces) / PIECES, NORMAL))
+    while len(tokens) < TOKENS:
+        token = rng.choice(["▁", ""]) + "".join(rng.choices(letters, k=rng.randint(3, 9)))
+        if token not in known:
+            known.add(token)
+            tokens.append((token, -10.0 - len(tokens) / TOKENS, NORMAL))
     spec = model.normalizer_spec
     return build_model(
-        pieces, charsmap=spec.precompiled_charsmap, dummy_prefix=True, collapse_spaces=True, source="a large model"
+        tokens, charsmap=spec.precompiled_charsmap, dummy_prefix=True, collapse_spaces=True, source="a large model"
     ).content
 
 
@@ -92,7 +92,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sentencepiece.model"
         path.write_bytes(large_model(SentencePieceModel.from_file(args.model)))
-        print(f"\nloading {PIECES} pieces, {path.stat().st_size} bytes")
+        print(f"\nloading {TOKENS} tokens, {path.stat().st_size} bytes")
         report(
             smallest(
                 {

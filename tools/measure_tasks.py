@@ -35,7 +35,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         start = _start(Path(folder) / "start")
         for name in args.tasks or TASKS:
-            # Questions, and windows of contexts, that 64 positions have room for.
+            # Questions, and windows of contexts, that fit into 64 positions.
             options = {"stride": 16, "max_question_length": 24} if name == "question-answering" else {}
             train, held_out = _files(args.data, name, Path(folder))
             for framework in ("pt", "tf"):

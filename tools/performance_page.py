@@ -1,4 +1,4 @@
-"""The page of measurements, `docs/performance.md`: each benchmark has a section there, which it writes anew."""
+"""The page of measurements, `docs/performance.md`: each benchmark rewrites its own section."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rembert.common.files import write_text
 
 
 def write_section(page: Path, name: str, title: str, text: str) -> None:
-    """Put `text` between the marks of this name, or under `title` at the page's end where there are none."""
+    """Put `text` between the marks of this name, or, without marks, under `title` at the end of the page."""
     start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
     content = page.read_text(encoding="utf-8") if page.exists() else "# Performance\n"
     if start not in content:

@@ -27,7 +27,7 @@ from rembert.bridge.registry import locate_checkpoint
 from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, TokenizerError
-from rembert.common.files import read_json
+from rembert.common.files import read_json_object
 from rembert.common.name_matching import canonical_name
 from rembert.common.tokenization import RemBertTokenizer
 
@@ -41,7 +41,7 @@ _WANTED_SUFFIXES = (".json", ".pb", ".model", ".index", ".safetensors", ".bin", 
 
 @dataclass(frozen=True)
 class MetricCheckpoint:
-    """A checkpoint that was checked to be a metric.
+    """A checked checkpoint of a metric.
 
     Attributes:
         directory: of its files; a temporary one for an archive.
@@ -117,14 +117,9 @@ def _read(path: Path, name: str, max_length: int | None) -> MetricCheckpoint:
 
 
 def _settings(directory: Path) -> dict[str, Any]:
-    """The content of `bleurt_config.json`; empty where there is none."""
+    """The content of `bleurt_config.json`; empty if there is no such file."""
     file = directory / BLEURT_CONFIG
-    if not file.is_file():
-        return {}
-    content = read_json(file, CheckpointError)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} must hold a JSON object. Received: {type(content).__name__}.")
-    return content
+    return read_json_object(file, CheckpointError) if file.is_file() else {}
 
 
 def _require_rembert(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:

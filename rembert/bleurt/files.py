@@ -24,7 +24,7 @@ _REFERENCE = re.compile(r"references?|references?_?\d+")
 
 
 class Segment(NamedTuple):
-    """A candidate with its references, and its record where the file has records."""
+    """A candidate with its references, and its record if the file has records."""
 
     candidate: str
     references: tuple[str, ...]
@@ -33,7 +33,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Survey:
-    """What a first pass over all files finds.
+    """The result of a first pass over all files.
 
     Attributes:
         segments: the number of candidates.

@@ -58,7 +58,7 @@ def load_regressor(
 
     Raises:
         InputError: there is no such framework or device.
-        MissingDependencyError: the framework is not installed; names the extra that brings it.
+        MissingDependencyError: the framework is not installed; names the extra that installs it.
         CheckpointError: the checkpoint does not fit.
     """
     found = find_device(framework, device)

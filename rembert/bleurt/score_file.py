@@ -77,7 +77,7 @@ class ScoreFile:
         return sum(int((self.states(start, min(start + _AT_ONCE, self.count)) != TODO).sum()) for start in starts)
 
     def close(self) -> None:
-        """Close the file, and keep it."""
+        """Close the file; it is not deleted."""
         self._writer.close()
         self._reader.close()
 

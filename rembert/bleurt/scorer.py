@@ -1,4 +1,4 @@
-"""`RemBertScorer`: how close a candidate is to its reference, by a learned metric (BLEURT)."""
+"""`RemBertScorer`: the similarity of a candidate to its reference, by a learned metric (BLEURT)."""
 
 from __future__ import annotations
 

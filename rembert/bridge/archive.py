@@ -1,7 +1,7 @@
-"""ZIP archives whose members are stored as they are, as torch and Keras write them: checked before anything is read.
+"""ZIP archives with uncompressed members, as torch and Keras write them; they are checked before anything is read.
 
-Members are mapped where they lie in the archive, never extracted, so a name that leads elsewhere could do no harm;
-such names are refused all the same, as are compressed members and sizes that the file does not hold.
+Members are mapped inside the archive, never extracted. Names that lead out of the archive are refused nevertheless, as
+are compressed members and sizes beyond the end of the file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_MEMBERS = 200_000
 
 @dataclass(frozen=True)
 class Member:
-    """Where a member's bytes lie in the archive, and their checksum."""
+    """The position of a member's bytes in the archive, and their checksum."""
 
     start: int
     size: int
@@ -31,7 +31,7 @@ class Archive:
     """The members of a ZIP file, by name.
 
     Raises:
-        CheckpointError: the file is no such archive; names the file, the member and the reason.
+        CheckpointError: the file is not such an archive; names the file, the member and the reason.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +47,7 @@ class Archive:
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError) as problem:
             if isinstance(problem, CheckpointError):
                 raise
-            raise CheckpointError(f"{path}: this is no readable ZIP archive: {problem}.") from None
+            raise CheckpointError(f"{path}: this is not a readable ZIP archive: {problem}.") from None
         spans = {name: (member.start, member.start + member.size) for name, member in self.members.items()}
         check_layout(path, spans, 0, path.stat().st_size)
         self._unverified = list(self.members)
@@ -67,7 +67,7 @@ class Archive:
             return file.read(member.size)
 
     def verify(self) -> None:
-        """Compare every member with its checksum. Done once, however often it is called.
+        """Compare every member with its checksum. Later calls do nothing.
 
         Raises:
             CheckpointError: a member is damaged.
@@ -91,17 +91,17 @@ class Archive:
                 f"{self.path}: member `{info.filename:.200}` has a name that leads out of the archive."
             )
         if info.filename in self.members:
-            raise CheckpointError(f"{self.path}: member `{info.filename:.200}` stands there twice.")
+            raise CheckpointError(f"{self.path}: member `{info.filename:.200}` occurs twice.")
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
             raise CheckpointError(
                 f"{self.path}: member `{info.filename:.200}` is compressed or encrypted, which neither torch nor "
-                "Keras writes. Unpack the archive and store it anew."
+                "Keras writes. Unpack the archive and store it without compression."
             )
         self.members[info.filename] = Member(start, info.file_size, info.CRC)
 
 
 def _data_start(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
-    """Where a member's bytes start: behind its own header, whose length the directory does not tell."""
+    """The start of a member's bytes, after its own header, which alone contains its length."""
     file = archive.fp
     assert file is not None
     file.seek(info.header_offset)

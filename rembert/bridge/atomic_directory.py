@@ -1,9 +1,9 @@
 """A directory that appears complete under its name or not at all, also when the process is killed.
 
-The new content is made in `.NAME.rembert-new` beside the target. An old target is moved aside to
-`.NAME.rembert-old`, the new one takes its name, and only then the old one is removed. Whatever step a killed process
-reached, the next one that writes to the same target sees it from the names: with an old one and no target, the old
-one is put back; with an old one and a target, the old one is removed; a new one that nobody is writing is removed.
+New content is written to `.NAME.rembert-new` beside the target. An old target is renamed to `.NAME.rembert-old`,
+the new directory gets its name, and then the old one is removed. After a kill at any step, the next process that
+writes to the same target recognises the step by the names: an old directory without a target is restored, an old
+directory beside a target is removed, and so is a new directory that no process is writing.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from rembert.common.locks import DirectoryLock
 
 @contextmanager
 def new_directory(target: Path, *, force: bool, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
-    """Give an empty directory to fill; when the block ends well, it becomes `target`. When it raises, nothing changes.
+    """Give an empty directory, which becomes `target` if the block raises no error; otherwise nothing changes.
 
     Args:
-        target: the directory to make. An empty one may be there.
+        target: the new directory. It may exist if it is empty.
         force: replace a directory with content.
-        replaceable: whether a directory is one that may be replaced; any other never is.
+        replaceable: whether a directory may be replaced with `force`.
 
     Raises:
-        InputError: `target` is there and may not be replaced, or another process is writing it.
+        InputError: `target` exists and may not be replaced, or another process is writing it.
     """
     target = target.resolve()
     fresh, old = (target.with_name(f".{target.name}.rembert-{state}") for state in ("new", "old"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = _claim(fresh)  # before anything is looked at: another process may be between its two renames
+    lock = _claim(fresh)  # before the names are read: another process may be between its two renames
     try:
         _put_right(target, old)
         _check_target(target, force, replaceable)
@@ -61,14 +61,14 @@ def _check_target(target: Path, force: bool, replaceable: Callable[[Path], bool]
     if not force:
         raise InputError(f"{target} exists and is not empty. Choose another, or force (--force) its replacement.")
     if not replaceable(target):
-        raise InputError(f"{target} does not look like a checkpoint, so it is not replaced. Choose another target.")
+        raise InputError(f"{target} is not a checkpoint, so it is not replaced. Choose another target.")
 
 
 def _put_right(target: Path, old: Path) -> None:
     """Finish or undo what a killed process left."""
     if old.exists():
         if target.exists():
-            shutil.rmtree(old, ignore_errors=True)  # its owner may be at it too
+            shutil.rmtree(old, ignore_errors=True)  # the process that left it may remove it, too
         else:
             old.rename(target)
 
@@ -89,4 +89,4 @@ def _claim(fresh: Path) -> DirectoryLock:
                 path.unlink()
         if lock.is_of(fresh):
             return lock
-        lock.release()  # whoever had it before finished between our two steps
+        lock.release()  # another process finished between the two steps

@@ -1,4 +1,4 @@
-"""Find a checkpoint's files, whatever their format, and show its tensors under PyTorch's names."""
+"""Open a checkpoint of any format: its files, its configuration, and its tensors in PyTorch's orientation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_CONFIG = 16 * 2**20  # bytes
 _ERF = b"\x12\x03Erf"  # a node of a saved graph that computes the error function: field 2, three letters
 
 
-# Where a size is seen: a tensor, and the axis of its shape.
+# The tensor and the axis that determine each size.
 _SIZE_OF = {
     "vocab_size": ("rembert.embeddings.word_embeddings.weight", 0),
     "input_embedding_size": ("rembert.embeddings.word_embeddings.weight", 1),
@@ -41,17 +41,17 @@ _SIZE_OF = {
 
 
 class Checkpoint:
-    """The tensors of a checkpoint, single file or shards. A context manager; made by `open_checkpoint`.
+    """The tensors of a checkpoint, single file or shards. A context manager; `open_checkpoint` returns it.
 
     Attributes:
-        path: the directory or file that was asked for.
-        directory: where config and tokenizer files lie.
+        path: the directory or file that was opened.
+        directory: that of the configuration and the tokenizer.
         format: the format's short name, a key of `FORMATS`.
         files: the files that hold the values.
-        config: the configuration beside them, or None where there is none.
+        config: the configuration, or None.
         tensors: shape (in PyTorch's orientation) and dtype of every tensor, in the files' order. Names are the
             files' own for safetensors and pickles, canonical ones for the TensorFlow formats.
-        left_out: names in the files that are no weights: an optimizer's slots, counters, text.
+        left_out: names in the files that are not weights: an optimizer's state, counters, text.
 
     Example:
         >>> with open_checkpoint("google/rembert") as checkpoint:
@@ -116,7 +116,7 @@ class Checkpoint:
         check_floats(self.path, {name: self.source(name) for name in names})
 
     def close(self) -> None:
-        """Let go of the files. Arrays that were read stay valid."""
+        """Close the files. Arrays that were read remain valid."""
         self._sources.clear()
 
     def __enter__(self) -> Checkpoint:
@@ -142,12 +142,12 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Open a checkpoint: a directory, a file of values, or the index of a sharded one.
 
-    Only structure is read here; values are read as they are asked for.
+    Only the structure is read; each tensor's values are read on demand.
 
     Args:
-        path: what to open; a name like "google/rembert" that is no path is looked up on the Hugging Face Hub. A
-            directory with several formats is read in the order of `FORMATS`.
-        format: a key of `FORMATS`, to read that one and no other.
+        path: what to open; a name like "google/rembert" that is not a path is looked up on the Hugging Face Hub. In a
+            directory with several formats, the first in the order of `FORMATS` is read.
+        format: a key of `FORMATS`, to read this format only.
         hub: how a repository is downloaded, the subfolder, and the variant of the weights.
 
     Raises:
@@ -181,14 +181,14 @@ def open_checkpoint(
 
 
 def read_config(directory: Path, tensors: Mapping[str, TensorInfo]) -> RemBertConfig | None:
-    """The configuration in a checkpoint's directory; None where there is none.
+    """The configuration in a checkpoint's directory, or None.
 
-    Google's files say nothing about heads and labels: these are recognised by the tensors, as are sizes that the file
-    leaves out (they are not RemBERT's own in a distilled model). BLEURT's `gelu` is the tanh form (see
+    Google's files do not describe heads and labels: the tensors determine these, and the sizes that the file omits (a
+    distilled model has other sizes than RemBERT). BLEURT's `gelu` is the tanh form (see
     `RemBertConfig.from_pretrained`), except where its graph computes the error function.
 
     Raises:
-        ConfigError: it is there and cannot be used.
+        ConfigError: it is invalid.
     """
     present = [directory / name for name in (CONFIG_NAME, *GOOGLE_CONFIG_NAMES) if (directory / name).is_file()]
     if not present:
@@ -197,22 +197,22 @@ def read_config(directory: Path, tensors: Mapping[str, TensorInfo]) -> RemBertCo
         raise ConfigError(f"{present[0]}: a configuration must have at most {MAX_CONFIG} bytes.")
     if present[0].name == CONFIG_NAME:
         return RemBertConfig.from_pretrained(directory)
-    config = RemBertConfig.from_pretrained(directory, **_untold_sizes(present[0], tensors))
+    config = RemBertConfig.from_pretrained(directory, **_omitted_sizes(present[0], tensors))
     classifier = tensors.get("classifier.weight")
     if classifier is not None and len(classifier.shape) == 2:
         config.num_labels = classifier.shape[0]
     config.architectures = [HEADS[recognise_head(config, tensors)].architecture]
-    said = read_json(present[0], ConfigError).get("hidden_act", "gelu")
-    if said == "gelu" and config.hidden_act == "gelu_new" and _computes_erf(directory / "saved_model.pb"):
+    stated = read_json(present[0], ConfigError).get("hidden_act", "gelu")
+    if stated == "gelu" and config.hidden_act == "gelu_new" and _computes_erf(directory / "saved_model.pb"):
         config.hidden_act = "gelu"
     return config
 
 
-def _untold_sizes(file: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
-    """The sizes that Google's file leaves out, from the tensors' shapes.
+def _omitted_sizes(file: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
+    """The sizes that Google's file omits, from the tensors' shapes.
 
     Raises:
-        ConfigError: the number of heads is left out, which no shape tells.
+        ConfigError: the file omits the number of heads, which no shape determines.
     """
     content = read_json(file, ConfigError)
     if not isinstance(content, dict):
@@ -224,7 +224,9 @@ def _untold_sizes(file: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, An
         if name in tensors and len(tensors[name].shape) == 2:
             sizes[size] = tensors[name].shape[axis]
     if layers and "num_attention_heads" not in content:
-        raise ConfigError(f"{file} must say `num_attention_heads`, which no shape tells. Received: a file without it.")
+        raise ConfigError(
+            f"{file} must have `num_attention_heads`, which no shape determines. Received: a file without it."
+        )
     if "embedding_size" in content:
         sizes.pop("input_embedding_size", None)
     return {size: value for size, value in sizes.items() if size not in content}
@@ -239,7 +241,7 @@ def _computes_erf(graph: Path) -> bool:
 
 
 def _add_shard(contents: Contents, index: Path, shard: Path, listed: set[str], found: Contents) -> None:
-    """Add one shard's tensors, refusing what the index and the shards do not agree on."""
+    """Add one shard's tensors; raise an error if the index and the shard contradict each other."""
     for name in listed - found.tensors.keys():
         raise CheckpointError(f"{shard}: the shard lacks tensor `{name}`, which {index.name} places there.")
     contents.left_out.extend(found.left_out)

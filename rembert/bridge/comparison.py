@@ -1,4 +1,4 @@
-"""Compare two checkpoints tensor by tensor, whatever their formats."""
+"""Compare two checkpoints of any formats, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rembert.common.name_matching import canonical_name
 
 @dataclass(frozen=True)
 class TensorDifference:
-    """How one tensor differs between two checkpoints.
+    """The difference of one tensor between two checkpoints.
 
     Attributes:
         name: its canonical name.
         a, b: shape and dtype in each.
-        largest, mean: the largest and the mean absolute difference of the values; infinite where a number stands
-            against NaN or infinity, None where the shapes differ.
+        largest, mean: the largest and the mean absolute difference of the values; infinite if only
+            one checkpoint has NaN or infinity at an index, None if the shapes differ.
 
     Example:
         >>> info = TensorInfo((2,), np.dtype("float32"))
@@ -38,13 +38,13 @@ class TensorDifference:
 
     @property
     def same(self) -> bool:
-        """Whether shape, dtype and all values agree."""
+        """Whether shape, dtype and all values are equal."""
         return self.a == self.b and self.largest == 0
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What `diff` found: tensors that only one checkpoint has, and every one that both have.
+    """The result of `diff`: the tensors that only one checkpoint has, and every tensor that both have.
 
     Example:
         >>> Difference(only_in_a=["classifier.bias"], only_in_b=[], tensors=[]).same
@@ -86,7 +86,7 @@ def diff(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Difference:
 
 
 def _names(checkpoint: Checkpoint) -> dict[str, str]:
-    """A checkpoint's own names by canonical name; what is no parameter keeps its own."""
+    """A checkpoint's own names by canonical name; other tensors keep their names."""
     return {canonical_name(name) or name: name for name in checkpoint.tensors}
 
 

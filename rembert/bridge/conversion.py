@@ -1,4 +1,4 @@
-"""Convert a checkpoint from any format that is read to any that is written."""
+"""Convert a checkpoint from any format that can be read to any that can be written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rembert.common.errors import CheckpointError, InputError
 from rembert.common.parameters import HEADS, head_config
 
 STORED_DTYPES = ("float32", "float16", "bfloat16")  # that weights are converted to
-# Files that are copied with a checkpoint, and the names they get.
+# Files that are copied with a checkpoint, and their new names.
 COMPANIONS = {
     "sentencepiece.model": "sentencepiece.model",
     "sent_piece.model": "sentencepiece.model",
@@ -42,20 +42,20 @@ COMPANIONS = {
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` did.
+    """The report of `convert`.
 
     Attributes:
         source, target: the paths.
-        source_format, target_format: a key of `FORMATS`, and the `to` that was asked for.
+        source_format, target_format: a key of `FORMATS`, and the argument `to`.
         head: a key of `HEADS`.
         parameters: numbers written.
         nbytes: bytes of values written.
         files: names of the files written.
-        left_out: names in the source that are no weights: an optimizer's slots, counters, old buffers.
+        left_out: names in the source that are not weights: an optimizer's state, counters, old buffers.
         dropped: the source's tensors that the chosen head does not have.
-        fresh: parameters that the chosen head has and the source did not: newly initialised.
-        nonfinite: parameters with NaN or infinite values; none, unless these were allowed.
-        seconds: how long it took.
+        fresh: newly initialised parameters, which the chosen head has and the source does not.
+        nonfinite: parameters with NaN or infinite values; empty unless these are allowed.
+        seconds: the duration.
     """
 
     source: Path
@@ -88,26 +88,26 @@ def convert(
 ) -> Conversion:
     """Write the checkpoint `source` as a new directory `target`, with its config and tokenizer files.
 
-    The directory appears under its name once it is complete, or not at all, and the source is only read.
+    The directory appears complete, or not at all. The source does not change.
 
     Args:
-        source: anything `open_checkpoint` opens, with a config beside it.
-        target: the directory to make.
+        source: a checkpoint with a configuration, as for `open_checkpoint`.
+        target: the new directory.
         to: one of `TARGETS`: "pt" (`model.safetensors`), "tf" (`tf_model.h5` in transformers' layout), "keras"
-            (`model.weights.h5`, which `TFRemBert….load_weights` takes), "torch-bin" (`pytorch_model.bin`).
+            (`model.weights.h5`, for `TFRemBert….load_weights`), "torch-bin" (`pytorch_model.bin`).
         dtype: "float32", "float16" or "bfloat16" for all weights; by default each keeps its own.
-        max_shard_size: bytes, or text like "2GB"; None writes one file whatever its size.
-        head: a key of `HEADS`, to keep the encoder and give it this head, fresh where the source has no such head.
-        hidden_act: an activation for the config, in place of the one the source says.
-        force: replace a checkpoint that stands at `target`.
+        max_shard_size: bytes, or text like "2GB"; None for a single file of any size.
+        head: a key of `HEADS`: keep the encoder with this head, which is newly initialised if the source lacks it.
+        hidden_act: replaces the activation in the configuration.
+        force: replace a checkpoint at `target`.
         allow_nonfinite: write NaN and infinite weights too, and report them.
         progress: called with the bytes written so far and in all.
 
     Raises:
-        InputError: an argument that cannot be used, or the target exists.
+        InputError: an argument is invalid, or the target exists.
         CheckpointError: the source is damaged, does not fit its config, or has weights that are not finite.
         MissingDependencyError: the source or the target needs torch, which is not installed.
-        OSError: the disk is full or refuses.
+        OSError: the disk is full or not writable.
 
     Example:
         >>> done = convert("google/rembert", "rembert-half", "pt", dtype="float16")
@@ -154,7 +154,7 @@ def convert(
 
 
 class _Counter:
-    """Adds up what was written and passes the sum on."""
+    """Passes the number of bytes written so far to a callback."""
 
     def __init__(self, total: int, show: Callable[[int, int], Any] | None) -> None:
         self.total = total
@@ -175,16 +175,18 @@ def _check_arguments(source: Path, target: Path, to: str, dtype: str | None) -> 
             f"`dtype` must be one of {', '.join(name for name in STORED_DTYPES if name in held)} for `to={to!r}`. "
             f"Received: `dtype={dtype!r}`."
         )
-    place, origin = target.resolve(), source.resolve()
-    if place == origin or place in origin.parents:
-        raise InputError(f"The target must not be or hold the source. Received: source {source} and target {target}.")
+    resolved, origin = target.resolve(), source.resolve()
+    if resolved == origin or resolved in origin.parents:
+        raise InputError(
+            f"The target must not be or contain the source. Received: source {source} and target {target}."
+        )
 
 
 def source_config(checkpoint: Checkpoint) -> RemBertConfig:
     if checkpoint.config is None:
         raise CheckpointError(
             f"{checkpoint.directory} holds no config.json (nor Google's rembert_config.json or bert_config.json), "
-            "which says what the tensors mean. Put it beside them."
+            "which describes the tensors. Put it beside them."
         )
     return checkpoint.config
 
@@ -215,7 +217,7 @@ def _watched(
 ) -> TensorSource:
     """A tensor in its new dtype, whose values are checked as they are read.
 
-    One that is not finite is added to `nonfinite`, or refused where that is None.
+    The name of a tensor that is not finite is added to `nonfinite`; without that list, it is an error.
     """
     stored = DTYPES[dtype] if dtype else tensor.dtype
 
@@ -234,7 +236,7 @@ def _watched(
 
 
 def is_checkpoint(directory: Path) -> bool:
-    """Whether a directory is a checkpoint of any kind, which `force` may replace."""
+    """Whether a directory holds a checkpoint, which `force` may replace."""
     if (directory / CONFIG_NAME).is_file():
         return True
     try:

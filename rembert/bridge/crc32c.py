@@ -1,7 +1,7 @@
-"""CRC-32C (Castagnoli), the checksum of TensorFlow's files: by `google-crc32c` where it is installed, else by NumPy.
+"""CRC-32C (Castagnoli), the checksum of TensorFlow's files: by `google-crc32c` if it is installed, otherwise by NumPy.
 
-The NumPy way uses that a CRC is linear. It cuts a block into lanes, advances the registers of all lanes together, byte
-by byte, and then joins neighbouring lanes in pairs. It computes about 100 MB/s, the package 6 GB/s.
+The NumPy implementation uses that a CRC is linear: it splits a block into lanes, advances the registers of all lanes
+together, byte by byte, and joins neighbouring lanes in pairs. It processes about 100 MB/s, the package 6 GB/s.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from rembert.common.dependencies import is_installed
 
 _POLYNOMIAL = 0x82F63B78  # reflected
-_BLOCK = 2**24  # bytes that are cut into lanes at a time
+_BLOCK = 2**24  # bytes that are split into lanes at a time
 _LANES = 2**15  # at most: their registers stay in the processor's cache
 _SHORTEST_LANE = 16  # bytes; each byte of a lane costs calls of NumPy, however few lanes there are
 
@@ -47,13 +47,13 @@ def _extended(register: int, data: np.ndarray) -> int:
         return int(_advanced(np.array([register], np.uint32), data[:, None])[0])
     lanes = min(_LANES, 1 << max(0, (len(data) // _SHORTEST_LANE).bit_length() - 1))
     length = -(-len(data) // lanes)
-    # Zeros in front leave an empty register empty, and a register counts as if it were added to the next four bytes.
+    # Leading zeros leave an empty register empty, and a register acts as if it were added to the next four bytes.
     padded = np.zeros(lanes * length, np.uint8)
     padded[-len(data) :] = data
     padded[len(padded) - len(data) :][:4] ^= np.array([register], "<u4").view(np.uint8)
     columns = np.ascontiguousarray(padded.reshape(lanes, length).T)
     registers = _advanced(np.zeros(lanes, np.uint32), columns)
-    # What the zeros of one lane's length do to each bit of a register.
+    # The effect of one lane's length of zeros on each bit of a register.
     operator = _advanced(_BITS, np.zeros((length, 1), np.uint8))
     while len(registers) > 1:
         registers = _applied(operator, registers[0::2]) ^ registers[1::2]
@@ -62,7 +62,7 @@ def _extended(register: int, data: np.ndarray) -> int:
 
 
 def _advanced(registers: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Registers [lanes] after each has taken a column of bytes [n, lanes] (or [n, 1], for all the same)."""
+    """Registers [lanes] after a column of bytes each, [n, lanes] (or [n, 1], the same for all)."""
     table = _byte_table()
     for column in columns:
         registers = np.take(table, (registers ^ column) & 0xFF) ^ (registers >> 8)
@@ -70,7 +70,7 @@ def _advanced(registers: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 def _applied(operator: np.ndarray, registers: np.ndarray) -> np.ndarray:
-    """A linear operator, given by what it does to each bit [32], on registers [n]."""
+    """A linear operator, given by its effect on each bit [32], applied to registers [n]."""
     bits = registers[:, None] & _BITS != 0
     joined: np.ndarray = np.bitwise_xor.reduce(np.where(bits, operator, 0), axis=1)
     return joined

@@ -1,4 +1,4 @@
-"""What a checkpoint format declares. Commands, readers and writers ask the declaration and compare no names."""
+"""The declaration of a checkpoint format, which commands, readers and writers use instead of comparing names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Write(Protocol):
     def __call__(
         self, path: Path, tensors: Mapping[str, TensorSource], *, shard: bool = False, progress: Progress = ...
     ) -> None:
-        """Write `tensors`, given under their stored names and in their stored orientation.
+        """Write `tensors`, which have their stored names and orientation.
 
         Args:
             path: the file.
@@ -36,19 +36,19 @@ class Format:
     Attributes:
         name: its key in `FORMATS`, for commands and messages.
         files: patterns of the files that hold the values, relative to the checkpoint's directory. The first is the
-            name that a single file gets.
+            name of a single file.
         pattern: a regular expression for the name of any file of values.
         read: reads one file of values.
         dtypes: names of the dtypes that a file can hold.
-        checksums: what reveals a changed value, in words.
-        framework: the framework whose own format it is, "pt" or "tf"; both load every format.
+        checksums: how a changed value is detected, in words.
+        framework: the framework that the format belongs to, "pt" or "tf"; both load every format.
         locate: finds the file of values in a directory; by default the first of `files`, or the index of its shards.
         from_index: the name that `read` gives a tensor, from its name in an index of shards.
         packages: optional packages that reading and writing need.
-        target: what `convert --to` calls the format; None for a format that is only read.
+        target: the format's name in `convert --to`; None for a format that is only read.
         write: writes one file of values.
         stored_name: the name that a file gives to a parameter of a model with this head, and whether it stores the
-            matrix transposed. Needed where `write` is given.
+            matrix transposed. Required with `write`.
         can_shard: whether the values may be split into several files.
     """
 
@@ -68,7 +68,7 @@ class Format:
     can_shard: bool = True
 
     def find_in(self, directory: Path, variant: str | None = None) -> Path | None:
-        """The file of values in a directory, or the index of shards; None where there is neither."""
+        """The file of values in a directory, or the index of shards, or None."""
         if self.locate is not None:
             return None if variant else self.locate(directory)
         names = (variant_name(self.files[0], variant), index_name(self.files[0], variant))

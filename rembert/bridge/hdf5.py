@@ -1,9 +1,9 @@
-"""HDF5 files as structure and values: libhdf5 handles the structure, values are mapped or written by our own code.
+"""HDF5 files: libhdf5 handles the structure; the values are mapped and written here.
 
-Reading walks the file's own hard links and maps datasets where they lie; only the rare dataset that is stored in
-chunks, or in a number format that numpy does not have, is read by libhdf5. Links to other places and storage in other
-files are refused. Writing lays the file out in memory first, so that a full disk is met by our own writes, which can
-say so. `h5py` is imported on first use.
+Reading follows the file's own hard links and maps datasets in the file; libhdf5 reads only the rare dataset that is
+stored in chunks, or in a number format that NumPy does not have. Links to other files and storage in other files are
+refused. Writing builds the structure in memory first, so that a full disk raises an ordinary OSError, which libhdf5
+does not. `h5py` is imported on first use.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from rembert.common.files import open_regular
 
 MAX_OBJECTS = 200_000
 MAX_DEPTH = 64
-# No general compression packs weights tighter than deflate packs zeros.
+# No compression of weights exceeds deflate's of zeros.
 MAX_EXPANSION = 1032
-# A chunk may be larger than a small dataset that can grow: h5py's own choices stay under a megabyte.
+# A chunk may be larger than a small resizable dataset: h5py's defaults are below a megabyte.
 MAX_SPARE_CHUNK = 2**20
 
 DTYPES = ("float32", "float16", "float64")  # HDF5 has no bfloat16
@@ -37,14 +37,14 @@ _PAGE = 4096
 
 
 def read_datasets(path: Path, start: int = 0, size: int | None = None) -> dict[str, TensorSource]:
-    """Every dataset of an H5 file by its path, as it stands there.
+    """Every dataset of an H5 file by its path.
 
     Args:
         path: the file.
         start, size: the part of it that is the H5 file, for a member of an archive.
 
     Raises:
-        CheckpointError: the file is damaged, a link leaves it, or a dataset claims more than it holds.
+        CheckpointError: the file is damaged, a link leads out of it, or a dataset claims more bytes than it has.
     """
     import h5py
 
@@ -63,13 +63,13 @@ def read_datasets(path: Path, start: int = 0, size: int | None = None) -> dict[s
     except CheckpointError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as problem:
-        raise CheckpointError(f"{path}: this is no readable H5 file: {problem}") from problem
+        raise CheckpointError(f"{path}: this is not a readable H5 file: {problem}") from problem
     check_layout(path, spans, 0, size)
     return tensors
 
 
 def _walk(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
-    """Every dataset under its path. Each group is entered once, so that hard links in a circle end."""
+    """Every dataset by its path. Each group is visited once, so that circular hard links end."""
     import h5py
 
     seen: set[int] = set()
@@ -79,7 +79,7 @@ def _walk(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
         prefix, group = waiting.pop()
         address = h5py.h5o.get_info(group.id).addr
         if address in seen:
-            raise CheckpointError(f"{path}: group `{prefix}` stands in two places. The file is damaged.")
+            raise CheckpointError(f"{path}: group `{prefix}` has two paths. The file is damaged.")
         seen.add(address)
         groups = []
         for key in group:
@@ -90,7 +90,7 @@ def _walk(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
             link = group.get(key, getlink=True)
             if not isinstance(link, h5py.HardLink):
                 raise CheckpointError(
-                    f"{path}: `{name}` is a link to somewhere else ({type(link).__name__}); links are not followed."
+                    f"{path}: `{name}` is a link to another object ({type(link).__name__}); links are not followed."
                 )
             item = group[key]
             if isinstance(item, h5py.Group):
@@ -103,14 +103,14 @@ def _walk(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
 def _source(
     path: Path, part: np.ndarray, window: Callable[[], Window], name: str, dataset: Any
 ) -> tuple[TensorSource, tuple[int, int] | None]:
-    """One dataset as a source, with its place in the file where it has one."""
+    """One dataset as a source, and its position in the file, if it has one."""
     import h5py
 
     def refuse(reason: str) -> CheckpointError:
         return CheckpointError(f"{path}: dataset `{name}`: {reason}")
 
     if dataset.external or dataset.is_virtual:
-        raise refuse("its values lie in other files, which are not followed.")
+        raise refuse("its values are in other files, which are not read.")
     size, shape, dtype = len(part), dataset.shape, dataset.dtype
     if shape is None or dtype.kind not in "fiub":
         raise refuse(f"it must hold numbers. Received: shape {shape} of {dtype}.")
@@ -137,7 +137,7 @@ def _source(
 
 
 def _read_by_library(window: Callable[[], Window], name: str) -> np.ndarray:
-    """The values of a dataset that cannot be mapped (chunks, compression, a number format that numpy has not)."""
+    """The values of a dataset that cannot be mapped (chunks, compression, an unknown number format)."""
     import h5py
 
     with window() as opened:
@@ -150,7 +150,7 @@ def _read_by_library(window: Callable[[], Window], name: str) -> np.ndarray:
 
 
 class Window(io.RawIOBase):
-    """The part of a file that is an H5 file itself: all of it, or a member of an archive. Opened when it is used."""
+    """An H5 file: a whole file, or a member of an archive. It is opened when it is used."""
 
     def __init__(self, path: Path, start: int = 0, size: int | None = None) -> None:
         self.path = path
@@ -189,19 +189,21 @@ class Window(io.RawIOBase):
 
 @contextmanager
 def new_file(path: Path, progress: Progress = silent) -> Iterator[tuple[Any, Callable[[str, TensorSource], None]]]:
-    """Write an H5 file: gives the h5py file for its structure, and a function that adds a dataset.
+    """Write an H5 file; gives the h5py file for the structure, and a function that adds a dataset.
 
-    `add(name, source)` reserves room for the dataset; when the block ends, the structure goes to `path`, then the
-    values, in the order of their places. Equal content gives equal bytes.
+    `add(name, source)` reserves a dataset's space; at the end of the block, the structure is written to `path`,
+    then the values, in the order of their positions. Equal content gives equal bytes.
 
     Raises:
-        OSError: the disk is full or refuses.
+        OSError: the disk is full or not writable.
     """
     import h5py
 
     sketch = _Sketch()
     values: dict[int, TensorSource] = {}
-    with h5py.File(sketch, "w", libver="earliest") as file:  # the oldest layout, which every reader understands
+    with h5py.File(
+        sketch, "w", libver="earliest"
+    ) as file:  # the oldest version of the format, which every reader supports
 
         def add(name: str, source: TensorSource) -> None:
             values[_reserve(file, name, source)] = source
@@ -215,7 +217,7 @@ def new_file(path: Path, progress: Progress = silent) -> Iterator[tuple[Any, Cal
 
 
 def _reserve(file: Any, name: str, source: TensorSource) -> int:
-    """Declare a dataset and give it room in the file; returns where its values go, in bytes from the start."""
+    """Declare a dataset and reserve its space in the file; returns the position of its values in bytes."""
     import h5py
 
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -233,7 +235,7 @@ def _reserve(file: Any, name: str, source: TensorSource) -> int:
 
 
 class _Sketch(io.RawIOBase):
-    """A file in memory of which only the pages that were written take room: a large file's structure."""
+    """A sparse file in memory, which stores only the pages that were written: the structure of a large file."""
 
     def __init__(self) -> None:
         self._pages: dict[int, bytearray] = {}
@@ -276,7 +278,7 @@ class _Sketch(io.RawIOBase):
         return len(content)
 
     def copy_to(self, target: Any) -> None:
-        """Write the pages to a file, and give it the full size."""
+        """Write the pages to a file of the full size."""
         target.truncate(self._size)
         for number, page in sorted(self._pages.items()):
             target.seek(number * _PAGE)
@@ -285,7 +287,7 @@ class _Sketch(io.RawIOBase):
                 left = left[target.write(left) :]
 
     def _spans(self, size: int) -> Iterator[tuple[int, int, int, int]]:
-        """The next `size` bytes by page: offset among them, the page's number, offset in it, how many."""
+        """The next `size` bytes by page: their offset, the page's number, the offset in it, the count."""
         done = 0
         while done < size:
             number, inside = divmod(self._position + done, _PAGE)

@@ -1,4 +1,4 @@
-"""Which head a checkpoint holds."""
+"""The head of a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from rembert.common.parameters import HEADS, Head, head_of_architecture
 
 
 def named_head(config: RemBertConfig) -> str | None:
-    """The head that a config's `architectures` names; None where it names none of ours."""
+    """The head that a configuration's `architectures` names, or None."""
     listed = config.architectures if isinstance(config.architectures, list) else []
     heads = (head_of_architecture(str(architecture)) for architecture in listed)
     return next((head.name for head in heads if head is not None), None)
 
 
 def recognise_head(config: RemBertConfig, tensors: Iterable[str]) -> str:
-    """The head that a checkpoint holds: the one its config names, or else the one its tensors fit best.
+    """The head of a checkpoint: the one that its configuration names, or else the one that fits its tensors best.
 
-    The best fit has the most of its own parameters there and lacks the fewest. Heads with parameters of the same names
-    differ in being decoders and in the pooler: a classifier with a pooler is of sequences, one without is of tokens.
+    The best fit has the most of its own parameters in the checkpoint and lacks the fewest. Heads with parameters of
+    the same names differ in `is_decoder` and the pooler: a classifier with one is for sequences, one without for
+    tokens.
 
     Args:
         config: of the checkpoint.
-        tensors: the names in it, in any spelling.
+        tensors: the names in it, of any format.
     """
     named = named_head(config)
     if named is not None:
@@ -37,11 +38,11 @@ def recognise_head(config: RemBertConfig, tensors: Iterable[str]) -> str:
         found = len(own & names)
         return found, found - len(own), head.predicts_next == config.is_decoder, head.has_pooler == has_pooler
 
-    # `max` takes the first of equal ones. A head without a parameter of its own there is the encoder alone.
+    # `max` returns the first of equal ones. Without parameters of any head, it is the base model.
     best = max(HEADS.values(), key=fit)
     return best.name
 
 
 def has_pooler_in(names: Iterable[str]) -> bool:
-    """Whether a pooler is among tensors of these names, in any spelling."""
+    """Whether tensors of these names, of any format, include a pooler."""
     return any((canonical_name(name) or "").startswith("rembert.pooler.") for name in names)

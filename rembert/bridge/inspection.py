@@ -1,4 +1,4 @@
-"""Say what a checkpoint is, without reading its values."""
+"""Describe a checkpoint without reading its values."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from rembert.common.name_matching import Mismatch
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found.
+    """The report of `inspect`.
 
     Attributes:
         path: what was inspected.
         format: a key of `FORMATS`.
         files: names of the files that hold the values.
-        head: a key of `HEADS`, or None where no config says what the tensors mean.
+        head: a key of `HEADS`, or None without a configuration.
         parameters: numbers in all tensors.
         nbytes: bytes of all values.
         dtypes: tensors per dtype.
         tensors: shape and dtype of every tensor, in PyTorch's orientation.
-        missing: parameters of the head that no tensor gives.
-        unknown: tensors that are no parameter of the head.
-        left_out: what is no weight: an optimizer's slots, counters, old buffers.
-        mismatched: parameters whose shape is not what the config says.
+        missing: parameters of the head without a tensor.
+        unknown: tensors that are not parameters of the head.
+        left_out: names that are not weights: an optimizer's state, counters, old buffers.
+        mismatched: parameters with another shape than the configuration's.
     """
 
     path: Path
@@ -47,16 +47,16 @@ class Inspection:
 
     @property
     def fits(self) -> bool:
-        """Whether names and shapes are those of the config's model; False without a config."""
+        """Whether names and shapes fit the configuration; False without one."""
         return self.head is not None and not (self.missing or self.unknown or self.mismatched)
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Open a checkpoint and describe it. Values are not read, so damaged ones are not seen.
+    """Open a checkpoint and describe it. Values are not read, so damage in them is not detected.
 
     Raises:
-        CheckpointError: there is none, or its structure is damaged.
-        ConfigError: the config beside it cannot be used.
+        CheckpointError: there is no checkpoint, or its structure is damaged.
+        ConfigError: its configuration is invalid.
 
     Example:
         >>> found = inspect("google/rembert")

@@ -34,7 +34,7 @@ class CheckpointMatch:
 
 
 def match_checkpoint(checkpoint: Checkpoint, config: RemBertConfig) -> CheckpointMatch:
-    """Match a checkpoint's tensors with the parameters of the head it holds.
+    """Match a checkpoint's tensors with the parameters of its head.
 
     A pooler in the checkpoint is always kept, also where the head has none. A bare encoder may lack one.
     """
@@ -46,17 +46,17 @@ def match_checkpoint(checkpoint: Checkpoint, config: RemBertConfig) -> Checkpoin
 
 
 def require_match(checkpoint: Checkpoint, found: CheckpointMatch) -> None:
-    """Refuse a checkpoint whose names or shapes do not fit its config.
+    """Refuse a checkpoint with names or shapes that do not fit its configuration.
 
     Raises:
-        CheckpointError: everything that is missing, unknown or of the wrong shape, in one message.
+        CheckpointError: lists everything that is missing, unknown or of the wrong shape.
     """
     problems = []
     for label, names in (("missing", found.match.missing), ("unknown", found.unknown)):
         if names:
             problems.append(f"{len(names)} {label} ({_some(names)})")
     problems += [
-        f"`{mismatch.name}` has shape {list(mismatch.in_checkpoint)}, the config says {list(mismatch.in_model)}"
+        f"`{mismatch.name}` has shape {list(mismatch.in_checkpoint)}, the config has {list(mismatch.in_model)}"
         for mismatch in found.match.mismatched[:3]
     ]
     if len(found.match.mismatched) > 3:
@@ -72,7 +72,7 @@ def require_match(checkpoint: Checkpoint, found: CheckpointMatch) -> None:
 
 @dataclass(frozen=True)
 class Selection:
-    """The values of every parameter of a model, which of them are fresh, and which tensors are dropped."""
+    """The values of a model's parameters; those newly initialised, and the tensors dropped."""
 
     head: str
     tensors: dict[str, TensorSource]
@@ -83,10 +83,10 @@ class Selection:
 def select_parameters(
     checkpoint: Checkpoint, found: CheckpointMatch, config: RemBertConfig, head: str | None
 ) -> Selection:
-    """The parameters of a model with `head` (by default the checkpoint's own), fresh where the checkpoint has none.
+    """The parameters of a model with `head` (by default the checkpoint's own); those it lacks are newly initialised.
 
-    The encoder and a pooler are always kept. A head's own parameters are kept where they mean the same in both heads,
-    as those of the language models do.
+    The encoder and a pooler are always kept. A head's own parameters are kept if they mean the same in both heads, as
+    in the language models.
 
     Raises:
         InputError: `head` is unknown.
@@ -112,7 +112,7 @@ def select_parameters(
 
 
 def _initialized(parameter: Parameter, config: RemBertConfig) -> TensorSource:
-    """A parameter as a new model has it, the same on every run."""
+    """The initial values of a parameter, the same in every run."""
     read = partial(initial_values, parameter, config.initializer_range)
     return TensorSource(parameter.shape, np.dtype(np.float32), read)
 

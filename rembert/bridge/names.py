@@ -1,7 +1,7 @@
 """The names of parameters in other formats.
 
 Every mapping has two directions: from a parameter, whose kind decides the last part of the name and whether a matrix
-is transposed, and back from the name alone, because a file is read before its head is known.
+is transposed, and back from the name alone, because a file is read before its head is determined.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CANONICAL_ENDINGS = {
     "bias": "bias",
     "beta": "bias",
 }
-# The first part of a TensorFlow name, where it differs from the canonical one.
+# The first part of a TensorFlow name if it differs from the canonical one.
 _H5_ROOTS = {"cls": "mlm___cls"}
 
 
@@ -66,7 +66,7 @@ def from_h5_path(path: str) -> tuple[str, bool] | None:
 
 # Keras names a variable by the attributes that lead to it and its number within its layer. It visits attributes in
 # alphabetical order, among them the list `layers`: layers that come later in the alphabet are named by their class in
-# that list. Every Keras layer has an attribute `output` of another meaning; our layers have `out` instead.
+# that list. Keras layers have an attribute `output` of another meaning, so it is `out` here.
 _KERAS_NUMBERS = {Kind.EMBEDDING: 0, Kind.KERNEL: 0, Kind.BIAS: 1, Kind.SCALE: 0, Kind.SHIFT: 1}
 _KERAS_PARTS = (
     ("rembert", "layers/tf_rem_bert_model"),
@@ -78,7 +78,7 @@ _KERAS_LAYER = "tf_rem_bert_layer"
 
 
 def keras_path(parameter: Parameter, head: str) -> tuple[str, bool]:
-    """The path of a parameter in a Keras file of our classes, and whether it is transposed there.
+    """The path of a parameter in a Keras file of `rembert.tf`, and whether it is transposed there.
 
     `rembert.encoder.layer.2.output.dense.weight` is
     `layers/tf_rem_bert_model/encoder/layer/tf_rem_bert_layer_2/out/dense/vars/0`, transposed.

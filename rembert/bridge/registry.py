@@ -1,4 +1,4 @@
-"""The formats, and how a path leads to one of them."""
+"""The formats, and the format of a path."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FORMATS: dict[str, Format] = {
     format.name: format
     for format in (safetensors.FORMAT, pickle.FORMAT, h5.FORMAT, keras3.FORMAT, tf1.TF1, tf1.SAVED_MODEL)
 }
-"""The formats by name, in the order in which they are looked for in a directory."""
+"""The formats by name, in the order in which a directory is searched for them."""
 
 
 class _Targets(Mapping[str, Format]):
-    """The formats that are written, by what `to` calls them: those of `FORMATS` with a `target`."""
+    """The formats that can be written, those with a `target`, by its name."""
 
     def __getitem__(self, target: str) -> Format:
         for format in FORMATS.values():
@@ -52,7 +52,7 @@ def locate_checkpoint(name_or_path: str | os.PathLike[str], hub: HubOptions | No
 
 
 def find(path: Path, format: str | None, variant: str | None = None) -> tuple[Format, Path]:
-    """The format and the main file (values, or an index of shards) that `path` leads to.
+    """The format and the main file (values, or an index of shards) of `path`.
 
     Raises:
         NotFoundError: there is none; names what was searched for.
@@ -71,7 +71,7 @@ def find(path: Path, format: str | None, variant: str | None = None) -> tuple[Fo
             f"{path} holds no checkpoint{f' of format {format}' if format else ''}. Looked for: {known}, and indexes "
             "of shards."
         )
-    # TensorFlow names a checkpoint by the common prefix of its files.
+    # In TensorFlow, the common prefix of its files is a checkpoint's name.
     bundle = path.with_name(re.sub(r"(\.index|\.data-\d+-of-\d+)?$", "", path.name) + ".index")
     main = bundle if bundle.is_file() else path
     if not main.is_file():

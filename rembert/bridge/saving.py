@@ -1,4 +1,4 @@
-"""Write a checkpoint into a directory, in one file or in shards, so that it appears complete or not at all."""
+"""Write a checkpoint into a directory, in one file or in shards, complete or not at all."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def save_safetensors(
     """Write `model.safetensors`, or shards and `model.safetensors.index.json`, one tensor at a time.
 
     Args:
-        directory: made where it is missing. Files of other names stay; an older layout of this format (shards where
-            now one file stands, or the reverse) is removed once the new one is complete.
-        tensors: what to write, under the names it gets.
-        max_shard_size: bytes, text like "2GB", or None for a single file whatever its size.
-        metadata: text kept in the files' headers; by default what transformers expects, `{"format": "pt"}`.
+        directory: created if missing. Other files in it do not change; older files of this format (shards instead of a
+            single file, or the reverse) are removed once the new ones are complete.
+        tensors: by their names in the file.
+        max_shard_size: bytes, text like "2GB", or None for a single file of any size.
+        metadata: text for the files' headers; by default `{"format": "pt"}`, which transformers requires.
         progress: called with the number of bytes just written.
 
     Returns:
-        the files that were written.
+        The files that were written.
 
     Raises:
-        InputError: an invalid size.
-        CheckpointError: a dtype that the format lacks.
-        OSError: the disk is full or refuses; what was in the directory before is untouched.
+        InputError: the size is invalid.
+        CheckpointError: the format does not have a dtype.
+        OSError: the disk is full or not writable; the directory does not change.
 
     Example:
         >>> bias = TensorSource((3,), np.dtype("float32"), read=lambda: np.zeros(3, np.float32))
@@ -81,12 +81,12 @@ def save_h5(
 
     Args:
         directory, max_shard_size, progress: as for `save_safetensors`.
-        tensors: what to write, by canonical name, in PyTorch's orientation.
-        config: gives the names their order and meaning.
+        tensors: by canonical name, in PyTorch's orientation.
+        config: the model's, for the parameter table.
         head: a key of `HEADS`; names the model in the file.
 
     Raises:
-        CheckpointError: a tensor that is no parameter of this head, or a dtype that H5 lacks (bfloat16).
+        CheckpointError: a tensor is not a parameter of this head, or has a dtype that H5 does not have (bfloat16).
 
     Example:
         >>> bias = TensorSource((3,), np.dtype("float32"), read=lambda: np.zeros(3, np.float32))
@@ -106,7 +106,7 @@ def save_keras(
     *,
     progress: Progress = silent,
 ) -> list[Path]:
-    """Write `model.weights.h5`, which `TFRemBert….load_weights` takes.
+    """Write `model.weights.h5`, for `TFRemBert….load_weights`.
 
     Arguments and errors are those of `save_h5`; there are no shards.
 
@@ -157,19 +157,19 @@ def save_checkpoint(
 
     Args:
         directory, max_shard_size, progress: as for `save_safetensors`.
-        tensors: by canonical name, or under the name in a bare encoder's file, in PyTorch's orientation: arrays, or
-            sources that are read when their turn comes.
-        config: what the tensors mean.
+        tensors: arrays, or sources that are read one at a time, in PyTorch's orientation; by canonical name, or by the
+            name in a bare encoder's file.
+        config: the model's.
         to: one of `TARGETS`.
         head: a key of `HEADS`; by default the one that `config.architectures` names.
 
     Returns:
-        the files that were written.
+        The files that were written.
 
     Raises:
         InputError: `to` or `head` is unknown, no head is given, or the format has no shards.
         MissingDependencyError: the format needs torch, which is not installed.
-        CheckpointError: a dtype that the format lacks, or a tensor that is no parameter of this head.
+        CheckpointError: the format does not have a dtype, or a tensor is not a parameter of this head.
 
     Example:
         >>> config = RemBertConfig(num_labels=3)
@@ -195,10 +195,10 @@ def save_checkpoint(
 
 
 def target_format(to: str) -> Format:
-    """The format that `to` names, once it is known that it can be written here.
+    """The format that `to` names, after a check that it can be written here.
 
     Raises:
-        InputError: `to` is none of `TARGETS`.
+        InputError: `to` is not a key of `TARGETS`.
         MissingDependencyError: the format needs a package that is not installed.
     """
     check_argument("to", to, one_of(TARGETS))
@@ -216,12 +216,12 @@ def _save_model(
     max_shard_size: int | str | None,
     progress: Progress,
 ) -> list[Path]:
-    """Write canonical tensors under the names, in the order and in the orientation of a format."""
+    """Write canonical tensors with the names, the order and the orientation of a format."""
     assert format.write is not None
     assert format.stored_name is not None
     table = parameters(config, head, pooler=True)
     if unknown := [name for name in tensors if name not in table]:
-        raise CheckpointError(f"`{unknown[0]:.200}` is no parameter of a {head} model, so it cannot be written.")
+        raise CheckpointError(f"`{unknown[0]:.200}` is not a parameter of a {head} model, so it cannot be written.")
     _check_dtypes(format, tensors)
     stored: dict[str, TensorSource] = {}
     for name, parameter in table.items():
@@ -254,7 +254,7 @@ def _save(
             total = sum(tensor.nbytes for tensor in tensors.values())
             write_json(directory / index, index_content(shards, total))
         written = [directory / shard for shard in shards] + ([directory / index] if sharded else [])
-        _remove_older(directory, file, written)
+        _remove_older_files(directory, file, written)
     return written
 
 
@@ -262,13 +262,13 @@ def _check_dtypes(format: Format, tensors: Mapping[str, TensorSource]) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype.name not in format.dtypes:
             raise CheckpointError(
-                f"{format.files[0]} has no dtype for tensor `{name:.200}`. Received: {tensor.dtype}. Convert it to "
-                f"one of {', '.join(format.dtypes)}."
+                f"{format.files[0]} cannot hold the dtype of tensor `{name:.200}`. Received: {tensor.dtype}. Convert "
+                f"it to one of {', '.join(format.dtypes)}."
             )
 
 
-def _remove_older(directory: Path, file: str, written: list[Path]) -> None:
-    """Remove an older layout of the same format, which a reader would take for part of the new one.
+def _remove_older_files(directory: Path, file: str, written: list[Path]) -> None:
+    """Remove older files of the same format, which a reader would take for part of the new ones.
 
     The temporary files that a killed save of that layout has left go with it.
     """

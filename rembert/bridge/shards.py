@@ -1,4 +1,4 @@
-"""The index of a sharded checkpoint: a JSON file that says which shard holds which tensor."""
+"""The index of a sharded checkpoint: a JSON file with the shard of each tensor."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**
 
 
 def read_index(path: Path) -> dict[Path, list[str]]:
-    """The shards an index names and the tensors it says they hold, in the index's order.
+    """The shards that an index names, with their tensors, in the index's order.
 
     Raises:
-        CheckpointError: the file is no index, a shard is missing, or one lies outside the index's directory.
+        CheckpointError: the file is not an index, a shard is missing, or one is outside the index's directory.
     """
     weight_map = _weight_map(path)
     shards: dict[Path, list[str]] = {}
@@ -53,7 +53,7 @@ def _weight_map(path: Path) -> dict[str, str]:
 
 
 def _is_file_name(name: str) -> bool:
-    """Whether a name is that of a file beside the index, and one that a file system can have."""
+    """Whether a name is valid for a file beside the index."""
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
@@ -62,7 +62,7 @@ def _is_file_name(name: str) -> bool:
 
 
 def _linked_like(shard: Path, index: Path) -> bool:
-    """Whether a link is one of a download cache, where index and shards alike are links into one folder of blobs."""
+    """Whether a link belongs to a download cache, in which index and shards are links into one folder of blobs."""
     return index.is_symlink() and shard.resolve().parent == index.resolve().parent
 
 
@@ -73,7 +73,7 @@ def parse_size(size: int | str | None) -> int | None:
     """A number of bytes from `2_000_000_000`, "2GB", "500MB" or "1.5GiB"; None means no limit.
 
     Raises:
-        InputError: an invalid size.
+        InputError: the size is invalid.
     """
     if size is None:
         return None
@@ -82,7 +82,7 @@ def parse_size(size: int | str | None) -> int | None:
 
 
 def _bytes(size: Any) -> float:
-    """A size in bytes; 0 for what is no size."""
+    """A size in bytes; 0 if it is invalid."""
     if isinstance(size, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?B)?\s*", size.upper())):
         return float(match[1]) * _UNITS[match[2] or ""]
     return size if integer().accepts(size) else 0
@@ -92,7 +92,7 @@ _SIZE = Constraint("a number of bytes, or text such as 2GB or 500MB", lambda siz
 
 
 def plan_shards(file: str, tensors: Mapping[str, TensorInfo], limit: int | None) -> dict[str, list[str]]:
-    """Which file holds which tensors, in order: `file` alone, or `model-00001-of-00002.safetensors` and so on.
+    """The tensors of each file, in order: `file` alone, or `model-00001-of-00002.safetensors` and so on.
 
     A tensor larger than `limit` bytes gets a shard of its own.
     """
@@ -117,6 +117,6 @@ def index_content(shards: Mapping[str, list[str]], total: int) -> dict[str, Any]
 
 
 def is_shard(name: str, file: str) -> bool:
-    """Whether `name` is called like a shard of `file`."""
+    """Whether `name` is the name of a shard of `file`."""
     stem, suffix = file.rsplit(".", 1)
     return re.fullmatch(rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{re.escape(suffix)}", name) is not None

@@ -1,4 +1,4 @@
-"""Write values from a map to a file in chunks, so that memory does not grow with the checkpoint.
+"""Write values from a memory map to a file in chunks, so that memory does not grow with the checkpoint.
 
 A transposed matrix is copied in square tiles: row by row, every element would miss the cache of the processor. The
 tiles are copied by several threads, as NumPy releases the interpreter lock meanwhile.
@@ -86,13 +86,13 @@ def all_finite(array: np.ndarray, dtype: np.dtype) -> bool:
 
 @cache
 def _exponent_bits(dtype: np.dtype) -> np.unsignedinteger:
-    """The bits that are all set in an infinity and in every NaN, and never in a finite number."""
+    """The bits that are all set in infinities and NaN, but not in finite numbers."""
     bits: np.unsignedinteger = np.array([np.inf], dtype).view(f"u{dtype.itemsize}")[0]
     return bits
 
 
 def write_values(file: RawIOBase, tensor: TensorSource, progress: Progress = silent) -> None:
-    """Append a tensor's values to an unbuffered file, a chunk at a time."""
+    """Append a tensor's values to an unbuffered file in chunks."""
     for chunk in chunks(tensor.read(), tensor.dtype):
         left = chunk.view(np.uint8).data
         while left:  # a raw file may write less than it was given
@@ -103,9 +103,9 @@ def write_values(file: RawIOBase, tensor: TensorSource, progress: Progress = sil
 
 
 def _start_storing(file: RawIOBase, length: int) -> None:
-    """Ask the system to begin storing the last `length` bytes, so that the final sync is short.
+    """Start the write-back of the last `length` bytes, so that the final sync is short.
 
-    Linux does so when it is told that cached bytes are not needed any more.
+    Linux does so when it is told that cached bytes are no longer needed.
     """
     if hasattr(os, "posix_fadvise") and length >= WRITE_BYTES and (descriptor := _descriptor(file)) is not None:
         os.posix_fadvise(descriptor, file.tell() - length, length, os.POSIX_FADV_DONTNEED)

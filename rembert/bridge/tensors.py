@@ -1,7 +1,7 @@
-"""A checkpoint's tensors as data: shape, dtype, and a way to read the values when they are needed.
+"""A checkpoint's tensors as data: shape, dtype, and a function that reads the values.
 
-Readers hand out `TensorSource`s whose arrays are views on a memory map wherever the file allows it, so a checkpoint
-costs address space, not memory, until values are touched.
+Readers return `TensorSource`s. Their arrays are views on a memory map if the file allows it, so a checkpoint takes
+address space, but no memory until values are used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DTYPES: dict[str, np.dtype] = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a tensor is: its shape in PyTorch's orientation and its dtype (numpy's, bfloat16 from ml_dtypes).
+    """The shape of a tensor in PyTorch's orientation and its dtype (NumPy's, or bfloat16 from ml_dtypes).
 
     Example:
         >>> info = TensorInfo((1000, 256), np.dtype("float32"))
@@ -44,12 +44,12 @@ class TensorInfo:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """The number of its elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """How many bytes its values take."""
+        """The size of its values in bytes."""
         return self.size * self.dtype.itemsize
 
 
@@ -71,8 +71,8 @@ class TensorSource(TensorInfo):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a reader found in one file: the tensors, the names it left out because they are no weights, and the keys of
-    the model's configuration where the file holds these too."""
+    """The content of one file: the tensors, the names that are not weights, and the keys of the model's configuration,
+    if the file holds these too."""
 
     tensors: dict[str, TensorSource]
     left_out: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Contents:
 
 
 def is_float(dtype: np.dtype) -> bool:
-    """Whether a dtype is one that weights are stored in."""
+    """Whether weights can have this dtype."""
     return dtype in DTYPES.values()
 
 
@@ -92,14 +92,14 @@ def transposed(source: TensorSource) -> TensorSource:
 def map_file(path: Path) -> np.ndarray:
     """The bytes of a file as an array [size] of uint8 on a private memory map.
 
-    The map is copy-on-write: the array can be written to, the file never changes. It lives as long as a view of it.
+    The map is copy-on-write: the array can be changed, the file never is. It exists as long as a view of it.
     """
     with open_regular(path, CheckpointError) as file:
         return map_descriptor(file.fileno())
 
 
 def map_descriptor(descriptor: int) -> np.ndarray:
-    """`map_file` for a file that is open already."""
+    """`map_file` for an open file."""
     size = os.fstat(descriptor).st_size
     if size == 0:
         return np.empty(0, np.uint8)
@@ -107,7 +107,7 @@ def map_descriptor(descriptor: int) -> np.ndarray:
 
 
 def view(mapped: np.ndarray, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """The tensor that starts `offset` bytes into a mapped file; copied only where it is not aligned for its dtype."""
+    """The tensor that starts `offset` bytes into a mapped file; copied only if it is not aligned for its dtype."""
     raw = mapped[offset : offset + math.prod(shape) * dtype.itemsize]
     if raw.ctypes.data % dtype.alignment:
         raw = raw.copy()
@@ -115,7 +115,7 @@ def view(mapped: np.ndarray, offset: int, shape: tuple[int, ...], dtype: np.dtyp
 
 
 def check_layout(path: Path, spans: dict[str, tuple[int, int]], start: int, end: int) -> None:
-    """Refuse tensors that overlap or lie outside the part of the file that holds values.
+    """Refuse tensors that overlap or are outside the part of the file that holds values.
 
     Args:
         path: the file, for the message.

@@ -1,4 +1,4 @@
-"""A vocabulary to trim: count its tokens in text, choose those to keep, and make the smaller tokenizer."""
+"""A vocabulary to trim: count its tokens in text, select those to keep, and create the smaller tokenizer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LINES_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class Changed:
-    """How many lines of a text the trimmed tokenizer splits into other tokens, and the numbers of tokens.
+    """The lines of a text that the trimmed tokenizer splits into other tokens, and the numbers of tokens.
 
     Attributes:
         lines: lines in all.
@@ -41,7 +41,7 @@ class Changed:
 class Vocabulary:
     """The tokens of a tokenizer and the rows of a model's tables.
 
-    The ids of the SentencePiece model come first; rows beyond them belong to added tokens or to none.
+    The ids of the SentencePiece model come first; rows beyond them belong to added tokens or are unused.
     """
 
     def __init__(self, tokenizer: RemBertTokenizer, rows: int, special_ids: Iterable[int]) -> None:
@@ -76,7 +76,7 @@ class Vocabulary:
         return np.unique(np.array(found, np.int64))
 
     def counts(self, corpus: Sequence[str | os.PathLike[str]]) -> tuple[np.ndarray, np.ndarray | None]:
-        """How often each token of the model occurs in text files.
+        """The number of occurrences of each token of the model in text files.
 
         Returns:
             [tokens] the counts, and [tokens] the counts without each tenth line, None for a corpus under ten lines.

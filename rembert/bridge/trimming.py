@@ -45,18 +45,18 @@ _TOKEN_ID_KEYS = (
 
 @dataclass(frozen=True)
 class Trimming:
-    """What `trim` did.
+    """The report of `trim`.
 
     Attributes:
         source, target: the paths.
         tokens_before, tokens_after: sizes of the vocabulary (the SentencePiece model and added tokens).
         parameters_before, parameters_after: numbers in the checkpoint.
-        corpus: what changes in the corpus itself; None without one.
-        held_out: an estimate of what changes in other text of the same kind: in each tenth line of the corpus, with a
-            vocabulary made from the other lines. None without a corpus of ten lines or more.
-        other: what changes in the text given as `other`; None without.
+        corpus: the changes in the corpus itself; None without one.
+        held_out: an estimate of the changes in other text of the same kind: in each tenth line of the corpus, with the
+            vocabulary of the other lines. None without a corpus of ten lines or more.
+        other: the changes in the text given as `other`; None without.
         files: names of the files written.
-        seconds: how long it took.
+        seconds: the duration.
     """
 
     source: Path
@@ -92,9 +92,9 @@ def trim(
 
     Args:
         source: a checkpoint directory with its tokenizer.
-        target: the directory to make.
+        target: the new directory.
         corpus: UTF-8 text files, gzip too, a text in each line: the tokens that occur are kept.
-        keep_tokens: a UTF-8 file with a token to keep in each line (up to the first tab, so a `.vocab` file serves).
+        keep_tokens: a UTF-8 file with a token to keep in each line (up to the first tab, as in a `.vocab` file).
         min_count: keep a token that occurs at least this often in the corpus.
         max_tokens: keep at most this many tokens, the most frequent ones; among equally frequent tokens, those with
             lower ids.
@@ -103,13 +103,12 @@ def trim(
         force: replace an existing checkpoint at `target`.
 
     Raises:
-        InputError: an invalid argument, or `target` exists.
-        DataError: a text file that cannot be read or is not UTF-8, or a listed token that the model lacks; names file
-            and line.
+        InputError: an argument is invalid, or `target` exists.
+        DataError: a text file cannot be read or is not UTF-8, or the model lacks a listed token; names file and line.
         CheckpointError: the source is damaged, does not fit its config or its tokenizer, or has no tokenizer.
         TokenizerError: the tokenizer's files are damaged.
         MissingDependencyError: the source or the target needs a package that is not installed.
-        OSError: the disk is full or refuses.
+        OSError: the disk is full or not writable.
 
     Example:
         >>> from pathlib import Path
@@ -187,7 +186,7 @@ def _vocabulary(checkpoint: Checkpoint, config: RemBertConfig, tokenizer: RemBer
 def _trimmed_tensors(
     checkpoint: Checkpoint, found: CheckpointMatch, config: RemBertConfig, small: RemBertConfig, rows: np.ndarray
 ) -> dict[str, TensorSource]:
-    """Every parameter; of a table over the vocabulary, the rows to keep."""
+    """Every parameter; for a table over the vocabulary, the rows to keep."""
     before, after = (parameters(each, found.head, pooler=True) for each in (config, small))
     tensors = {}
     for name, stored in found.match.found.items():

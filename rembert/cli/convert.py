@@ -22,8 +22,8 @@ from rembert.common.parameters import HEADS
 from rembert.tasks.backends import check_framework, default_framework
 from rembert.tasks.verification import verify
 
-# Relative differences of outputs: those of two float32 runs, and those that rounding the weights explains, in steps of
-# the dtype's precision.
+# Allowed relative differences of outputs: of two float32 runs, and, in units of the dtype's precision, of rounded
+# weights.
 _TOLERANCE, _ROUNDING_STEPS = 1e-4, 38
 
 
@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
         "appears once it is complete, or not at all.",
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="a checkpoint directory, file or index")
-    parser.add_argument("target", metavar="DST", type=Path, help="the directory to make")
+    parser.add_argument("target", metavar="DST", type=Path, help="the new directory")
     files = ", ".join(f"{target} ({format.files[0]})" for target, format in TARGETS.items())
     parser.add_argument("--to", required=True, choices=TARGETS, help=f"the format: {files}")
     parser.add_argument("--dtype", choices=STORED_DTYPES, help="store all weights in this dtype")
@@ -51,14 +51,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="then run SRC and DST on the same inputs and compare their outputs"
     )
-    parser.add_argument("--force", action="store_true", help="replace a checkpoint that stands at DST")
+    parser.add_argument("--force", action="store_true", help="replace a checkpoint at DST")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert and say what was done."""
+    """Convert and print the report."""
     if args.verify:
         check_framework(default_framework())
     with Progress(str(args.target), quiet=args.quiet or args.json) as progress:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    """Run both checkpoints; 1 where their outputs differ by more than the dtype explains."""
+    """Run both checkpoints; 1 if their outputs differ by more than the dtype explains."""
     rounding = 0.0 if args.dtype is None else float(ml_dtypes.finfo(DTYPES[args.dtype]).eps)
     found = verify(args.source, args.target, tolerance=max(_TOLERANCE, _ROUNDING_STEPS * rounding))
     if not args.quiet:
@@ -100,7 +100,7 @@ def _lines(done: Conversion) -> list[str]:
         f"wrote {', '.join(done.files)}",
     ]
     for names, what in (
-        (done.left_out, "left out: no weights"),
+        (done.left_out, "left out: not weights"),
         (done.dropped, "dropped: not in this head"),
         (done.fresh, "newly initialised: train them before use"),
         (done.nonfinite, "with NaN or infinite values"),

@@ -90,7 +90,10 @@ def _argument(option: Option) -> dict[str, Any]:
 def add_framework_argument(parser: Any) -> None:
     """Declare which framework a model runs in."""
     parser.add_argument(
-        "--framework", choices=FRAMEWORKS, default=default_framework(), help="by default pt, or what is installed"
+        "--framework",
+        choices=FRAMEWORKS,
+        default=default_framework(),
+        help="by default pt, or the one that is installed",
     )
 
 
@@ -140,7 +143,7 @@ def task_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_output(path: Path | None) -> None:
-    """Refuse, before any work, a file that could not be written at the end.
+    """Refuse a file that could not be written, before any work.
 
     Raises:
         InputError: its directory does not exist, or it is a directory itself.

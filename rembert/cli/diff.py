@@ -14,18 +14,18 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command's arguments."""
     parser = subparsers.add_parser(
         "diff",
-        description="Compare names, shapes, dtypes and values of the checkpoints A and B, whatever their formats. "
-        "Exit code 1 where they differ.",
+        description="Compare names, shapes, dtypes and values of the checkpoints A and B, of any formats. "
+        "Exit code 1 if they differ.",
     )
     parser.add_argument("a", metavar="A", help="a checkpoint directory, file or index")
     parser.add_argument("b", metavar="B", help="another")
-    parser.add_argument("--all", action="store_true", help="list tensors that agree as well")
+    parser.add_argument("--all", action="store_true", help="also list equal tensors")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare and print; 1 where the checkpoints differ."""
+    """Compare and print; 1 if the checkpoints differ."""
     found = diff(args.a, args.b)
     if args.json:
         print(json.dumps(_as_json(found), indent=2))

@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the vectors; 0 on success. Wrong data raises `RemBertError`."""
+    """Write the vectors; 0 on success. Invalid data raises a `RemBertError`."""
     check_output(args.output)
     device = find_device(args.framework, args.device)
     tokenizer = RemBertTokenizerFast.from_pretrained(args.checkpoint)

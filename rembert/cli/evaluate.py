@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         description="Run a fine-tuned checkpoint on labelled examples and print its scores, from 0 to 1; also per "
-        "language, where examples name their languages.",
+        "language, if examples name their languages.",
     )
     add_task_argument(parser)
     parser.add_argument("--model", required=True, help="a fine-tuned checkpoint")
@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the scores; 0 on success. Wrong data raises `RemBertError`."""
+    """Print the scores; 0 on success. Invalid data raises a `RemBertError`."""
     check_output(args.output)
     task, model = open_task(args)
     scores = evaluate(task, model, task.read(*args.data), batch_size=args.batch_size)

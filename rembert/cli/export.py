@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
         "--external-data",
         action="store_const",
         const=True,
-        help="onnx: weights in a file beside the graph, as large models always have them",
+        help="onnx: weights in a file beside the graph, as large models always need",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing export at OUT")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
     require_packages(*target.packages, needed_for=f"`export --to {args.to}`")
     with open_checkpoint(args.checkpoint) as checkpoint:
         if checkpoint.config is None:
-            raise CheckpointError(f"{args.checkpoint} has no config.json beside it, which a model is built from.")
+            raise CheckpointError(
+                f"{args.checkpoint} has no config.json beside it, which is needed to build the model."
+            )
         head = args.head or recognise_head(checkpoint.config, checkpoint.tensors)
         own = {"add_pooling_layer": has_pooler_in(checkpoint.tensors)} if head == BASE_MODEL else {}
         origin = checkpoint.directory

@@ -1,4 +1,4 @@
-"""`rembert fill-mask CHECKPOINT TEXT`: the most likely tokens under `[MASK]`."""
+"""`rembert fill-mask CHECKPOINT TEXT`: the most likely tokens for `[MASK]`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the tokens; 0 on success. Wrong data raises `RemBertError`."""
+    """Print the tokens; 0 on success. Invalid data raises a `RemBertError`."""
     check_argument("--top-k", args.top_k, integer(at_least=1))
     device = find_device(args.framework, args.device)
     tokenizer = RemBertTokenizerFast.from_pretrained(args.checkpoint)

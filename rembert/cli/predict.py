@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the predictions; 0 on success. Wrong data raises `RemBertError`."""
+    """Write the predictions; 0 on success. Invalid data raises a `RemBertError`."""
     check_output(args.output)
     task, model = open_task(args)
     with opened_output(args.output) as output:

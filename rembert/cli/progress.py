@@ -16,7 +16,7 @@ _LINE_SECONDS = 1.0
 
 
 class Progress:
-    """Shows how far a piece of work is. A context manager; called with the amount done and the amount in all.
+    """Shows the progress of a task. A context manager; called with the amount done and the total.
 
     Args:
         label: what is being made.

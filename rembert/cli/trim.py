@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
         "corpus or a list, special and added tokens, and single characters.",
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="a checkpoint directory with its tokenizer")
-    parser.add_argument("target", metavar="DST", type=Path, help="the directory to make")
+    parser.add_argument("target", metavar="DST", type=Path, help="the new directory")
     parser.add_argument(
         "--corpus", metavar="FILE", type=Path, nargs="+", default=[], help="text files, gzip too, a text in each line"
     )
@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trim and say what was done."""
+    """Trim and print the report."""
     done = trim(
         args.source,
         args.target,

@@ -1,4 +1,4 @@
-"""Constraints of plain arguments (types, ranges, options), declared as data, and the one check of them.
+"""Constraints of plain arguments (types, ranges, options), declared as data, and their check.
 
     _CONSTRAINTS = {"rank": integer(at_least=1), "dropout": optional(number(at_least=0, below=1))}
 
@@ -20,7 +20,7 @@ from rembert.common.errors import InputError, RemBertError
 
 @dataclass(frozen=True)
 class Constraint:
-    """What an argument may be.
+    """The allowed values of an argument.
 
     Attributes:
         wording: completes "`name` must be …".
@@ -61,7 +61,7 @@ def check_argument(name: str, value: Any, constraint: Constraint, error: type[Re
 
 
 def plain(value: Any) -> Any:
-    """A scalar of NumPy or of a framework as Python's number; anything else as it is."""
+    """A scalar of NumPy or of a framework as Python's number; anything else unchanged."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 

@@ -1,7 +1,7 @@
 """Checks of a model call's arguments, by shape and by range of values, before any work is done.
 
-Both frameworks pass plain tuples and ints, so that both refuse the same calls in the same words. A size that is not
-known yet (inside a TensorFlow graph) is None and fits anything.
+Both frameworks pass plain tuples and ints, so that both refuse the same calls with the same messages. A size that is
+not known yet (inside a TensorFlow graph) is None and matches every size.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def check_input_shapes(
     cached_layers: int | None = None,
     cached_length: int | None = 0,
 ) -> None:
-    """Refuse a call of the base model whose arguments do not go together.
+    """Refuse a call of the base model with arguments that contradict each other.
 
     Args:
         config: the model's.
-        cached_layers: length of `past_key_values`, None where it is not given.
-        cached_length: positions in the cache; None where unknown.
-        Others: the shapes of the arguments of the same names, None where not given.
+        cached_layers: length of `past_key_values`; None if not given.
+        cached_length: positions in the cache; None if unknown.
+        Others: the shapes of the arguments of the same names; None if not given.
 
     Raises:
-        InputError: quotes the shapes that disagree.
+        InputError: quotes the shapes that contradict each other.
     """
     if (input_ids is None) == (inputs_embeds is None):
         raise InputError(
@@ -107,7 +107,7 @@ def _check_decoder_shapes(
     encoder_attention_mask: Shape | None,
     cached_layers: int | None,
 ) -> None:
-    """The checks of what only a decoder takes, beside inputs of the shape `leading`, [batch, sequence]."""
+    """The checks of the arguments that only a decoder takes, with inputs of the shape `leading`, [batch, sequence]."""
     batch, length = leading
     if cached_layers is not None and not config.is_decoder:
         raise InputError("`past_key_values` needs a model with `is_decoder=True`. Received: `is_decoder=False`.")
@@ -162,11 +162,11 @@ def check_cache(
     layers: Sequence[Sequence[tuple[Shape, str]]],
     dtype: str,
 ) -> None:
-    """Refuse a cache that does not fit the model or the call, or whose tensors do not fit together.
+    """Refuse a cache that does not fit the model or the call, or with tensors that do not fit each other.
 
     Args:
         config: the model's.
-        batch: rows of the call; None where unknown.
+        batch: rows of the call; None if unknown.
         layers: for each layer the shape and dtype of its tensors: key, value, and with cross-attention those of the
             source.
         dtype: of the keys and values of this call.
@@ -205,7 +205,7 @@ def check_indices(name: str, low: int, high: int, size: int, setting: str) -> No
         setting: the configuration's key that gives the size.
 
     Raises:
-        InputError: quotes the index that lies outside.
+        InputError: quotes the index.
     """
     if low < 0 or high >= size:
         raise InputError(
@@ -214,10 +214,10 @@ def check_indices(name: str, low: int, high: int, size: int, setting: str) -> No
 
 
 def check_labels(name: str, low: int, high: int, count: int, what: str) -> None:
-    """Refuse class labels outside [0, count - 1]. `low` and `high` leave out labels of -100, which are ignored.
+    """Refuse class labels outside [0, count - 1]. `low` and `high` do not count labels of -100, which are ignored.
 
     Raises:
-        InputError: quotes the label that lies outside, and the number of classes, worded as `what`.
+        InputError: quotes the label and the number of classes, which `what` names.
     """
     if low < 0 or high >= count:
         raise InputError(
@@ -227,7 +227,7 @@ def check_labels(name: str, low: int, high: int, count: int, what: str) -> None:
 
 
 def check_label_shape(name: str, shape: Shape, wanted: Shape, meaning: str) -> None:
-    """Refuse labels of another shape than `wanted`, worded as `meaning`.
+    """Refuse labels of another shape than `wanted`, which `meaning` describes.
 
     Raises:
         InputError: quotes the shape.
@@ -253,7 +253,7 @@ def check_logits_at(low: int, high: int, length: int) -> None:
     """Refuse positions of logits outside the sequence of `length` tokens; `low` and `high` are the extremes.
 
     Raises:
-        InputError: quotes the position that lies outside.
+        InputError: quotes the position.
     """
     if low < 0 or high >= length:
         raise InputError(
@@ -266,11 +266,11 @@ def resized_vocabulary(config: RemBertConfig, new_num_tokens: int | None, pad_to
 
     Args:
         config: the model's.
-        new_num_tokens: the wanted number; None for the present one.
+        new_num_tokens: the new number; None for the current one.
         pad_to_multiple_of: round the number up to a multiple of this.
 
     Raises:
-        InputError: an invalid number, or one that would drop a special token.
+        InputError: the number is invalid, or would drop a special token.
     """
     for name, number in (("new_num_tokens", new_num_tokens), ("pad_to_multiple_of", pad_to_multiple_of)):
         check_argument(name, number, optional(integer(at_least=1)))
@@ -312,7 +312,7 @@ def check_choice_shapes(**shapes: Shape | None) -> None:
     """Refuse inputs of a multiple-choice model that are not [batch, choices, sequence] (embeddings: one more).
 
     Raises:
-        InputError: neither ids nor embeddings, or a shape that does not fit, quoted.
+        InputError: there are neither ids nor embeddings, or a shape does not fit; the message quotes it.
     """
     ids, embeds = shapes.get("input_ids"), shapes.get("inputs_embeds")
     if (ids is None) == (embeds is None):

@@ -43,9 +43,9 @@ class RemBertConfig(ConfigBase):
         tie_word_embeddings: must be False: input and output embeddings differ in width.
         num_labels: number of labels of a classification head; by default that of `id2label`, or 2.
         id2label, label2id: names of the labels; either is derived from the other.
-        problem_type: one of `PROBLEM_TYPES`, or None (inferred from the labels at hand).
-        no_answer_threshold: for questions that may have no answer: the margin by which "no answer" must score higher
-            than the best answer to be predicted; None where every question has an answer.
+        problem_type: one of `PROBLEM_TYPES`, or None (inferred from the labels of a call).
+        no_answer_threshold: for questions that may have no answer: "no answer" is predicted if it scores higher than
+            the best answer by more than this; None if every question has an answer.
         dtype: dtype of the stored weights, one of `DTYPES`; `torch_dtype` is its older name.
         architectures: names of the classes that a checkpoint was saved from.
         attn_implementation: how attention is computed, one of `ATTENTION_IMPLEMENTATIONS`; not saved in `config.json`.

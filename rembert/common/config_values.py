@@ -1,4 +1,4 @@
-"""The values that a configuration may have, each by itself and together."""
+"""The values that a configuration may have, separately and together."""
 
 from __future__ import annotations
 

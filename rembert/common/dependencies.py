@@ -1,4 +1,4 @@
-"""Optional packages: which extra of ours brings each, and a check before any work that needs one."""
+"""Optional packages: the extra that installs each, and the check that they are installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from rembert.common.errors import MissingDependencyError
 
-# The extra that brings a package, by the name that is imported.
+# The extra that installs a package, by the name that is imported.
 EXTRAS = {
     "torch": "pt",
     "tensorflow": "tf",
@@ -33,14 +33,14 @@ def is_installed(package: str) -> bool:
 
 
 def require_packages(*packages: str, needed_for: str) -> None:
-    """Refuse to go on without optional packages.
+    """Raise an error unless optional packages are installed.
 
     Args:
         packages: names that are imported, keys of `EXTRAS`.
-        needed_for: what was asked for, as the message says it.
+        needed_for: the feature, for the message.
 
     Raises:
-        MissingDependencyError: one is not installed; names the extra that brings it.
+        MissingDependencyError: one is not installed; names the extra that installs it.
     """
     for package in packages:
         if not is_installed(package):

@@ -1,6 +1,6 @@
-"""The errors this library raises. Every message says what was wrong, the value received, and what to do.
+"""The errors that this library raises. Every message says what was wrong, the value received, and what to do.
 
-Each class is also the built-in class that a caller would expect (`ValueError`, `ImportError`, …), so existing
+Each class inherits from the built-in error that a caller would expect (`ValueError`, `ImportError`, …), so existing
 `except` clauses keep working.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class RemBertError(Exception):
-    """Base of every error that this library raises on purpose.
+    """Base of the errors that this library raises.
 
     Example:
         >>> from rembert import RemBertConfig
@@ -21,19 +21,19 @@ class RemBertError(Exception):
 
 
 class ConfigError(RemBertError, ValueError):
-    """A configuration that no model can be built from."""
+    """A configuration is invalid: no model can be built from it."""
 
 
 class InputError(RemBertError, ValueError):
-    """An argument of a model, a tokenizer or a function that cannot be used."""
+    """An argument of a model, a tokenizer or a function is invalid."""
 
 
 class TokenizerError(RemBertError, ValueError):
-    """A tokenizer file that is missing, damaged, or not what a RemBERT tokenizer needs."""
+    """A tokenizer file is missing, damaged, or not one of a RemBERT tokenizer."""
 
 
 class CheckpointError(RemBertError, ValueError):
-    """A checkpoint that is missing, damaged, or does not fit the model."""
+    """A checkpoint is missing, damaged, or does not fit the model."""
 
 
 class NotFoundError(CheckpointError, ConfigError, TokenizerError, FileNotFoundError):
@@ -45,21 +45,21 @@ class KeywordError(RemBertError, TypeError):
 
 
 class DataError(RemBertError, ValueError):
-    """A file of examples that cannot be used; the message begins with the file and, where there is one, the line."""
+    """A file of examples is invalid; the message begins with the file's name and, if known, the line's number."""
 
 
 class ExportError(RemBertError, RuntimeError):
-    """An exported model that does not compute what the model does; nothing is left of it."""
+    """An exported model does not reproduce the model's results; it is deleted."""
 
 
 class TrainingError(RemBertError, RuntimeError):
-    """A training run that cannot go on, as when its loss is no number any more."""
+    """A training run cannot continue, for example because the loss became NaN or infinite."""
 
 
 class MissingDependencyError(RemBertError, ImportError):
-    """An optional package that a feature needs is not installed."""
+    """An optional package is not installed."""
 
     def __init__(self, package: str, *, needed_for: str, extra: str | None = None) -> None:
-        """`package` is the missing one, `needed_for` what was asked for, `extra` the extra of ours that brings it."""
+        """`package` is missing, `needed_for` names the feature, `extra` the extra of `rembert` that installs it."""
         install = f"rembert[{extra}]" if extra else package
         super().__init__(f"{needed_for} needs `{package}`, which is not installed. Run `pip install '{install}'`.")

@@ -1,4 +1,4 @@
-"""What the exporters of both frameworks share: the report, and the comparison of an export with the model."""
+"""Common code of the exporters: the report, and the comparison of an export with the model."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class ExportTarget:
         function: the name of the exporter in the framework's `exporting` module.
         file: the file that makes a directory an export of this format.
         description: completes "OUT holds …" in a help text.
-        options: arguments that this exporter has beside those of every exporter.
-        packages: what the exporter needs beside the framework.
+        options: arguments of this exporter only.
+        packages: the packages that the exporter needs beside the framework.
     """
 
     framework: str
@@ -47,7 +47,7 @@ EXPORT_TARGETS = {
     "litert": ExportTarget("tf", "export_litert", "model.tflite", "model.tflite, for LiteRT; up to 2 GB"),
 }
 LITERT_LIMIT = 2**31  # bytes: offsets in a LiteRT file are signed 32-bit numbers
-# Batch and length of the inputs that an export is tried with; None is the longest sequence.
+# Batch size and length of the inputs that an export is tested with; None is the longest sequence.
 TRIAL_SIZES: tuple[tuple[int, int | None], ...] = ((1, 1), (5, 13), (1, None))
 
 
@@ -61,7 +61,7 @@ class Exported:
         files: their names.
         nbytes: their size together.
         inputs, outputs: the names of the graph's inputs and outputs.
-        shapes: the shapes of `input_ids` that the export was compared with the model on.
+        shapes: the shapes of `input_ids` in the comparison with the model.
         differences: the largest difference of each output from the model's, relative to the largest magnitude in it.
     """
 

@@ -24,10 +24,10 @@ _KINDS = {"directory": stat.S_ISDIR, "pipe": stat.S_ISFIFO, "device": stat.S_ISC
 
 @contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `target`; when the block ends well, rename it to `target`.
+    """Give a temporary path beside `target`, and rename it to `target` if the block raises no error.
 
-    The temporary file stands in the same directory, so the rename is one step of the file system. When the block
-    raises, the temporary file is removed and `target` is left as it was. Temporary files that killed processes left of
+    The temporary file is in the same directory, so the rename is atomic. If the block raises an error, the temporary
+    file is removed and `target` does not change. Temporary files that killed processes left of
     the same target are removed first; those of live ones are locked.
 
     Within `rembert.common.saves.saved_together` the file is renamed with the others of its directory.
@@ -38,7 +38,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     group, is_kept = Group.of(target), False
     try:
         yield temporary
-        # mkstemp makes files that only the owner reads; a saved file follows the user's umask as any other.
+        # mkstemp creates files that only the owner can read; a saved file follows the user's umask like any other.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -141,7 +141,7 @@ def make_directory(directory: str | os.PathLike[str]) -> Path:
 
 
 def sync_directory(directory: Path) -> None:
-    """Have a directory's entries on disk before the next step relies on them."""
+    """Flush a directory's entries to disk."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -204,3 +204,11 @@ def read_json(source: str | os.PathLike[str], error: type[Exception]) -> Any:
         raise
     except (OSError, ValueError) as problem:
         raise error(f"{source} cannot be read as JSON: {problem}") from problem
+
+
+def read_json_object(source: str | os.PathLike[str], error: type[Exception]) -> dict[str, Any]:
+    """`read_json` of a file that must hold an object."""
+    content = read_json(source, error)
+    if not isinstance(content, dict):
+        raise error(f"{source} must hold a JSON object. Received: {type(content).__name__}.")
+    return content

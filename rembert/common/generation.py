@@ -1,4 +1,4 @@
-"""Generation without a framework: its settings, their defaults, and the checks of its arguments."""
+"""The settings of generation, their defaults, and the checks of its arguments. Needs no framework."""
 
 from __future__ import annotations
 
@@ -36,18 +36,20 @@ _CONSTRAINTS = {
 }
 
 
-EXCLUDED = -1.0e9  # added to the score of a beam that must not be chosen; transformers adds the same, so ties agree
+EXCLUDED = (
+    -1.0e9
+)  # added to the score of a beam that must not be chosen; transformers adds the same, so that ties are equal
 
 
 class Default(Enum):
-    """The default of an argument for which None has a meaning."""
+    """The default of an argument for which None is a value."""
 
     CONFIG = "the configuration's"
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How tokens are chosen; checked and complete. `RemBertForCausalLM.generate` describes the fields."""
+    """How tokens are chosen, after all checks and defaults. `RemBertForCausalLM.generate` describes the fields."""
 
     max_new_tokens: int
     do_sample: bool
@@ -93,7 +95,7 @@ def generation_settings(
     pad_token_id: Any,
     has_streamer: bool,
 ) -> GenerationSettings:
-    """The settings, from the arguments as they were given.
+    """The settings from the given arguments.
 
     Raises:
         InputError: the model is not a decoder, or an argument is outside its range.
@@ -115,8 +117,8 @@ def generation_settings(
     check_arguments(_CONSTRAINTS, given)
     if has_streamer and given["num_beams"] > 1:
         raise InputError(
-            "`streamer` needs tokens that are final, which those of beam search are not. Received: "
-            f"`num_beams={num_beams}`. Leave one of the two out."
+            "`streamer` needs final tokens, which beam search has only at its end. Received: "
+            f"`num_beams={num_beams}`. Omit one of the two."
         )
     if config.vocab_size < 2:
         raise InputError(f"Generation needs two tokens to choose from. Received: `vocab_size={config.vocab_size}`.")

@@ -1,4 +1,4 @@
-"""Names like `google/rembert`: looked up on the Hugging Face Hub when `huggingface_hub` is installed.
+"""Names like `google/rembert`: looked up on the Hugging Face Hub if `huggingface_hub` is installed.
 
 Its cache is used as it is, and its offline mode (`HF_HUB_OFFLINE=1`) is respected: then only the cache is searched.
 """
@@ -17,7 +17,7 @@ from rembert.common.errors import InputError, NotFoundError
 from rembert.common.keywords import HubOptions
 from rembert.common.saves import finish_save
 
-# What a checkpoint is made of, beside its weights.
+# The files of a checkpoint beside its weights.
 _COMPANIONS = ("*.json", "sentencepiece.model", "sent_piece.model")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PROXY_VARIABLES = {"http": "HTTP_PROXY", "https": "HTTPS_PROXY"}
@@ -26,7 +26,7 @@ _PROXY_VARIABLES = {"http": "HTTP_PROXY", "https": "HTTPS_PROXY"}
 def locate(
     name_or_path: str | os.PathLike[str], hub: HubOptions | None = None, *, weights: Sequence[Sequence[str]] = ()
 ) -> Path:
-    """The path of a checkpoint: what is there under this path, or else the repository of this name on the Hub.
+    """The path of a checkpoint: the path itself if it exists, or else the repository of this name on the Hub.
 
     What begins with ".", "/" or "~" or ends with a separator is a path; "~" is the user's home.
 
@@ -34,7 +34,7 @@ def locate(
         name_or_path: a path; one that does not exist and looks like `owner/name` is looked up.
         hub: how to download, and the subfolder.
         weights: patterns of the files of weights, for each format that can be read. The first format that the
-            repository holds is downloaded. Without any, a configuration or a tokenizer alone is.
+            repository holds is downloaded. Without any, only the configuration and the tokenizer are downloaded.
 
     Returns:
         the path, or the directory of the cache that holds the repository's files. A path that does not exist is
@@ -58,7 +58,9 @@ def locate(
         path = path / hub.subfolder
         finish_save(path)
         return path
-    require_packages("huggingface_hub", needed_for=f"`{name}` is no path here. Looking it up on the Hugging Face Hub")
+    require_packages(
+        "huggingface_hub", needed_for=f"`{name}` is not a path here. Looking it up on the Hugging Face Hub"
+    )
     with _proxies(hub.proxies):
         return _download(name, hub, weights) / hub.subfolder
 
@@ -120,7 +122,7 @@ def _download(name: str, hub: HubOptions, weights: Sequence[Sequence[str]]) -> P
 
 
 def _wanted(files: list[str], weights: Sequence[Sequence[str]], hub: HubOptions) -> list[str]:
-    """The patterns to download: one format's weights, and what goes with them."""
+    """The patterns to download: one format's weights, and the other files of a checkpoint."""
     folder = Path(hub.subfolder).as_posix().strip("./")
     prefix = f"{folder}/" if folder else ""
     chosen = [f"{prefix}{name}" for name in _COMPANIONS]

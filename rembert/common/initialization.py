@@ -1,11 +1,11 @@
-"""The initial value of a parameter: a normal for kernels and tables, 0 for biases and shifts, 1 for scales.
+"""Initial values of parameters: normal for kernels and tables, 0 for biases and shifts, 1 for scales.
 
 The standard deviation is `initializer_range`, as in Devlin et al., "BERT" (NAACL 2019). The normal is not truncated at
 two deviations as in Google's code: drawing a truncated one takes ten times as long, 47 s for the released size.
 
 A new model draws the same distributions with its framework's generator, so that `torch.manual_seed` and
-`keras.utils.set_random_seed` repeat it. The values here come from NumPy: they are the same whichever framework uses
-them.
+`keras.utils.set_random_seed` repeat it. The values here come from NumPy, so they are the same in both
+frameworks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The warning that a version of another library lacks an internal name which this library uses where it exists."""
+"""The warning that another library's version lacks an internal name that this library would use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def warn_missing(library: str, name: str, effect: str) -> None:
     Args:
         library: for example "PyTorch 2.13.0".
         name: the missing name as the library writes it.
-        effect: what happens instead: the slower or plainer way.
+        effect: what happens instead.
     """
     warnings.warn(
         f"{library} has no `{name}`: {effect}. docs/versions.md lists the versions that rembert was tested with.",

@@ -14,7 +14,7 @@ _FRACTION = number(at_least=0, below=1)
 
 
 class LabelSmoothing:
-    """What the model classes of both frameworks share: the smoothing of their losses."""
+    """Base of the model classes of both frameworks: the label smoothing of their losses."""
 
     _label_smoothing: float = 0.0
 
@@ -23,11 +23,11 @@ class LabelSmoothing:
         """The fraction of each target's probability that the loss spreads evenly, in [0, 1); by default 0.
 
         It is spread over the classes, over the real positions of a span, or over the vocabulary; with several labels
-        at once, each target is drawn towards one half. It applies in training mode only: the loss in evaluation mode
-        stays comparable. A setting of the run, which `config.json` does not hold. Set it before a graph is traced.
+        at once, each target moves towards one half. It applies in training mode only: the loss in evaluation mode
+        stays comparable. It is not saved in `config.json`. Set it before a graph is traced.
 
         Raises:
-            InputError: a value outside the range; in the model's call, a smoothing of regression.
+            InputError: the value is out of range; in the model's call, it is not 0 for regression.
         """
         return self._label_smoothing
 
@@ -53,6 +53,6 @@ def check_smoothing(label_smoothing: float, problem_type: str | None) -> None:
     """
     if label_smoothing and problem_type is not None and PROBLEM_TYPES[problem_type] is LabelKind.NUMBER:
         raise InputError(
-            "`label_smoothing` must be 0 for regression, whose targets are not probabilities. Received: "
+            "`label_smoothing` must be 0 for regression: its targets are not probabilities. Received: "
             f"`label_smoothing={label_smoothing}`."
         )

@@ -1,4 +1,4 @@
-"""Labels: what one belongs to, the problem types of sequence classification, and the names of classes."""
+"""Labels: their kinds, the problem types of sequence classification, and the names of classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_LABELS = 10**6  # each has a name
 
 
 class LabelKind(Enum):
-    """What a label of a head belongs to: it decides the shape of labels and which of them the loss is a mean over."""
+    """What the labels of a head apply to; this determines their shape, and which of them count in the mean loss."""
 
     NONE = "none"  # no labels and no loss
     CLASS = "class"  # [b] class ids, or the ids of the right choices; -100 is ignored
@@ -33,10 +33,10 @@ PROBLEM_TYPES = {
 def label_maps(
     count: int | None, id2label: dict[Any, str] | None, label2id: dict[str, int] | None
 ) -> tuple[dict[int, str], dict[str, int]]:
-    """The label maps of a configuration, `id2label` and `label2id`, from those of the arguments that are given.
+    """The label maps of a configuration, `id2label` and `label2id`, from the given ones of the arguments.
 
     Args:
-        count: the number of labels; 2 where nothing is given.
+        count: the number of labels; 2 if nothing is given.
         id2label: names by id; ids may be strings, as in JSON.
         label2id: ids by name.
 

@@ -1,4 +1,4 @@
-"""How both frameworks check a checkpoint before a model takes it: its configuration and its contents."""
+"""Checks of a checkpoint before a model loads it, for both frameworks: its configuration and its contents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def loading_config(
     """The configuration of the model to load: `given` or else `stored`, with the keys in `overrides` replaced.
 
     Args:
-        stored: the checkpoint's configuration, None where it has none.
+        stored: the checkpoint's configuration, or None.
         given: the caller's configuration, that of transformers, or where to find one.
         overrides: keys of a configuration by name.
         source: the checkpoint, for messages; the configuration's `name_or_path`.
@@ -35,7 +35,7 @@ def loading_config(
         given = read_config(given, HubOptions() if hub is None else hub)
     base = given if given is not None else stored
     if base is None:
-        raise ConfigError(f"{source} has no configuration beside it. Pass `config=RemBertConfig(...)`.")
+        raise ConfigError(f"{source} has no configuration. Pass `config=RemBertConfig(...)`.")
     base = as_config(base)
     check_known(overrides, base.known_keys(), "from_pretrained")
     config = type(base).from_dict(base.to_dict(), **overrides)
@@ -66,7 +66,7 @@ def check_layers(config: RemBertConfig, tensors: Iterable[str], source: str) -> 
 def check_match(
     match: Match, *, source: str, model: str, head: str, ignore_mismatched_sizes: bool, report_only: bool
 ) -> dict[str, list[Any]]:
-    """Check that a checkpoint can be loaded into a model, and report what it lacks.
+    """Check that a checkpoint can be loaded into a model, and report the differences.
 
     The encoder must be complete. A head, a pooler or cross-attention may be missing: a warning names their parameters,
     which are newly initialised, and tensors of another head, which are not used.
@@ -99,7 +99,7 @@ def check_match(
         notes = []
         if match.fresh:
             notes.append(
-                f"These parameters are not in it and were newly initialised: {_listed(match.fresh)}. Train the model "
+                f"Missing parameters, which were newly initialised: {_listed(match.fresh)}. Train the model "
                 "before you use its outputs."
             )
         if match.unused:
@@ -114,7 +114,7 @@ def check_match(
 
 
 def check_exact_match(match: Match, *, source: str, model: str) -> None:
-    """Check that a file of weights holds a model's parameters, all of them and nothing else.
+    """Check that a file of weights holds exactly the parameters of a model.
 
     Raises:
         CheckpointError: it does not; lists every problem.
@@ -142,7 +142,7 @@ def _belongs_to_encoder(name: str) -> bool:
 
 def _mismatched(match: Match) -> str:
     shapes = [f"{m.name} {list(m.in_checkpoint)} (the model has {list(m.in_model)})" for m in match.mismatched]
-    return _counted("Of another shape", shapes)
+    return _counted("With another shape", shapes)
 
 
 def _counted(what: str, names: list[str]) -> str:

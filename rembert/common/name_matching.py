@@ -50,8 +50,8 @@ class Match:
         missing: parameters that the checkpoint lacks.
         mismatched: parameters with another shape in the checkpoint.
         unused: tensors of a RemBERT with another head or more layers.
-        unexpected: tensors of no RemBERT.
-        ignored: tensors that no report mentions: the pooler where the head has none, and old buffers.
+        unexpected: tensors that do not belong to a RemBERT.
+        ignored: tensors that no report mentions: a pooler that the head does not have, and old buffers.
     """
 
     found: dict[str, str] = field(default_factory=dict)
@@ -75,7 +75,7 @@ def match(wanted: Mapping[str, Parameter], tensors: Mapping[str, tuple[int, ...]
         tensors: the shapes of a checkpoint's tensors, in PyTorch's orientation, by the names in its files.
 
     Raises:
-        CheckpointError: two tensors are the same parameter under two names.
+        CheckpointError: two tensors have names of the same parameter.
     """
     result = Match()
     known = _known_names(tuple(HEADS.values()))
@@ -145,6 +145,6 @@ _LAYER_INDEX = re.compile(r"\.layer\.\d+\.")
 
 @cache
 def _known_names(heads: tuple[Head, ...]) -> frozenset[str]:
-    """The names of all parameters of these heads, with every feature on and a single layer."""
+    """The names of all parameters of these heads, with all features and a single layer."""
     config = RemBertConfig(num_hidden_layers=1, is_decoder=True, add_cross_attention=True)
     return frozenset(name for head in heads for name in parameters(config, head.name, pooler=True))

@@ -1,6 +1,6 @@
 """The outputs of the models: ordered mappings with attribute access, the same classes in both frameworks.
 
-A field that was not requested is absent: `dict(outputs)` holds tensors only, and the attribute is None. Positions
+A field that was not requested is absent: `dict(outputs)` holds tensors only, and the attribute is None. Indices
 count the fields that are present: `outputs[0]`, `outputs[:2]`.
 """
 
@@ -111,7 +111,7 @@ class ModelOutput(dict[str, Any]):
         return tuple(self.get(name) for name in dict.fromkeys((*names, *self)))
 
     def flatten(self) -> dict[str, Any]:
-        """The tensors by name; those inside tuples are numbered, such as `hidden_states.0`."""
+        """The tensors by name; elements of tuples are numbered, such as `hidden_states.0`."""
         flat: dict[str, Any] = {}
 
         def add(name: str, value: Any) -> None:
@@ -130,7 +130,7 @@ class ModelOutput(dict[str, Any]):
 
 
 class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
-    """What the base model returns.
+    """The output of the base model.
 
     Attributes:
         last_hidden_state: [b, s, e].

@@ -19,7 +19,7 @@ def check_packed_shapes(
     position_ids: Shape | None,
     refused: dict[str, bool],
 ) -> None:
-    """Refuse packed inputs whose shapes do not fit each other.
+    """Refuse packed inputs with shapes that contradict each other.
 
     Args:
         config: the model's.
@@ -34,7 +34,7 @@ def check_packed_shapes(
         if given:
             raise InputError(
                 f"Packed inputs (`cu_seqlens`) take no `{name}`: every token is real and attends to its own sequence. "
-                f"Received: both `cu_seqlens` and `{name}`. Leave one out."
+                f"Received: both `cu_seqlens` and `{name}`. Omit one of them."
             )
     check_shape("cu_seqlens", cu_seqlens, (None,), "[sequences + 1]")
     if cu_seqlens[0] is not None and cu_seqlens[0] < 2:
@@ -79,7 +79,7 @@ def check_packed_lengths(cu_seqlens: list[int] | None, tokens: int, max_seqlen: 
     for index, length in enumerate(lengths):
         if length < 1:
             raise InputError(
-                "`cu_seqlens` must rise: every sequence has at least one token. Received: "
+                "`cu_seqlens` must increase: every sequence has at least one token. Received: "
                 f"{cu_seqlens[index]} and then {cu_seqlens[index + 1]} for sequence {index}."
             )
     longest = max(lengths)

@@ -1,8 +1,8 @@
 """The parameter table and the heads: every parameter and every model class, declared once.
 
 Canonical names are those of the public PyTorch checkpoints, shapes are PyTorch's. Loading, saving, format
-conversion, inspection, export, training and the parity tests all read these declarations: nothing else in the library
-spells out the name of a parameter or of a head.
+conversion, inspection, export, training and the parity tests all read these declarations: parameters and heads have
+their names here alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BASE_MODEL = "model"  # the head of the bare encoder
 
 
 class Kind(Enum):
-    """What a parameter is. The kind decides its transposition and its names in other formats."""
+    """The kind of a parameter, which determines its orientation and its name in other formats."""
 
     EMBEDDING = "embedding"  # [rows, width], the same in every framework
     KERNEL = "kernel"  # [out, in] in PyTorch, [in, out] in TensorFlow
@@ -41,7 +41,7 @@ class Parameter:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """The number of its elements."""
         return math.prod(self.shape)
 
 
@@ -63,20 +63,20 @@ def _no_parameters(config: RemBertConfig) -> Iterable[Parameter]:
 
 @dataclass(frozen=True)
 class Head:
-    """The declaration of a model class: what it has beside the encoder, what it takes and what it returns.
+    """The declaration of a model class: its layers on top of the encoder, its inputs and its outputs.
 
     Attributes:
         name: its name in commands, tasks and the models' attribute `head`.
-        architecture: the name of its PyTorch class; the TensorFlow class has `TF` before it.
+        architecture: the name of its PyTorch class; that of the TensorFlow class begins with `TF`.
         has_pooler: whether it has a pooler by default.
         own_parameters: the parameters of the head itself, by canonical name, as a function of the configuration. The
             last one has an entry for each class that a label can name. Names of layers come before `layers` in the
             alphabet: Keras' files call later ones by their class.
         labels: the names of its label arguments.
-        label_kind: what one of these labels belongs to.
+        label_kind: what one of these labels applies to.
         by_problem_type: whether the kind of its labels follows `config.problem_type`.
         logits: the names of the outputs that its loss is computed from.
-        num_labels: the number of labels where the class fixes it; None: as the configuration says.
+        num_labels: the number of labels if the class determines it; None for that of the configuration.
         takes_choices: whether its inputs have a dimension of choices, [b, choices, s].
         takes_source: whether a decoder of this class takes `encoder_hidden_states`.
         takes_cache: whether a decoder of this class takes `past_key_values` and `use_cache`.
@@ -106,12 +106,12 @@ class Head:
         return PROBLEM_TYPES[problem_type] if self.by_problem_type and problem_type is not None else self.label_kind
 
     def is_per_token(self, output: str) -> bool:
-        """Whether an output of the model has a row for each token, [b, s, …]: rows of padding carry no meaning."""
+        """Whether an output of the model has a row for each token, [b, s, …]; rows of padding have no meaning."""
         has_token_logits = self.label_kind in (LabelKind.TOKEN, LabelKind.SPAN)
         return output == "last_hidden_state" or (has_token_logits and output in self.logits)
 
     def means_the_same(self, other: Head) -> bool:
-        """Whether this head's own parameters, trained, can be used by the `other` head as they are."""
+        """Whether the `other` head can use this head's own trained parameters unchanged."""
         return self.own_parameters is other.own_parameters and self.label_kind is other.label_kind
 
 
@@ -207,7 +207,7 @@ HEADS: dict[str, Head] = {
 
 
 def head_of_architecture(architecture: str) -> Head | None:
-    """The head whose class has this name, in PyTorch or in TensorFlow; None where there is none."""
+    """The head with a class of this name, in PyTorch or in TensorFlow, or None."""
     name = architecture.removeprefix("TF")
     return next((head for head in HEADS.values() if head.architecture == name), None)
 
@@ -225,7 +225,7 @@ def counts_labels(head: str, layer: str) -> bool:
 def head_config(config: RemBertConfig, head: str) -> RemBertConfig:
     """The configuration that a model of this head holds: `config` itself, or a copy with the head's number of labels.
 
-    transformers sizes the output of question answering by `num_labels`, so a saved one has to say 2.
+    transformers takes the width of question answering's output from `num_labels`, so a saved one must be 2.
     """
     count = HEADS[head].num_labels
     if count is None or config.num_labels == count:
@@ -241,7 +241,7 @@ def parameters(config: RemBertConfig, head: str, *, pooler: bool | None = None) 
     Args:
         config: gives the sizes.
         head: a key of `HEADS`.
-        pooler: whether the pooler is among them; by default as the head has it.
+        pooler: whether to include a pooler; by default if the head has one.
     """
     with_pooler = HEADS[head].has_pooler if pooler is None else pooler
     table = [*_embeddings(config), *_encoder(config)]
@@ -252,7 +252,7 @@ def parameters(config: RemBertConfig, head: str, *, pooler: bool | None = None) 
 
 
 def parameter_count(config: RemBertConfig, head: str) -> int:
-    """How many numbers a model of this class holds."""
+    """The number of values in the parameters of a model of this class."""
     return sum(parameter.size for parameter in parameters(config, head).values())
 
 

@@ -9,7 +9,7 @@ Shape = tuple[int | None, ...]
 
 
 def check_shape(name: str, shape: Shape, wanted: Shape, meaning: str) -> None:
-    """Refuse a tensor of another shape.
+    """Refuse a tensor with another shape.
 
     Args:
         name: the name of the argument.

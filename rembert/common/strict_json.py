@@ -11,12 +11,12 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def loads(text: bytes) -> Any:
-    """Parse UTF-8 JSON, refusing an object that has a key twice (the last one would silently win).
+    """Parse UTF-8 JSON; an object with a key twice is an error (the last value would be used silently).
 
     What could be read but not written again is refused too: half of a surrogate pair, and deep nesting.
 
     Raises:
-        ValueError: it is no such JSON.
+        ValueError: it is not such JSON.
     """
     try:
         content = json.loads(text.decode("utf-8"), object_pairs_hook=_without_repeats)
@@ -50,5 +50,5 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) != len(pairs):
         keys = [key for key, _ in pairs]
         repeated = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key `{repeated:.100}` stands twice in one object")
+        raise ValueError(f"key `{repeated:.100}` occurs twice in one object")
     return content

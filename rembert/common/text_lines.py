@@ -1,4 +1,4 @@
-"""Lines of UTF-8 text from a file, compressed or not, or from the standard input. Memory holds a read and a line."""
+"""Lines of UTF-8 text from a file, compressed or not, or from the standard input, in constant memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
-    """A line: its number from 1, its text without the line end, and, where it is not UTF-8, the reason instead."""
+    """A line: its number from 1, its text without the line end, or why it is not UTF-8."""
 
     number: int
     text: str
@@ -41,7 +41,7 @@ def open_bytes(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
     name = name_of(path)
     try:
-        # The standard input is not ours to close.
+        # The standard input stays open.
         is_standard = os.fspath(path) == STANDARD_INPUT
         with nullcontext(sys.stdin.buffer) if is_standard else open(path, "rb") as stream:
             packed = stream.peek(2)[:2] == _GZIP  # type: ignore[union-attr]
@@ -77,7 +77,7 @@ def read_lines(path: str | os.PathLike[str], *, strict: bool = False) -> Iterato
 
 
 def text_batches(path: str | os.PathLike[str], read_bytes: int = 1 << 17) -> Iterator[list[str]]:
-    """The lines of a file in batches: those that one read brings, so that lines from a pipe come as they are written.
+    """The lines of a file in batches, one for each read, so that lines from a pipe arrive as they are written.
 
     Args:
         path: the file; `-` is the standard input.
@@ -118,7 +118,7 @@ def _whole_lines(stream: Any, read_bytes: int) -> Iterator[list[bytes]]:
 
 
 def _decoded(line: bytes, number: int, strict_path: str | os.PathLike[str] | None) -> Line:
-    """A line as text; where it is not UTF-8, with its problem, or, given a path to name, an error."""
+    """A line as text; if it is not UTF-8, with its problem, or, if `path` is given, an error."""
     try:
         text = line.decode("utf-8")
         position = line.find(0)  # valid UTF-8, but not text: this is UTF-16 without a mark, or binary data

@@ -1,4 +1,4 @@
-"""Random inputs to try models with, and the comparison of what two models make of them."""
+"""Random inputs for tests of models, and the comparison of the outputs of two models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def trial_inputs(
         config: of the model.
         head: a key of `HEADS`.
         batch: the number of rows.
-        length: of the sequences; None, or more than the model can take: `max_position_embeddings`.
+        length: of the sequences, at most `max_position_embeddings`, the value for None.
         seed: of the random numbers.
 
     Returns:
@@ -71,7 +71,7 @@ def trial_inputs(
 
 
 def trial_labels(config: RemBertConfig, head: str, inputs: Mapping[str, np.ndarray], *, seed: int = 0) -> Arrays:
-    """Random labels for a head's loss, by the names of its arguments; some of them are such as the loss ignores.
+    """Random labels for a head's loss, by the names of its arguments; the loss ignores some of them.
 
     Args:
         config, head, seed: as for `trial_inputs`.
@@ -109,7 +109,7 @@ def trial_labels(config: RemBertConfig, head: str, inputs: Mapping[str, np.ndarr
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """How far apart two arrays are.
+    """The difference of two arrays.
 
     Attributes:
         largest: the largest absolute difference; NaN where either array has one.
@@ -121,7 +121,7 @@ class OutputDifference:
 
     @property
     def relative(self) -> float:
-        """`largest` as a part of `scale`; of an output that is all zeros, `largest` itself."""
+        """`largest` / `scale`; for an output of zeros, `largest` itself."""
         return self.largest / (self.scale or 1.0)
 
     def __or__(self, other: OutputDifference) -> OutputDifference:
@@ -142,7 +142,7 @@ def output_differences(
 
     Args:
         one, other: arrays by name.
-        head: a key of `HEADS`, to leave out the rows of padding in its outputs: they carry no meaning.
+        head: a key of `HEADS`, to exclude the rows of padding in its outputs, which have no meaning.
         mask: the attention mask [b, s], with `head`.
 
     Example:
@@ -159,7 +159,7 @@ def output_differences(
             continue
         if head is not None and mask is not None and HEADS[head].is_per_token(name):
             left, right = left[mask != 0], right[mask != 0]
-        with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, which is reported
+        with np.errstate(invalid="ignore"):  # infinity minus infinity is NaN, which is reported
             largest = np.abs(left - right).max(initial=0.0)
         found[name] = OutputDifference(float(largest), float(np.abs(left).max(initial=0.0)))
     return found

@@ -147,7 +147,7 @@ class RemBertModel(RemBertPreTrainedModel):
         Args:
             input_ids: [b, s] token ids.
             attention_mask: [b, past + s], non-zero for real tokens; or [b, s, past + s], non-zero where a query may
-                attend, which a decoder uses as it is. By default all tokens are real.
+                attend, which a decoder uses unchanged. By default all tokens are real.
             token_type_ids: [b, s]; by default all 0.
             position_ids: [b, s] or [1, s]; by default they continue after the cache.
             inputs_embeds: [b, s, input_embedding_size], in place of `input_ids`.

@@ -20,13 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rembert.bridge.atomic_directory import new_directory
-from rembert.bridge.conversion import copy_companions
+from rembert.bridge.exporting import Run, write_export
 from rembert.common.arguments import check_argument, integer
 from rembert.common.config import RemBertConfig
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import InputError
-from rembert.common.exporting import EXPORT_TARGETS, TRIAL_SIZES, Exported, compare_export, is_export
+from rembert.common.exporting import EXPORT_TARGETS, TRIAL_SIZES, Exported
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import HEADS
 from rembert.common.trials import Arrays, takes_source, trial_inputs
@@ -71,7 +70,7 @@ def export_onnx(
         ExportError: ONNX Runtime's results differ by more than 1e-5 of an output's largest number, or 2e-2 in float16.
 
     Example:
-        >>> from rembert.pt import RemBertModel
+        >>> from rembert.pt import RemBertConfig, RemBertModel
         >>> model = RemBertModel(RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2))
         >>> exported = export_onnx(model, "rembert-onnx")
         >>> exported.files, exported.outputs
@@ -79,35 +78,30 @@ def export_onnx(
     """
     require_packages(*EXPORT_TARGETS["onnx"].packages, needed_for="Export to ONNX")
     large = _check(model, opset_version, external_data)
-    target = Path(directory)
     training = model.training
     model.eval()
+
+    def write(fresh: Path) -> list[str]:
+        program = _trace(model, opset_version)
+        program.save(fresh / EXPORT_TARGETS["onnx"].file, external_data=large or bool(external_data))
+        return [each.name for each in program.model.graph.inputs]
+
     try:
-        with new_directory(target, force=force, replaceable=is_export) as fresh:
-            file = fresh / EXPORT_TARGETS["onnx"].file
-            program = _trace(model, opset_version)
-            program.save(file, external_data=large or bool(external_data))
-            config = RemBertConfig.from_dict(model.config.to_dict(), dtype=str(model.dtype))
-            config.architectures = [HEADS[model.head].architecture]
-            config.save_pretrained(fresh)
-            if tokenizer_from is not None:
-                copy_companions(Path(tokenizer_from), fresh)
-            inputs = [each.name for each in program.model.graph.inputs]
-            del program
-            shapes, differences = _try(model, file)
-            sizes = {path.name: path.stat().st_size for path in sorted(fresh.iterdir())}
+        return write_export(
+            "onnx",
+            directory,
+            write,
+            lambda fresh: _load(model, fresh / EXPORT_TARGETS["onnx"].file),
+            lambda inputs: _run(model, inputs),
+            config=model.config,
+            head=model.head,
+            dtype=str(model.dtype),
+            tolerance=_TOLERANCES[model.dtype],
+            tokenizer_from=tokenizer_from,
+            force=force,
+        )
     finally:
         model.train(training)
-    return Exported(
-        target="onnx",
-        directory=target,
-        files=list(sizes),
-        nbytes=sum(sizes.values()),
-        inputs=inputs,
-        outputs=list(differences),
-        shapes=shapes,
-        differences=differences,
-    )
 
 
 def _check(model: RemBertPreTrainedModel, opset_version: int, external_data: bool | None) -> bool:
@@ -203,21 +197,22 @@ def _tensors(inputs: Arrays, model: RemBertPreTrainedModel) -> dict[str, Tensor]
     return {name: tensor.to(model.dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
-def _try(model: RemBertPreTrainedModel, file: Path) -> tuple[list[tuple[int, ...]], dict[str, float]]:
-    """Run the file in ONNX Runtime beside the model."""
+def _run(model: RemBertPreTrainedModel, inputs: Arrays) -> Arrays:
+    with torch.no_grad():
+        return {name: tensor.cpu().numpy() for name, tensor in _call(model, _tensors(inputs, model)).items()}
+
+
+def _load(model: RemBertPreTrainedModel, file: Path) -> Run:
+    """The file in ONNX Runtime."""
     onnxruntime = import_module("onnxruntime")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_outputs()]
 
-    def expected(inputs: Arrays) -> Arrays:
-        with torch.no_grad():
-            return {name: tensor.cpu().numpy() for name, tensor in _call(model, _tensors(inputs, model)).items()}
-
-    def written(inputs: Arrays) -> Arrays:
+    def run(inputs: Arrays) -> Arrays:
         arrays = {name: tensor.cpu().numpy() for name, tensor in _tensors(inputs, model).items()}
         return dict(zip(names, session.run(None, arrays), strict=True))
 
-    return compare_export(model.config, model.head, expected, written, _TOLERANCES[model.dtype])
+    return run
 
 
 @contextlib.contextmanager

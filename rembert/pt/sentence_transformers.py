@@ -1,4 +1,4 @@
-"""RemBERT as the first module of a Sentence-Transformers model: texts to token embeddings, which theirs then pool.
+"""RemBERT as the first module of a Sentence-Transformers model: from texts to token embeddings, which are then pooled.
 
 encoder = RemBertTransformer.from_checkpoint("path/to/rembert")
 model = SentenceTransformer(modules=[encoder, Pooling(encoder.get_embedding_dimension(), "mean")])
@@ -26,15 +26,15 @@ from sentence_transformers.base.modules import InputModule
 
 
 class RemBertTransformer(InputModule):
-    """Tokenizer and base model. Padding is taken out of the computation, so texts need not be sorted by length.
+    """Tokenizer and base model. Padding is not computed, so texts need not be sorted by length.
 
     Args:
         model: the encoder; its pooler, if it has one, is not used.
         tokenizer: of the same checkpoint.
-        max_seq_length: longer texts are cut; by default what the model can take.
+        max_seq_length: longer texts are truncated; by default the model's limit.
 
     Raises:
-        InputError: the tokenizer has more pieces than the model has rows, or `max_seq_length` does not fit the model.
+        InputError: the tokenizer has more tokens than the model has rows, or `max_seq_length` does not fit the model.
 
     Example:
         >>> encoder = RemBertTransformer.from_checkpoint("google/rembert", max_seq_length=64)
@@ -51,7 +51,7 @@ class RemBertTransformer(InputModule):
         config = model.config
         if len(tokenizer) > config.vocab_size:
             raise InputError(
-                f"The model must have a row for each piece of the tokenizer. Received: {len(tokenizer)} pieces and "
+                f"The model must have a row for each token of the tokenizer. Received: {len(tokenizer)} tokens and "
                 f"`vocab_size={config.vocab_size}`."
             )
         longest = config.max_position_embeddings
@@ -70,7 +70,7 @@ class RemBertTransformer(InputModule):
 
     @property
     def processor(self) -> RemBertTokenizer:
-        """The tokenizer, under the name that their trainer looks for."""
+        """The tokenizer, under the name that Sentence-Transformers' trainer uses."""
         return self.tokenizer
 
     def get_embedding_dimension(self) -> int:
@@ -81,8 +81,8 @@ class RemBertTransformer(InputModule):
         """Texts, or pairs of texts, to padded tensors; `prompt` is put before each text.
 
         Returns:
-            `input_ids`, `attention_mask` and `token_type_ids`, each [b, s]; with a prompt also `prompt_length`, its
-            tokens (the one at the start included), which their pooling can leave out.
+            `input_ids`, `attention_mask` and `token_type_ids`, each [b, s]; with a prompt also `prompt_length`, the
+            number of its tokens with `[CLS]`, which pooling can exclude.
         """
         pairs = [(text, None) if isinstance(text, str) else tuple(text) for text in inputs]
         firsts = [(prompt or "") + first for first, _ in pairs]
@@ -107,7 +107,7 @@ class RemBertTransformer(InputModule):
         return {**features, "token_embeddings": outputs.last_hidden_state}
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Write a RemBERT checkpoint with its tokenizer, which all of this library reads, and this module's settings.
+        """Write a RemBERT checkpoint with its tokenizer, and this module's settings.
 
         Raises:
             InputError: `safe_serialization` is False.

@@ -1,7 +1,7 @@
 """The fine-tuning tasks: from files of examples to features, predictions and scores. Loads no framework.
 
-`finetune` and `Recipe` live in `rembert.training`, `RemBertScorer` in `rembert.bleurt`; they are importable from here
-as well.
+`finetune` and `Recipe` are defined in `rembert.training`, `RemBertScorer` in `rembert.bleurt`; they can be imported
+from here, too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
     "predict",
 ]
 
-# These packages are on a floor above, so they are imported on first use.
+# These packages are above this one, so they are imported on first use.
 _ABOVE = {"Recipe": "rembert.training", "RemBertScorer": "rembert.bleurt", "finetune": "rembert.training"}
 
 

@@ -32,7 +32,7 @@ class LengthGroupedBatches:
         seed: of the order.
         epoch: the epoch's number; `set_epoch` changes it.
         group: whether a batch has rows of similar lengths; otherwise rows are only shuffled.
-        drop_last: whether to drop a batch with fewer rows.
+        drop_last: whether to drop the last batch if it has fewer rows.
 
     Raises:
         InputError: `batch_size` is less than 1.

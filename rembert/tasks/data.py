@@ -49,7 +49,7 @@ class Report:
         skipped: the number of malformed lines skipped.
         truncated: the number of texts that were cut to the maximum length.
         reasons: the first few skipped lines, each with its location and what is wrong.
-        counts: what else a task counts, by name.
+        counts: other counts of a task, by name.
     """
 
     examples: int = 0

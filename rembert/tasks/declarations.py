@@ -1,4 +1,4 @@
-"""What a task declares of itself: its options and its scores."""
+"""The declarations of a task's options and scores."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _OF_TYPE = {bool: BOOLEAN, int: integer(), float: number(), str: TEXT}
 
 @dataclass(frozen=True)
 class Option:
-    """An argument of a task's own: of its class, and of the commands as a flag of the same name.
+    """An argument of a task's class, and a flag of the commands.
 
     Attributes:
         name: of the argument and of the task's attribute; the flag has dashes for underscores.
         type: bool, int, float or str.
         help: what it does, in a few words, for the commands.
-        default: the value where none is given. None is allowed only where it is the default.
-        choices: the allowed strings, where they are few.
-        constraint: the allowed values, where the type and the choices do not say it.
+        default: the default value. None is allowed only if it is the default.
+        choices: the allowed strings, if they are few.
+        constraint: the allowed values, if the type and the choices do not determine them.
 
     Example:
         >>> Option("n_best", int, "the number of answers", default=20, constraint=integer(at_least=1)).check(0)
@@ -47,7 +47,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Score:
-    """A score that a task computes. Variants and languages follow its name: `f1`, `f1_macro`, `f1_macro_sw`.
+    """A score of a task. Variants and languages follow its name: `f1`, `f1_macro`, `f1_macro_sw`.
 
     Attributes:
         name: the first part of the score's name.

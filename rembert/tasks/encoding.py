@@ -1,4 +1,4 @@
-"""Texts to rows of tokens, cut to the maximum length."""
+"""Texts to rows of tokens, truncated to the maximum length."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rembert.tasks.task import Feature, Task
 
 
 def encode(task: Task, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Feature]:
-    """A feature with `input_ids` and `token_type_ids` for each text or pair; texts that are cut are counted.
+    """A feature with `input_ids` and `token_type_ids` for each text or pair; truncated texts are counted.
 
     Args:
-        task: gives the tokenizer, the maximum length and the report.
+        task: has the tokenizer, the maximum length and the report.
         texts: the first texts.
         pairs: the second texts; None for a text without one.
     """
@@ -46,7 +46,7 @@ def _encode_alike(
 
 
 def token_ids(task: Task, texts: Sequence[str]) -> list[list[int]]:
-    """The token ids of texts, without special tokens and uncut."""
+    """The token ids of texts, without special tokens and without truncation."""
     rows: list[list[int]] = task.tokenizer(
         list(texts),
         add_special_tokens=False,

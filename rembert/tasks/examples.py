@@ -1,4 +1,4 @@
-"""What a task reads: examples, each with its location in its file."""
+"""The examples that a task reads, each with its location in its file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from rembert.tasks.reading import Location
 
-# One class by name, several classes, or one or more numbers; None where an example has no label.
+# One class by name, several classes, or one or more numbers; None if an example has no label.
 Label = str | tuple[str, ...] | float | tuple[float, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What all examples have in common.
+    """Base of all examples.
 
     Example:
         >>> example = Example(Location("train.jsonl", line=3, item=None), id="17", language="sw")
@@ -52,7 +52,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class QuestionExample(Example):
-    """A question about a context. `answers` is empty where the context has no answer, and None where it is unknown."""
+    """A question about a context. `answers` is empty if the context has no answer, and None if it is unknown."""
 
     question: str
     context: str

@@ -39,7 +39,7 @@ class Fields:
         return self._fields[column]
 
     def column(self, name: str) -> str | None:
-        """The record's column for a field, or None where the record has none."""
+        """The record's column for a field, or None."""
         given = self.named.get(name)
         if given is not None:
             return given if given in self._fields else None
@@ -59,7 +59,7 @@ class Fields:
         return self._fields[column]
 
     def optional(self, name: str) -> Any:
-        """A field's value, or None where the record has none. A column that the caller named must exist.
+        """A field's value, or None. A column that the caller named must exist.
 
         Raises:
             BadExample: the column that the caller named does not exist.

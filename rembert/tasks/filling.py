@@ -1,4 +1,4 @@
-"""The most likely tokens under a mask."""
+"""The most likely tokens for a mask."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _LOGITS_AT_ONCE = 1 << 26  # 256 MB of float32; a single row may need more
 
 
 def label_scores(runner: Runner, config: RemBertConfig, batch: Mapping[str, np.ndarray]) -> Arrays:
-    """What the labelled tokens of a batch get from a language model.
+    """A language model's scores of the labelled tokens of a batch.
 
     Args:
         runner: of the model.

@@ -8,7 +8,7 @@ from rembert.common.config import RemBertConfig
 
 
 def sorted_labels(names: Iterable[str]) -> list[str]:
-    """The distinct names: by value where all are numbers, else by code point."""
+    """The distinct names, sorted by value if all are numbers, otherwise by code point."""
     found = set(names)
     if found and all(name.isascii() and name.isdigit() for name in found):
         return sorted(found, key=lambda name: (int(name), name))

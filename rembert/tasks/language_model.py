@@ -1,4 +1,4 @@
-"""What masked and causal language modelling have in common: texts in rows that fill the maximum length."""
+"""Common code of masked and causal language modelling: texts in rows that fill the maximum length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JOIN = Option("join", bool, "in training, join short texts until a row is full",
 class LanguageModelTask(Task):
     """Field: `text`; each line of a plain text file is a text.
 
-    An example by itself is `[CLS] text [SEP]`, in several rows where it is too long: no token is dropped.
+    An example by itself is `[CLS] text [SEP]`, in several rows if it is too long: no token is dropped.
 
     Args:
         tokenizer, max_length, data: as for `Task`.

@@ -21,7 +21,7 @@ from rembert.tasks.registry import task_class
 from rembert.tasks.scoring import Output
 from rembert.tasks.task import Feature, Task
 
-# From a collated batch to what `Task.outputs` takes.
+# From a collated batch to the argument of `Task.outputs`.
 Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
 
@@ -94,11 +94,11 @@ def predict_outputs(
 
     Args:
         task: a prepared task.
-        model: of `rembert.pt` or `rembert.tf`, with the task's head. It runs in evaluation mode and is left as it was.
+        model: of `rembert.pt` or `rembert.tf`, with the task's head. Its own mode does not change.
         examples: from `task.read`.
         batch_size: the maximum number of rows in a batch.
         max_tokens: the maximum of rows times the longest row's length.
-        run: what `task_runner` gave for this model, to reuse TensorFlow's graph.
+        run: the result of `task_runner` for this model, to reuse TensorFlow's graph.
 
     Raises:
         InputError: the model is of neither framework, or a size is less than 1.
@@ -115,7 +115,7 @@ def predict_outputs(
 
 @contextmanager
 def task_runner(task: Task, model: Any) -> Iterator[Run]:
-    """A function from a batch of the task to what its `outputs` takes. TensorFlow builds one graph for all its calls.
+    """A function from a batch to the argument of `task.outputs`. TensorFlow builds one graph for all its calls.
 
     Raises:
         InputError: the model is of neither framework.
@@ -145,11 +145,11 @@ def evaluate(
 
     Args:
         task: a prepared task.
-        model: of `rembert.pt` or `rembert.tf`, with the task's head. It runs in evaluation mode and is left as it was.
+        model: of `rembert.pt` or `rembert.tf`, with the task's head. Its own mode does not change.
         examples: from `task.read`; those without a label are ignored.
         batch_size: the maximum number of rows in a batch.
         max_tokens: the maximum of rows times the longest row's length.
-        run: what `task_runner` gave for this model, to reuse TensorFlow's graph.
+        run: the result of `task_runner` for this model, to reuse TensorFlow's graph.
 
     Raises:
         InputError: the model is of neither framework, or a size is less than 1.
@@ -181,11 +181,11 @@ def predict(
 
     Args:
         task: a prepared task.
-        model: of `rembert.pt` or `rembert.tf`, with the task's head. It runs in evaluation mode and is left as it was.
+        model: of `rembert.pt` or `rembert.tf`, with the task's head. Its own mode does not change.
         examples: from `task.read`.
         batch_size: the maximum number of rows in a batch.
         max_tokens: the maximum of rows times the longest row's length.
-        run: what `task_runner` gave for this model, to reuse TensorFlow's graph.
+        run: the result of `task_runner` for this model, to reuse TensorFlow's graph.
 
     Raises:
         InputError: the model is of neither framework, or a size is less than 1.

@@ -16,7 +16,7 @@ TASKS: dict[str, str] = {
     module.name.replace("_", "-"): f"{definitions.__name__}.{module.name}"
     for module in iter_modules(definitions.__path__)
 }
-"""The module that defines each task, by the task's name. A module is imported when its task is asked for."""
+"""The module that defines each task, by the task's name. A module is imported when its task is used."""
 
 
 def get_task(
@@ -39,7 +39,7 @@ def get_task(
 
     Raises:
         InputError: there is no such task, or an argument is not allowed.
-        TypeError: an option that the task does not have.
+        TypeError: the task does not have an option of this name.
 
     Example:
         >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")

@@ -1,4 +1,4 @@
-"""What all tasks have in common: reading with all checks, and the interface that training and prediction use.
+"""Base of all tasks: reading with all checks, and the interface for training and prediction.
 
 The steps are `read` → `prepare` (once) → `features` → `collate` → the model → `score` or `decode`.
 """
@@ -38,12 +38,12 @@ _LOSS = Score("loss", lower_is_better=True)
 class Task(ABC):
     """One kind of fine-tuning, from files to scores.
 
-    A subclass declares itself in its class attributes. Its own options are attributes of an instance, too.
+    The class attributes of a subclass declare the task. Its options are attributes of an instance, too.
 
     Args:
         tokenizer: encodes the texts.
         max_length: the maximum length of a row in tokens; by default the tokenizer's `model_max_length`. Longer texts
-            are cut and counted, unless the task splits them into several rows.
+            are truncated and counted, unless the task splits them into several rows.
         data: how files are read.
         **options: the task's own; see `options`.
 
@@ -55,11 +55,11 @@ class Task(ABC):
         scores: the scores it may return, beside `loss`.
         metric: the name of the score that decides which of two models is better.
         labels: the names of the classes, by class id; known after `prepare`.
-        report: what was read, skipped and cut.
+        report: what was read, skipped and truncated.
 
     Raises:
         InputError: no maximum length is known, the tokenizer has no padding token, or an option is not allowed.
-        TypeError: an option that the task does not have.
+        TypeError: the task does not have an option of this name.
 
     Example:
         >>> from pathlib import Path
@@ -81,7 +81,7 @@ class Task(ABC):
     options: ClassVar[tuple[Option, ...]] = ()
     scores: ClassVar[tuple[Score, ...]]
     metric: str
-    format: ClassVar[str] = "jsonl"  # of a file, where its name does not determine it
+    format: ClassVar[str] = "jsonl"  # of a file whose name does not determine it
     fields: ClassVar[Mapping[str, tuple[str, ...]]]  # the usual column names of each field
     per_token: ClassVar[bool] = False  # whether the model's outputs have a row for each token
     # Whether `outputs` takes the labelled tokens' scores (see `rembert.tasks.label_scores`) instead of the model's
@@ -126,7 +126,7 @@ class Task(ABC):
 
     @classmethod
     def score_of(cls, name: str) -> Score | None:
-        """The declared score that `name` is, or is a variant of; None where there is none."""
+        """The declared score with this name or a variant of it, or None."""
         return next((score for score in (*cls.scores, _LOSS) if score.covers(name)), None)
 
     # ------------------------------------------------------------------ from files to examples
@@ -197,7 +197,7 @@ class Task(ABC):
     def prepare(  # noqa: B027 (some tasks have nothing to prepare)
         self, examples: Iterable[Example] = (), *, config: RemBertConfig | None = None
     ) -> None:
-        """Find what the data determine, such as the set of labels, in `examples`, or take it from `config`.
+        """Determine the set of labels and similar settings from `examples`, or take them from `config`.
 
         Call it before `features`. With `config`, that of a fine-tuned model, `examples` are not read.
 
@@ -228,10 +228,10 @@ class Task(ABC):
         return found
 
     def features(self, example: Example) -> list[Feature]:
-        """The unpadded rows of an example; several where a long context is split into windows.
+        """The unpadded rows of an example; several if a long context is split into windows.
 
         Raises:
-            DataError: a label that the model does not have; names `file:line`.
+            DataError: the model does not have a label; names `file:line`.
         """
         return self.batch_features([example])[0]
 
@@ -260,11 +260,11 @@ class Task(ABC):
 
     @abstractmethod
     def collate(self, features: Sequence[Feature], rng: np.random.Generator | None = None) -> Batch:
-        """A padded batch of arrays by the names of the model's arguments, with labels where every feature has them.
+        """A padded batch of arrays by the names of the model's arguments, with labels if every feature has them.
 
         Args:
             features: rows of any lengths.
-            rng: draws what is random in each batch, such as masks; without it the batch depends on the features only.
+            rng: for random choices in each batch, such as masks; without it, the batch depends on the features only.
         """
 
     @staticmethod
@@ -275,7 +275,7 @@ class Task(ABC):
     # ------------------------------------------------------------------ from the model
 
     def outputs(self, features: Sequence[Feature], results: Mapping[str, np.ndarray]) -> list[Output]:
-        """What `score` and `decode` need of a batch's results: one row per feature, cut to its real length."""
+        """The results of a batch that `score` and `decode` need: one row per feature, without padding."""
         rows = []
         for number, feature in enumerate(features):
             row = {name: array[number] for name, array in results.items() if name != "loss"}
@@ -284,14 +284,14 @@ class Task(ABC):
         return rows
 
     def score(self, examples: Iterable[Example], outputs: Iterable[Sequence[Output]]) -> dict[str, float]:
-        """The scores, by name, over the examples that have labels; also per language where they have several.
+        """The scores, by name, over the examples that have labels; also per language if they have several.
 
         Args:
             examples: in any order.
             outputs: for each example, those of its features.
 
         Raises:
-            DataError: no example has a label, or one has a label that the model does not know.
+            DataError: no example has a label, or the model does not have an example's label.
         """
         return self.score_pairs(zip(examples, outputs, strict=True))
 
@@ -327,9 +327,9 @@ class Task(ABC):
 
     @abstractmethod
     def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:
-        """The prediction for one example, as JSON-compatible values; `id` comes first where the example has one."""
+        """The prediction for one example, as JSON-compatible values; `id` comes first if the example has one."""
 
 
 def identified(example: Example, **found: Any) -> dict[str, Any]:
-    """A prediction, with the example's id before it where it has one."""
+    """A prediction, preceded by the example's id if it has one."""
     return found if example.id is None else {"id": example.id, **found}

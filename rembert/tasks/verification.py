@@ -39,7 +39,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Verification:
-    """How far apart the outputs of two checkpoints are.
+    """The differences of the outputs of two checkpoints.
 
     Attributes:
         sides: the two checkpoints.
@@ -72,17 +72,17 @@ def verify(
 ) -> Verification:
     """Run two checkpoints on the same random inputs and labels, and compare their outputs.
 
-    Both models are run with the head that the checkpoints hold, or without one where their heads differ. They are in
-    memory one after the other.
+    Both models are run with the checkpoints' head, or without one if their heads differ. Only one is in memory at a
+    time.
 
     Args:
-        one, other: checkpoint directories, files or indexes, with a config beside them.
+        one, other: checkpoint directories, files or indexes, with configurations.
         frameworks: 'pt' or 'tf' for each; by default the framework that the format belongs to, or the installed one.
         tolerance: the largest difference allowed, relative to the largest magnitude of the output.
         seed: of the inputs and labels.
 
     Raises:
-        InputError: an argument cannot be used.
+        InputError: an argument is invalid.
         CheckpointError: a checkpoint is damaged, has no config, or the vocabularies differ in size.
         MissingDependencyError: a framework is not installed.
 
@@ -119,7 +119,7 @@ def _open(path: Path, framework: str | None) -> tuple[Side, RemBertConfig, bool]
     """A checkpoint's head and framework, its config, and whether it has a pooler."""
     with open_checkpoint(path) as checkpoint:
         if checkpoint.config is None:
-            raise CheckpointError(f"{path} has no config.json beside it, which a model is built from.")
+            raise CheckpointError(f"{path} has no config.json beside it, which is needed to build the model.")
         framework = framework or default_framework(FORMATS[checkpoint.format].framework)
         check_framework(framework)
         head = recognise_head(checkpoint.config, checkpoint.tensors)

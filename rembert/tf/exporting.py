@@ -17,12 +17,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rembert.bridge.atomic_directory import new_directory
-from rembert.bridge.conversion import copy_companions
-from rembert.common.config import RemBertConfig
+from rembert.bridge.exporting import Run, write_export
 from rembert.common.errors import InputError
-from rembert.common.exporting import EXPORT_TARGETS, Exported, check_litert_size, compare_export, is_export
-from rembert.common.parameters import HEADS
+from rembert.common.exporting import EXPORT_TARGETS, Exported, check_litert_size
 from rembert.common.trials import Arrays
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 from rembert.tf.serving import keep_padding, serve, serving_signature
@@ -36,8 +33,6 @@ VARIANTS = {
 }
 # Relative to an output's largest number; in half precision, tens of roundings to 11 or 8 bits add up.
 _TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
-
-Run = Callable[[Arrays], Arrays]
 
 
 def export_savedmodel(
@@ -67,7 +62,7 @@ def export_savedmodel(
             2e-2 in float16, 1e-1 in bfloat16.
 
     Example:
-        >>> from rembert.tf import TFRemBertModel
+        >>> from rembert.tf import RemBertConfig, TFRemBertModel
         >>> model = TFRemBertModel(RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2))
         >>> exported = export_savedmodel(model, "rembert-savedmodel")
         >>> "saved_model.pb" in exported.files
@@ -84,7 +79,7 @@ def export_savedmodel(
         function = tf.saved_model.load(str(fresh)).signatures[SIGNATURE]
         return lambda inputs: _arrays(function(**{name: tf.constant(array) for name, array in inputs.items()}))
 
-    return _export(model, "savedmodel", Path(directory), write, load, tokenizer_from, force)
+    return _export(model, "savedmodel", directory, write, load, tokenizer_from, force)
 
 
 def export_litert(
@@ -104,7 +99,7 @@ def export_litert(
         ExportError: the results differ by more than 1e-5 of an output's largest number.
 
     Example:
-        >>> from rembert.tf import TFRemBertModel
+        >>> from rembert.tf import RemBertConfig, TFRemBertModel
         >>> model = TFRemBertModel(RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2))
         >>> exported = export_litert(model, "rembert-litert")
         >>> "model.tflite" in exported.files
@@ -133,7 +128,7 @@ def export_litert(
         runner = interpreter.get_signature_runner()
         return lambda inputs: {name: array.copy() for name, array in runner(**inputs).items()}
 
-    return _export(model, "litert", Path(directory), write, load, tokenizer_from, force)
+    return _export(model, "litert", directory, write, load, tokenizer_from, force)
 
 
 def _check(model: Any) -> None:
@@ -181,7 +176,7 @@ def _variant(model: TFRemBertPreTrainedModel, graph: Any, dtype: tf.DType, with_
 def _export(
     model: TFRemBertPreTrainedModel,
     target: str,
-    directory: Path,
+    directory: str | os.PathLike[str],
     write: Callable[[Path], None],
     load: Callable[[Path], Run],
     tokenizer_from: str | os.PathLike[str] | None,
@@ -192,38 +187,26 @@ def _export(
     def as_served(inputs: Arrays) -> Arrays:
         return {name: inputs[name].astype(spec.dtype.as_numpy_dtype) for name, spec in signature.items()}
 
-    with new_directory(directory, force=force, replaceable=is_export) as fresh:
+    def write_and_name(fresh: Path) -> list[str]:
         write(fresh)
-        config = RemBertConfig.from_dict(model.config.to_dict(), dtype=model.variable_dtype)
-        config.architectures = [HEADS[model.head].architecture]
-        config.save_pretrained(fresh)
-        if tokenizer_from is not None:
-            copy_companions(Path(tokenizer_from), fresh)
+        return list(signature)
+
+    def load_and_cast(fresh: Path) -> Run:
         run = load(fresh)
+        return lambda inputs: _arrays(run(as_served(inputs)))
 
-        def expected(inputs: Arrays) -> Arrays:
-            return _arrays(serve(model, as_served(inputs)))
-
-        def written(inputs: Arrays) -> Arrays:
-            outputs = run(as_served(inputs))
-            return {name: outputs[name].astype(np.float64) for name in sorted(outputs)}
-
-        tolerance = _TOLERANCES[model.compute_dtype]
-        shapes, differences = compare_export(model.config, model.head, expected, written, tolerance)
-        sizes = {
-            path.relative_to(fresh).as_posix(): path.stat().st_size
-            for path in sorted(fresh.rglob("*"))
-            if path.is_file()
-        }
-    return Exported(
-        target=target,
-        directory=directory,
-        files=list(sizes),
-        nbytes=sum(sizes.values()),
-        inputs=list(signature),
-        outputs=list(differences),
-        shapes=shapes,
-        differences=differences,
+    return write_export(
+        target,
+        directory,
+        write_and_name,
+        load_and_cast,
+        lambda inputs: _arrays(serve(model, as_served(inputs))),
+        config=model.config,
+        head=model.head,
+        dtype=model.variable_dtype,
+        tolerance=_TOLERANCES[model.compute_dtype],
+        tokenizer_from=tokenizer_from,
+        force=force,
     )
 
 

@@ -57,8 +57,8 @@ def in_xla() -> bool:
 class DistributedModel(keras.Model):
     """A model that builds its compiled loss and metrics from the first device's batch.
 
-    Keras 3.15 builds them from the mean over the devices' batches (keras issue 20585): the mean of ids is no integer,
-    and batches of several lengths have no mean.
+    Keras 3.15 builds them from the mean over the devices' batches (keras issue 20585): the mean of ids is not an
+    integer, and batches of several lengths have no mean.
     """
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:

@@ -21,7 +21,7 @@ def attention_bias(
 
     Args:
         attention_mask: [b, t] (1 for a real token), or [b, s, t] (1 where the query may attend), or None. The second
-            form is used as it is: a decoder adds no causal mask to it.
+            form is used unchanged: a decoder adds no causal mask to it.
         length: number of queries, s.
         past_length: number of cached positions; t = past_length + s.
         causal: whether a query attends to earlier positions and itself only.

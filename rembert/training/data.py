@@ -22,7 +22,7 @@ from rembert.training.reporting import Reporter
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run trains on and is evaluated on.
+    """The training and evaluation data of a run.
 
     Attributes:
         rows: encoded rows to train on.
@@ -45,7 +45,7 @@ def read_training_data(
 
     Raises:
         InputError: the recipe does not suit the data.
-        DataError: an example cannot be used, or there is none.
+        DataError: an example is invalid, or there are no examples.
     """
     if evaluation is None:
         for name in ("metric", "patience"):
@@ -99,7 +99,7 @@ class _Counter:
     def __init__(self, use: str, paths: Sequence[Path], task: Task) -> None:
         self._use, self._paths, self._task = use, paths, task
         self._before = task.report.to_dict()
-        self._digest = blake2b(digest_size=16)  # a resumed run recognises its rows by it
+        self._digest = blake2b(digest_size=16)  # identifies the rows of a resumed run
         self.lengths = array("l")
 
     def observe(self, features: Iterable[Feature]) -> Iterator[Feature]:

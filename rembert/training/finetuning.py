@@ -47,34 +47,34 @@ def finetune(
 ) -> dict[str, float]:
     """Train a model on files of examples and write the best one, loadable in both frameworks, to `output`.
 
-    Beside the model are written its tokenizer, `metrics.jsonl`, TensorBoard events (`events/`), `curves.png`, and a
+    The directory also gets the tokenizer, `metrics.jsonl`, TensorBoard events (`events/`), `curves.png`, and a
     model card. Under `torchrun` or `accelerate launch` every process calls this function; the first one writes.
 
     Args:
         task: a key of `rembert.tasks.TASKS`, or a task made by `get_task`.
-        model: the checkpoint to start from, a directory or a name on the Hugging Face Hub. A head that it lacks gets
-            fresh weights, the same in both frameworks.
+        model: the checkpoint to start from, a directory or a name on the Hugging Face Hub. A head that it lacks is
+            newly initialised, alike in both frameworks.
         train: a file of examples, or several.
         output: a new or empty directory.
         evaluation: files of examples to score the model on; without them the last model is kept.
         framework: 'pt' or 'tf'.
         recipe: how to train; by default the task's.
-        data: how files are read, where `task` is a name.
-        options: the task's own, where `task` is a name.
+        data: how files are read, if `task` is a name.
+        options: the task's own, if `task` is a name.
         resume: continue the run in `output` from its newest checkpoint; without a checkpoint, start it.
-        from_scratch: use only the configuration and the tokenizer of `model`, with fresh weights.
+        from_scratch: use only the configuration and the tokenizer of `model`, with newly initialised weights.
         devices: names of TensorFlow devices to train on; by default all GPUs, or the CPU.
         sharded: in PyTorch under `torchrun`, shard the parameters over the processes (FSDP2).
-        say: takes lines of text on the progress; by default there are none.
+        say: called with lines of text on the progress; by default nothing is reported.
         **changes: keys of `Recipe` that differ, such as `learning_rate=2e-5`.
 
     Returns:
-        The scores of the model that is kept, under names that begin with `eval_`, and `train_loss`, the last training
+        The scores of the saved model, with names that begin with `eval_`, and `train_loss`, the last training
         loss in `metrics.jsonl`.
 
     Raises:
-        InputError: an argument cannot be used; nothing has been written.
-        DataError: an example cannot be used; names file and line.
+        InputError: an argument is invalid; nothing has been written.
+        DataError: an example is invalid; names file and line.
         CheckpointError, TokenizerError: `model` is missing, damaged or incomplete.
         TrainingError: the loss became NaN or infinite.
         MissingDependencyError: the framework is not installed.

@@ -1,6 +1,6 @@
-"""The weights that training starts from: a checkpoint's, and fresh ones for the parts that it lacks.
+"""The weights that training starts from: a checkpoint's, and new ones for parameters that it lacks.
 
-Fresh weights come from `rembert.common.initialization` and the recipe's seed, so PyTorch and TensorFlow start with the
+New weights come from `rembert.common.initialization` and the recipe's seed, so PyTorch and TensorFlow start with the
 same ones.
 """
 

@@ -1,7 +1,7 @@
 """The training loop that both frameworks share.
 
-A trainer (`pt_trainer`, `tf_trainer`) computes an update and holds the model. Which examples an update sees, its
-learning rate, when the model is evaluated and which one is kept is decided here and in the parts that this file calls.
+A trainer (`pt_trainer`, `tf_trainer`) has the model and computes an update. This file, and the parts that it calls,
+determine the examples and the learning rate of an update, when the model is evaluated, and which model is kept.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rembert.training.trainer import Trainer
 
 
 def train_model(run: Run, data: TrainingData, trainer: Trainer, *, whole_evaluation: bool) -> dict[str, float]:
-    """Make all updates that remain, and write the result.
+    """Make the remaining updates, and write the result.
 
     Args:
         run: the run, new or to be resumed.
@@ -49,7 +49,7 @@ def train_model(run: Run, data: TrainingData, trainer: Trainer, *, whole_evaluat
     if data.evaluation is not None:
         evaluator = Evaluator(task, recipe, trainer, data.evaluation, count, whole=whole_evaluation)
     schedule = Schedule(recipe, data.row_lengths, evaluates=evaluator is not None)
-    own = trainer.parallel * recipe.accumulation_steps  # micro-batches that this process computes
+    own = trainer.parallel * recipe.accumulation_steps  # the micro-batches of this process
 
     state = _start(run, trainer, schedule, evaluator)
     log = MetricsLog(run.output, state.step, schedule.epoch_steps, run.report) if run.is_main else NoLog()
@@ -162,14 +162,14 @@ def _shown(scores: Mapping[str, float], metric: str) -> str:
 
 
 class _LossWindow:
-    """The losses since the last line of the log, and the time that their updates took."""
+    """The losses since the last line of the log, and the duration of their updates."""
 
     def __init__(self) -> None:
         self._losses: list[Any] = []
         self.restart()
 
     def restart(self) -> None:
-        """Restart the clock: what came before was no update."""
+        """Restart the clock after work that was not an update."""
         self._started = time.perf_counter()
 
     def add(self, loss: Any) -> None:

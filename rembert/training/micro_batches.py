@@ -1,7 +1,7 @@
-"""A batch in micro-batches: computed apart, by devices and accumulation steps, they add up to the whole batch's loss.
+"""A batch in micro-batches, for devices and accumulation steps; their losses add up to that of the batch.
 
 Each head's loss is a mean over the labels that count. The mean over the batch is therefore the sum of the
-micro-batches' means, each weighted by its share of the labels. Both frameworks take the weights from here.
+micro-batches' means, each weighted by its share of the labels. Both frameworks use these weights.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def split_batch(batch: Batch, parts: int, count: Callable[[Batch], int]) -> list
     """Split a batch by rows into `parts` micro-batches, each with the weight of its loss; the weights add up to 1.
 
     With more parts than rows, the last micro-batches are a row of the batch at weight 0, so that every device takes
-    part in the step: the others would wait for it. A batch without labels gives weights of 0.
+    part in the step; otherwise the others would wait for it. A batch without labels gives weights of 0.
 
     Args:
         batch: arrays with a row for each example.

@@ -25,7 +25,7 @@ def parameter_groups(recipe: Recipe, table: Mapping[str, Parameter]) -> list[Par
     """The trained parameters of a model in groups; frozen ones are in none.
 
     Args:
-        recipe: says what is frozen and how rates and decay differ.
+        recipe: the frozen parameters, the rates and the decay.
         table: the model's parameters by canonical name.
     """
     groups: dict[tuple[float, float], list[str]] = {}

@@ -1,6 +1,6 @@
 """Training steps in PyTorch, on one device or on several under `torchrun` or `accelerate launch`.
 
-`tf_trainer` is its twin, `trainer` what both implement.
+`tf_trainer` is its twin; both implement `trainer`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Trainer:
         source: the checkpoint directory to start from; from scratch, one with a `config.json`.
         recipe: how to train.
         overrides: keys of the configuration that the task sets.
-        from_scratch: use the configuration only, with fresh weights.
+        from_scratch: use only the configuration, with newly initialised weights.
         devices: not for PyTorch, where `torchrun` places the processes.
         sharded: under `torchrun`, keep a shard of the parameters on each device (FSDP2) instead of all (DDP).
 
@@ -184,7 +184,7 @@ class Trainer:
         return gathered
 
     def close(self) -> None:
-        """Leave the group of processes, if this trainer joined it."""
+        """Leave the process group, if this trainer joined it."""
         if self._joined:
             dist.destroy_process_group()
 
@@ -225,7 +225,7 @@ class Trainer:
 
 
 def _join_processes() -> bool:
-    """Join the process group that torchrun or accelerate started, if there is one that nobody has joined."""
+    """Join the process group of torchrun or accelerate, unless there is none or this process has joined it."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         return False
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
@@ -235,7 +235,7 @@ def _join_processes() -> bool:
 def _load(
     head: str, source: str, recipe: Recipe, overrides: Mapping[str, Any], from_scratch: bool
 ) -> tuple[Any, list[str]]:
-    """The model to train, and the names of its parameters that have fresh weights."""
+    """The model to train, and the names of its newly initialised parameters."""
     dtype, changes = _DTYPES[recipe.precision], training_overrides(recipe, overrides)
     if from_scratch:
         model = model_class(head)(RemBertConfig.from_pretrained(source, **changes)).to(dtype)

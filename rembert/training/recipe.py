@@ -2,8 +2,8 @@
 
 The defaults suit the released model, 576 million parameters. Chung et al. (ICLR 2021), appendix, fine-tune it for 3
 epochs at learning rates of 8e-6 (PAWS-X), 1e-5 (XNLI), 9e-6 (SQuAD) and 3e-5 (parts of speech) with batches of 128,
-and 8e-6 with batches of 64 (named entities). A batch here is 32, which suits smaller data; others report 3e-6 to 2e-5
-at that size, and that the model collapses at rates that suit smaller encoders. A model of a few layers needs 1e-4 and
+and 8e-6 with batches of 64 (named entities). A batch here is 32, which suits smaller data; at that size, others report
+3e-6 to 2e-5, and that the model collapses at rates that suit smaller encoders. A model of a few layers needs 1e-4 and
 more.
 """
 
@@ -27,7 +27,7 @@ class Recipe:
 
     Args:
         epochs: passes over the training data; may be a fraction.
-        max_steps: stop after this number of updates, whatever `epochs` says.
+        max_steps: stop after this number of updates, instead of `epochs`.
         batch_size: examples of one update, over all devices and micro-batches.
         accumulation_steps: compute each batch in this number of micro-batches, one after the other, and update once.
             Takes less memory and gives the same result.
@@ -40,12 +40,12 @@ class Recipe:
         max_grad_norm: gradients are scaled down to this global norm; None leaves them as they are.
         label_smoothing: in [0, 1); the fraction of the target's probability that is spread evenly: over the classes,
             over the real positions of an answer's window, over the vocabulary of a language model; with several labels
-            at once, each target is drawn towards one half. Regression has none.
+            at once, each target moves towards one half. It must be 0 for regression.
         dropout: of hidden states, attention and classifier alike; None keeps the checkpoint's rates.
         freeze_embeddings: do not train the input embeddings (tables and norm, 64 of the released 576 million).
         precision: `float32`, `bfloat16` (the computation; weights and optimizer stay float32), or `float64`.
         gradient_checkpointing: keep fewer activations and recompute them in the backward pass.
-        seed: of the order of the data, fresh weights, masking and dropout.
+        seed: of the order of the data, new weights, masking and dropout.
         max_length: longest input in tokens; by default the model's `max_position_embeddings`.
         eval_steps: evaluate every this number of updates; by default after each epoch.
         save_steps: also write a checkpoint every this number of updates, beside the one of each evaluation.
@@ -55,7 +55,7 @@ class Recipe:
             (`loss`, `perplexity`, `pseudo_perplexity`, `mse`) lower is better.
 
     Raises:
-        InputError: a value outside its range; the message quotes it.
+        InputError: a value is out of range; the message quotes it.
 
     Example:
         >>> recipe = Recipe.for_task("multiple-choice", epochs=5)
@@ -107,7 +107,7 @@ class Recipe:
         """The defaults of a task, with `changes`.
 
         Raises:
-            InputError: an unknown task or key, or a value outside its range.
+            InputError: a task or key is unknown, or a value is out of range.
         """
         declared = (task_class(task) if isinstance(task, str) else task).recipe
         known = [field.name for field in fields(cls)]

@@ -1,4 +1,4 @@
-"""What a run reports: `metrics.jsonl`, TensorBoard events, `curves.png`, and a progress bar."""
+"""The reports of a run: `metrics.jsonl`, TensorBoard events, `curves.png`, and a progress bar."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, without a last one that a kill has cut; none if there is no file.
 
     Raises:
-        CheckpointError: another line is no line of a run; names the file and the line.
+        CheckpointError: another line is not one of a run; names the file and the line.
     """
     if not path.is_file():
         return []

@@ -1,4 +1,4 @@
-"""The result of a run: the best model with its tokenizer, the scores, and what describes them."""
+"""The result of a run: the best model with its tokenizer, the scores, and the model card."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rembert.training.run import END, Run
 
 
 def write_result(run: Run, state: TrainingState, log: MetricsLog, metric: str | None) -> dict[str, float]:
-    """Put the best model, or without evaluations the last one, into the run's directory, and remove the checkpoints.
+    """Move the best model, or without evaluations the last one, into the run's directory, and remove the checkpoints.
 
     A run that is killed here repeats this step when it is resumed. Only the first process calls it.
 

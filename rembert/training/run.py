@@ -24,7 +24,7 @@ _FREE = ("accumulation_steps", "gradient_checkpointing", "log_steps", "save_step
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run trains.
+    """The plan of a run.
 
     Attributes:
         task: the task.
@@ -65,7 +65,7 @@ class OutputDirectory:
             return
         if path.exists() and not path.is_dir():
             raise InputError(f"`output` must be a directory. Received: {path}, which is a file.")
-        # A run killed at its very start may have left half of its first file.
+        # A run that was killed at its start may have left half of its first file.
         others = set(path.iterdir()) - set(leftovers(path / RUN)) if path.is_dir() else set()
         has_run = (path / RUN).is_file()
         if not resume and others:
@@ -157,7 +157,7 @@ class Run:
         if not lines or END not in lines[-1] or self.checkpoints.newest() is not None:
             return None
         if self.is_main:
-            self.checkpoints.remove()  # what a kill during their removal left
+            self.checkpoints.remove()  # left by a kill during their removal
         self.report(f"{self.output}: this run has already finished")
         return {name: value for name, value in lines[-1].items() if name.startswith("eval_") or name == "train_loss"}
 

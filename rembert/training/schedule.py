@@ -12,7 +12,7 @@ import numpy as np
 from rembert.tasks.batching import LengthGroupedBatches
 from rembert.training.recipe import Recipe
 
-_MASKS = 1  # keeps the generator of masks apart from other generators of the same seed and step
+_MASKS = 1  # separates the generator of masks from others with the same seed and step
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Schedule:
     """All updates of a run: a function of its arguments alone, so every process and a resumed run see the same.
 
     Args:
-        recipe: says how many updates there are and what follows each.
+        recipe: the number of updates and what follows each.
         row_lengths: the lengths of the training rows.
         evaluates: whether there are examples to evaluate on.
 

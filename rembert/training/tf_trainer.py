@@ -1,6 +1,6 @@
 """Training steps in TensorFlow, on one device or on several of one machine through `tf.distribute`.
 
-`pt_trainer` is its twin, `trainer` what both implement.
+`pt_trainer` is its twin; both implement `trainer`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Trainer:
         source: the checkpoint directory to start from; from scratch, one with a `config.json`.
         recipe: how to train.
         overrides: keys of the configuration that the task sets.
-        from_scratch: use the configuration only, with fresh weights.
+        from_scratch: use only the configuration, with newly initialised weights.
         devices: names of TensorFlow's devices to train on; by default all GPUs, or the CPU.
         sharded: not for TensorFlow.
 
@@ -246,7 +246,7 @@ def _strategy(devices: Sequence[str] | None) -> Any:
 def _load(
     head: str, source: str, recipe: Recipe, overrides: Mapping[str, Any], from_scratch: bool
 ) -> tuple[Any, list[str]]:
-    """The model to train, and the names of its parameters that have fresh weights."""
+    """The model to train, and the names of its newly initialised parameters."""
     dtype, changes = _POLICIES[recipe.precision], training_overrides(recipe, overrides)
     if from_scratch:
         model = model_class(head)(RemBertConfig.from_pretrained(source, **changes), dtype=dtype)

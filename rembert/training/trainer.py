@@ -1,4 +1,4 @@
-"""What the training loop needs from a framework. `pt_trainer` and `tf_trainer` implement it."""
+"""The interface between the training loop and a framework. `pt_trainer` and `tf_trainer` implement it."""
 
 from __future__ import annotations
 

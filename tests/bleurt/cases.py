@@ -52,7 +52,7 @@ def make_variables(seed: int = 0, sizes: dict[str, Any] = BERT_CONFIG) -> dict[s
     config = RemBertConfig(**own, input_embedding_size=sizes["embedding_size"], num_labels=1)
     weights = random_weights(config, "sequence-classification", seed, "float32")
     table = parameters(config, "sequence-classification")
-    return {_bleurt_name(name, table[name].kind.name): _turned(name, weights[name]) for name in table}
+    return {_bleurt_name(name, table[name].kind.name): _transposed_kernel(name, weights[name]) for name in table}
 
 
 def write_saved_model(
@@ -142,5 +142,5 @@ def _bleurt_name(name: str, kind: str) -> str:
     return path if leaf is None else f"{path}/{leaf}"
 
 
-def _turned(name: str, array: np.ndarray) -> np.ndarray:
+def _transposed_kernel(name: str, array: np.ndarray) -> np.ndarray:
     return array.T if array.ndim == 2 and "embeddings." not in name else array

@@ -70,9 +70,9 @@ def test_systems_are_resampled_together() -> None:
     assert found.difference.low > 0
     assert found.p_value == pytest.approx(1 / 2001)
     assert found.wins == 1.0
-    turned = compare_systems(second, first, resamples=2000)
-    assert (turned.p_value, turned.wins) == (found.p_value, 0.0)
-    assert turned.difference.low == pytest.approx(-found.difference.high)
+    swapped = compare_systems(second, first, resamples=2000)
+    assert (swapped.p_value, swapped.wins) == (found.p_value, 0.0)
+    assert swapped.difference.low == pytest.approx(-found.difference.high)
 
 
 def test_equal_systems_do_not_differ() -> None:

@@ -33,8 +33,8 @@ Damage = Callable[[random.Random, Path], None]
 def main(format: str, first: int, count: int) -> None:
     """Go through the inputs."""
     prepare, damage, main_file = FORMATS[format]
-    with tempfile.TemporaryDirectory() as place:
-        original, copy = Path(place) / "original", Path(place) / "copy"
+    with tempfile.TemporaryDirectory() as directory:
+        original, copy = Path(directory) / "original", Path(directory) / "copy"
         prepare(original)
         attempt(original / main_file)  # what is imported on the way is not counted
         allowed = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + MEMORY
@@ -71,7 +71,7 @@ def attempt(path: Path) -> str:
 
 
 def damage_bytes(chance: random.Random, path: Path, start: int = 0, end: int | None = None) -> None:
-    """Change a file between two places: bits, bytes, numbers, runs, cuts, insertions."""
+    """Change a file between two positions: bits, bytes, numbers, runs, cuts, insertions."""
     data = bytearray(path.read_bytes())
     part = data[start:end]
     for _ in range(chance.choice((1, 1, 1, 2, 4, 16))):
@@ -209,7 +209,7 @@ def damage_safetensors(chance: random.Random, directory: Path) -> None:
 
 
 def damage_bundle(chance: random.Random, directory: Path) -> None:
-    """Change the table's entries and sign it anew, so that no checksum hides what comes behind; or its bytes."""
+    """Change the table's entries and recompute its checksums, so that they do not hide the change; or its bytes."""
     index = directory / "rembert.ckpt.index"
     if chance.random() < 0.3:
         damage_bytes(chance, chance.choice((index, directory / "rembert.ckpt.data-00000-of-00001")))

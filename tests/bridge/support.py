@@ -45,8 +45,8 @@ def make_index(path: Path, entries: list[tuple[bytes, bytes]]) -> None:
     handle = put_varint(0) + put_varint(len(body))
     top, second = block([(b"\xff", handle)])
     empty, third = block([])
-    places = (len(first) + len(second), len(empty), len(first), len(top))
-    footer = b"".join(map(put_varint, places)).ljust(40, b"\0")
+    positions = (len(first) + len(second), len(empty), len(first), len(top))
+    footer = b"".join(map(put_varint, positions)).ljust(40, b"\0")
     path.write_bytes(first + second + third + footer + (0xDB4775248B80FB57).to_bytes(8, "little"))
 
 

@@ -105,7 +105,7 @@ def test_hidden_act_overrides(tmp_path: Path) -> None:
 def test_a_bleurt_saved_model_becomes_a_regressor(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(BLEURT, source)
-    (source / "sent_piece.model").write_bytes(b"pieces")
+    (source / "sent_piece.model").write_bytes(b"tokens")
     done = convert(source, tmp_path / "pt", "pt")
     assert done.source_format == "savedmodel"
     assert done.head == "sequence-classification"
@@ -116,7 +116,7 @@ def test_a_bleurt_saved_model_becomes_a_regressor(tmp_path: Path) -> None:
     assert config["architectures"] == ["RemBertForSequenceClassification"]
     assert config["id2label"] == {"0": "LABEL_0"}
     assert config["hidden_act"] == "gelu_new"
-    assert (tmp_path / "pt" / "sentencepiece.model").read_bytes() == b"pieces"
+    assert (tmp_path / "pt" / "sentencepiece.model").read_bytes() == b"tokens"
 
 
 @pytest.mark.parametrize("path", ["saved_model.pb", "variables/variables.index", "variables/variables"])
@@ -172,8 +172,8 @@ def test_a_changed_value_is_seen(tmp_path: Path) -> None:
     words = safetensors.numpy.load_file(GOLDEN / "masked_lm" / "model.safetensors")[
         "rembert.embeddings.LayerNorm.bias"
     ]
-    place = content.index(words.tobytes())
-    content[place] ^= 1
+    position = content.index(words.tobytes())
+    content[position] ^= 1
     data.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"00001: variable `bert/embeddings/LayerNorm/beta`.*checksum"):
         convert(source, tmp_path / "out", "pt")
@@ -195,12 +195,12 @@ def test_a_missing_data_file_is_seen(tmp_path: Path) -> None:
         open_checkpoint(source / "rembert.ckpt.index")
 
 
-@pytest.mark.parametrize("place", [5, 700, 2000, 4000, -46, -8, -1])
-def test_a_changed_byte_of_the_index_is_seen(tmp_path: Path, place: int) -> None:
+@pytest.mark.parametrize("position", [5, 700, 2000, 4000, -46, -8, -1])
+def test_a_changed_byte_of_the_index_is_seen(tmp_path: Path, position: int) -> None:
     source = copy_bundle(tmp_path)
     index = source / "rembert.ckpt.index"
     content = bytearray(index.read_bytes())
-    content[place] ^= 0x10
+    content[position] ^= 0x10
     index.write_bytes(content)
     with pytest.raises(CheckpointError, match=re.escape(str(index))):
         open_checkpoint(source)
@@ -219,18 +219,18 @@ GOOD = b"\x08\x01" + b"\x12\x04\x12\x02\x08\x02" + b"\x28\x08"  # float32, shape
         ([(b"", HEADER), (b"a", GOOD + b"\x20\x04")], "outside the file"),
         ([(b"", HEADER), (b"a", GOOD), (b"b", GOOD)], "overlap"),
         ([(b"", HEADER), (b"b", GOOD), (b"a", GOOD)], "out of order"),
-        ([(b"", HEADER), (b"a", GOOD), (b"a", GOOD)], "stands twice"),
+        ([(b"", HEADER), (b"a", GOOD), (b"a", GOOD)], "occurs twice"),
         ([(b"", HEADER), (b"a", GOOD + b"\x3a\x00")], "slices"),
         ([(b"", HEADER), (b"a", b"\x08\x01\x12\x04\x12\x02\x08\x03\x28\x08")], "takes 12 bytes"),
         ([(b"", HEADER), (b"a", b"\x08\x01\x12\x02\x18\x01\x28\x08")], "shape is unknown"),
         ([(b"", HEADER), (b"a", b"\x08\x01\x12\x7f")], "cut off"),
         ([(b"", HEADER), (b"a", b"\x0b")], "wire type"),
-        ([(b"", HEADER), (b"a", b"\x28" + b"\xff" * 9 + b"\x01")], "no number"),
+        ([(b"", HEADER), (b"a", b"\x28" + b"\xff" * 9 + b"\x01")], "not a number"),
         ([(b"", HEADER), (b"a", b"\x28" + b"\xff" * 11)], "64 bits"),
         ([(b"", HEADER), (b"a", b"\x12" + put_varint(36) + b"\x12\x02\x08\x01" * 9)], "at most 8 dimensions"),
     ],
 )
-def test_refuses(tmp_path: Path, entries: list[tuple[bytes, bytes]], reason: str) -> None:
+def test_damaged_bundles_are_refused(tmp_path: Path, entries: list[tuple[bytes, bytes]], reason: str) -> None:
     make_index(tmp_path / "x.index", entries)
     (tmp_path / "x.data-00000-of-00001").write_bytes(bytes(8))
     with pytest.raises(CheckpointError, match=reason) as error:
@@ -239,7 +239,7 @@ def test_refuses(tmp_path: Path, entries: list[tuple[bytes, bytes]], reason: str
 
 
 def test_the_made_index_is_right_otherwise(tmp_path: Path) -> None:
-    """What `test_refuses` changes is a good bundle, so that each refusal is due to its own change."""
+    """The bundle that `test_damaged_bundles_are_refused` changes is valid: each refusal is due to its own change."""
     values = np.array([1, 2], np.float32)
     crc = masked(crc32c(values.view(np.uint8)))
     make_index(tmp_path / "x.index", [(b"", HEADER), (b"a", GOOD + b"\x35" + crc.to_bytes(4, "little"))])

@@ -22,7 +22,7 @@ def weights(directory: Path) -> bytes:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_there_and_back_is_bit_for_bit(tmp_path: Path, name: str) -> None:
+def test_a_round_trip_preserves_every_bit(tmp_path: Path, name: str) -> None:
     convert(GOLDEN / name, tmp_path / "tf", "tf")
     convert(tmp_path / "tf", tmp_path / "pt", "pt")
     assert weights(tmp_path / "pt") == weights(GOLDEN / name)
@@ -38,7 +38,7 @@ def test_transformers_h5_becomes_transformers_safetensors(tmp_path: Path, name: 
     assert weights(tmp_path / "pt") == weights(GOLDEN / name)
 
 
-def test_the_report_says_what_was_done(tmp_path: Path) -> None:
+def test_the_report_describes_the_conversion(tmp_path: Path) -> None:
     progress = []
     done = convert(GOLDEN / "masked_lm", tmp_path / "tf", "tf", progress=lambda *counts: progress.append(counts))
     with np.load(GOLDEN / "masked_lm" / "expected.npz") as expected:
@@ -52,14 +52,14 @@ def test_the_report_says_what_was_done(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "tf").iterdir()) == sorted(done.files)
 
 
-def test_tokenizer_files_travel(tmp_path: Path) -> None:
+def test_tokenizer_files_are_copied(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(GOLDEN / "model", source)
-    (source / "sentencepiece.model").write_bytes(b"pieces")
+    (source / "sentencepiece.model").write_bytes(b"tokens")
     (source / "tokenizer.json").write_text("{}")
     (source / "notes.txt").write_text("mine")
     done = convert(source, tmp_path / "tf", "tf")
-    assert (tmp_path / "tf" / "sentencepiece.model").read_bytes() == b"pieces"
+    assert (tmp_path / "tf" / "sentencepiece.model").read_bytes() == b"tokens"
     assert (tmp_path / "tf" / "tokenizer.json").read_text() == "{}"
     assert not (tmp_path / "tf" / "notes.txt").exists()
     assert set(done.files) == {"tf_model.h5", "config.json", "sentencepiece.model", "tokenizer.json"}
@@ -93,13 +93,13 @@ def test_a_head_is_recognised_without_architectures(tmp_path: Path, name: str, h
     assert found.fits
 
 
-def test_refuses_what_does_not_fit_the_config(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"shape \[160, 20\], the config says \[161, 20\]"):
+def test_a_source_that_does_not_fit_its_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"shape \[160, 20\], the config has \[161, 20\]"):
         convert(copy_with(tmp_path, vocab_size=161), tmp_path / "out", "tf")
     assert not (tmp_path / "out").exists()
 
 
-def test_refuses_missing_and_unknown_layers(tmp_path: Path) -> None:
+def test_missing_and_unknown_layers_are_refused(tmp_path: Path) -> None:
     source = copy_with(tmp_path, num_hidden_layers=3)
     with pytest.raises(CheckpointError, match=r"16 missing \(`rembert.encoder.layer.2"):
         convert(source, tmp_path / "out", "tf")
@@ -108,27 +108,27 @@ def test_refuses_missing_and_unknown_layers(tmp_path: Path) -> None:
         convert(copy_with(tmp_path, num_hidden_layers=1), tmp_path / "out", "tf")
 
 
-def test_refuses_a_source_without_config(tmp_path: Path) -> None:
+def test_a_source_without_configuration_is_refused(tmp_path: Path) -> None:
     shutil.copyfile(GOLDEN / "model" / "model.safetensors", tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match=r"holds no config\.json"):
         convert(tmp_path / "x.safetensors", tmp_path / "out", "tf")
 
 
-def test_refuses_a_broken_config(tmp_path: Path) -> None:
+def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
     source = copy_with(tmp_path)
     (source / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json"):
         convert(source, tmp_path / "out", "tf")
 
 
-def test_refuses_an_existing_target(tmp_path: Path) -> None:
+def test_an_existing_target_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="exists"):
         convert(GOLDEN / "model", tmp_path, "tf")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_refuses_an_unknown_target_format(tmp_path: Path) -> None:
+def test_an_unknown_target_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`to` must be one of"):
         convert(GOLDEN / "model", tmp_path / "out", "onnx")
 
@@ -227,7 +227,7 @@ def test_the_encoder_alone(tmp_path: Path) -> None:
             np.testing.assert_array_equal(ours.read(name), theirs.read(f"rembert.{name}"))
 
 
-def test_a_fresh_head(tmp_path: Path) -> None:
+def test_a_new_head_is_initialised(tmp_path: Path) -> None:
     done = convert(GOLDEN / "masked_lm", tmp_path / "out", "pt", head="sequence-classification")
     assert inspect(tmp_path / "out").fits
     assert sorted(done.fresh) == [
@@ -269,7 +269,7 @@ def test_a_language_model_keeps_its_head_as_a_decoder(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "config.json").read_text())["is_decoder"] is True
 
 
-def test_refuses_an_unknown_head(tmp_path: Path) -> None:
+def test_an_unknown_head_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`head` must be one of"):
         convert(GOLDEN / "model", tmp_path / "out", "pt", head="next-sentence")
 
@@ -312,7 +312,7 @@ def test_force_replaces_a_checkpoint_and_nothing_else(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("kept")
-    with pytest.raises(InputError, match="does not look like a checkpoint"):
+    with pytest.raises(InputError, match="is not a checkpoint"):
         convert(GOLDEN / "model", mine, "pt", force=True)
     assert (mine / "thesis.txt").read_text() == "kept"
     with pytest.raises(InputError, match="which is a file"):
@@ -359,7 +359,7 @@ def test_an_index_is_not_trusted(tmp_path: Path) -> None:
     refused({"weight_map": {"a": 3}}, "`weight_map` must map")
     refused("{", "not JSON")
     refused("[" * 100_000, "not JSON")
-    refused('{"weight_map": {"a": "x", "a": "y"}}', "`a` stands twice")
+    refused('{"weight_map": {"a": "x", "a": "y"}}', "`a` occurs twice")
     swapped = {key: shards[0] if name == shards[1] else name for key, name in content["weight_map"].items()}
     refused({"weight_map": swapped}, "lacks tensor")
     without = dict(list(content["weight_map"].items())[1:])

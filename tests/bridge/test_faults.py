@@ -1,4 +1,4 @@
-"""Faults for real, in other processes: a conversion that is killed, a full disk, two writers to one place."""
+"""Real faults, in other processes: a conversion that is killed, a full disk, two writers to one directory."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ KILLED = """
 def test_killed_at_any_step_nothing_is_lost(tmp_path: Path, to: str) -> None:
     result = python(KILLED, GOLDEN / "model", GOLDEN / "token_classification", tmp_path, to)
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) > 10, "there are at least so many steps at which it can be killed"
+    assert int(result.stdout) > 10, "there are more steps than this at which it can be killed"
 
 
 def test_a_restored_output_is_not_overwritten_without_force(tmp_path: Path) -> None:

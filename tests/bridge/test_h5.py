@@ -43,7 +43,7 @@ HEADS.update(
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_reads_transformers_files(name: str) -> None:
+def test_files_of_transformers_are_read(name: str) -> None:
     expected = safetensors.numpy.load_file(GOLDEN / name / "model.safetensors")
     with open_checkpoint(GOLDEN / name, format="h5") as checkpoint:
         assert checkpoint.format == "h5"
@@ -54,7 +54,7 @@ def test_reads_transformers_files(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_writes_transformers_layout(tmp_path: Path, name: str) -> None:
+def test_files_have_the_layout_of_transformers(tmp_path: Path, name: str) -> None:
     """Datasets and values as transformers wrote them, instance numbers apart, and what its loader uses."""
     save_golden(name, tmp_path)
     ours, theirs = datasets(tmp_path / "tf_model.h5"), datasets(GOLDEN / name / "tf_model.h5")
@@ -139,7 +139,7 @@ def _other_bias() -> h5py.h5t.TypeID:
 
 
 @pytest.mark.parametrize("make_type", [_brain_float, _wide_float, _other_bias])
-def test_number_formats_that_numpy_has_not_are_converted(
+def test_number_formats_that_numpy_lacks_are_converted(
     tmp_path: Path, make_type: Callable[[], h5py.h5t.TypeID]
 ) -> None:
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -216,9 +216,9 @@ def _two_spellings(file: h5py.File) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (_external_link, "link to somewhere else"),
-        (_soft_link, "link to somewhere else"),
-        (_circle, "two places"),
+        (_external_link, "link to another object"),
+        (_soft_link, "link to another object"),
+        (_circle, "has two paths"),
         (_external_storage, "other files"),
         (_virtual, "other files"),
         (_text, "numbers"),
@@ -228,7 +228,7 @@ def _two_spellings(file: h5py.File) -> None:
         (_two_spellings, "is stored twice"),
     ],
 )
-def test_refuses(tmp_path: Path, make: Callable[..., Any], reason: str) -> None:
+def test_damaged_files_are_refused(tmp_path: Path, make: Callable[..., Any], reason: str) -> None:
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         make(file)
@@ -238,14 +238,14 @@ def test_refuses(tmp_path: Path, make: Callable[..., Any], reason: str) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 10, 2000, 100_000, 150_000])
-def test_refuses_a_truncated_file(tmp_path: Path, size: int) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, size: int) -> None:
     path = tmp_path / "tf_model.h5"
     path.write_bytes((GOLDEN / "model" / "tf_model.h5").read_bytes()[:size])
     with pytest.raises(CheckpointError, match=r"tf_model\.h5"):
         open_checkpoint(path)
 
 
-def test_refuses_bfloat16(tmp_path: Path) -> None:
+def test_bfloat16_is_refused(tmp_path: Path) -> None:
     import ml_dtypes
 
     from rembert import RemBertConfig

@@ -52,7 +52,7 @@ def test_keras_loads_what_is_written(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_there_and_back_is_bit_for_bit(tmp_path: Path, name: str) -> None:
+def test_a_round_trip_preserves_every_bit(tmp_path: Path, name: str) -> None:
     convert(GOLDEN / name, tmp_path / "keras", "keras")
     done = convert(tmp_path / "keras", tmp_path / "pt", "pt")
     assert done.source_format == "keras"
@@ -62,7 +62,7 @@ def test_there_and_back_is_bit_for_bit(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["model.weights.h5", "model.keras"])
-def test_reads_what_keras_saved(saved: Path, file: str) -> None:
+def test_files_of_keras_are_read(saved: Path, file: str) -> None:
     expected = safetensors.numpy.load_file(GOLDEN / "sequence_classification" / "model.safetensors")
     with open_checkpoint(saved / file) as checkpoint:
         assert checkpoint.format == "keras"
@@ -107,7 +107,7 @@ def rewritten(source: Path, target: Path, change: Callable[..., Any]) -> Path:
         (lambda copy, name, data: copy.writestr(name, b"{" if name == "config.json" else data), "is not JSON"),
     ],
 )
-def test_refuses_an_archive(saved: Path, tmp_path: Path, change: Callable[..., Any], reason: str) -> None:
+def test_invalid_archives_are_refused(saved: Path, tmp_path: Path, change: Callable[..., Any], reason: str) -> None:
     path = rewritten(saved / "model.keras", tmp_path / "model.keras", change)
     with pytest.raises(CheckpointError, match=reason) as error:
         open_checkpoint(path)

@@ -19,7 +19,7 @@ from tests.frameworks import needs_pt
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_reads_what_the_package_reads(name: str) -> None:
+def test_files_of_the_package_are_read(name: str) -> None:
     path = GOLDEN / name / "model.safetensors"
     expected = safetensors.numpy.load_file(path)
     with open_checkpoint(path) as checkpoint:
@@ -92,7 +92,7 @@ def test_a_source_may_be_transposed_and_of_another_dtype(tmp_path: Path) -> None
     np.testing.assert_array_equal(loaded, values.T.astype(np.float16), strict=True)
 
 
-def test_metadata_is_what_transformers_looks_for(tmp_path: Path) -> None:
+def test_metadata_is_what_transformers_requires(tmp_path: Path) -> None:
     save_safetensors(tmp_path, sources(a=np.zeros(2, np.float32)))
     with safetensors.safe_open(tmp_path / "model.safetensors", "np") as file:
         assert file.metadata() == {"format": "pt"}
@@ -134,11 +134,13 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (
             json.dumps({"a": ENTRY})[:-1].encode() + b', "a": ' + json.dumps(ENTRY).encode() + b"}",
             8,
-            "`a` stands twice",
+            "`a` occurs twice",
         ),
     ],
 )
-def test_refuses(tmp_path: Path, header: bytes | dict[str, Any] | list[Any], values: int, reason: str) -> None:
+def test_damaged_files_are_refused(
+    tmp_path: Path, header: bytes | dict[str, Any] | list[Any], values: int, reason: str
+) -> None:
     path = raw_safetensors(tmp_path / "x.safetensors", header, bytes(values))
     with pytest.raises(CheckpointError, match=reason) as error:
         open_checkpoint(path)
@@ -146,14 +148,14 @@ def test_refuses(tmp_path: Path, header: bytes | dict[str, Any] | list[Any], val
 
 
 @pytest.mark.parametrize("size", [0, 7, 8, 9, 100, 5000, 90000])
-def test_refuses_a_truncated_file(tmp_path: Path, size: int) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, size: int) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes((GOLDEN / "model" / "model.safetensors").read_bytes()[:size])
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         open_checkpoint(path)
 
 
-def test_refuses_a_header_that_would_fill_the_memory(tmp_path: Path) -> None:
+def test_a_header_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     with path.open("wb") as file:
         file.write((2**30).to_bytes(8, "little"))
@@ -219,6 +221,6 @@ def test_shard_sizes(tmp_path: Path, size: int | str | None, count: int) -> None
 
 
 @pytest.mark.parametrize("size", ["", "GB", "-1GB", "0", 0, -5, True, 1.5, "1TB"])
-def test_refuses_a_shard_size(tmp_path: Path, size: Any) -> None:
+def test_invalid_shard_sizes_are_refused(tmp_path: Path, size: Any) -> None:
     with pytest.raises(InputError, match="max_shard_size"):
         save_safetensors(tmp_path, sources(a=np.ones(1, np.float32)), max_shard_size=size)

@@ -27,7 +27,7 @@ def call(tmp_path: Path) -> list[str]:
 
 @needs_pt
 @needs_tf
-def test_what_one_framework_trains_both_score_alike(
+def test_both_frameworks_score_a_trained_model_alike(
     call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = ["--epochs", "3", "--batch-size", "8", "--learning-rate", "1e-2", "--seed", "3", "--max-length", "6"]
@@ -48,7 +48,7 @@ def test_what_one_framework_trains_both_score_alike(
 
 
 @needs_pt
-def test_it_is_quiet_when_asked_and_resumes(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_runs_print_nothing_and_resume(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*call, "--max-steps", "1", "--quiet"]) == 0
     first = capsys.readouterr()
     assert first.err == ""

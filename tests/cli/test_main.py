@@ -45,9 +45,9 @@ def test_inspect_names_what_does_not_fit(tmp_path: Path, capsys: pytest.CaptureF
         (["diff", "a"], 2, "required: B"),
         (["verify"], 2, "required: A, B"),
         (["convert", "a", "b", "--to", "onnx"], 2, "invalid choice"),
-        (["inspect", "/no/such/place"], 1, "no file or directory /no/such/place"),
+        (["inspect", "/no/such/path"], 1, "no file or directory /no/such/path"),
         (["convert", str(GOLDEN / "model"), str(GOLDEN / "masked_lm"), "--to", "tf"], 2, "exists"),
-        (["convert", str(GOLDEN / "model"), str(GOLDEN), "--to", "tf"], 2, "hold the source"),
+        (["convert", str(GOLDEN / "model"), str(GOLDEN), "--to", "tf"], 2, "contain the source"),
         (
             ["convert", str(GOLDEN / "model"), "x", "--to", "tf", "--dtype", "bfloat16"],
             2,

@@ -29,7 +29,7 @@ def test_convert_reports_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "global_step" in report["left_out"]
 
 
-def test_convert_passes_every_option_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_passes_every_option_to_the_function(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--head", "causal-lm", "--dtype", "bfloat16", "--max-shard-size", "20KB", "--hidden-act", "gelu_new"]
     assert main(["convert", str(GOLDEN / "masked_lm"), str(tmp_path / "out"), "--to", "pt", *options]) == 0
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -91,7 +91,7 @@ def test_inspect_reports_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
-def test_inspect_lists_tensors_and_says_what_checksums_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_lists_tensors_and_the_kind_of_checksums(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(GOLDEN / "bleurt_savedmodel"), "--tensors"]) == 0
     out = capsys.readouterr().out
     assert "CRC-32C" in out

@@ -137,7 +137,7 @@ def test_tables(call: Any) -> None:
 
 
 @pytest.mark.parametrize("taken", ["score", "score_best", "score_mean", "score_all", "score_cut"])
-def test_no_field_of_the_input_is_written_over(call: Any, capsys: pytest.CaptureFixture[str], taken: str) -> None:
+def test_fields_of_the_input_are_not_overwritten(call: Any, capsys: pytest.CaptureFixture[str], taken: str) -> None:
     Path("in.tsv").write_text(f"candidate\treference\treference_2\t{taken}\na\tb\tc\t9\n")
     row = {"candidate": "a", "references": ["b", "c"]}  # the second row alone has the field
     Path("in.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps({**row, taken: 9})}\n")
@@ -245,7 +245,7 @@ def test_a_missing_file(call: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def _counting(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[int]:
-    """The sizes of the batches that the model computes; after so many, the run is interrupted."""
+    """The sizes of the batches that the model computes; after a number of batches, the run is interrupted."""
     batches: list[int] = []
     compute = regressors.Regressor.__call__
 
@@ -259,7 +259,7 @@ def _counting(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) ->
     return batches
 
 
-def test_an_interrupted_run_goes_on(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_resumes(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("--candidates", "c.txt", "--references", "r.txt", "o.txt", "--output", "s", "--batch-tokens", "20")
     with monkeypatch.context() as patched:
         done = _counting(patched, stop_after=2)
@@ -274,7 +274,7 @@ def test_an_interrupted_run_goes_on(call: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("change", ["texts", "model", "length"])
-def test_what_was_done_for_other_texts_or_models_is_not_used(
+def test_scores_of_other_texts_or_models_are_not_reused(
     call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str
 ) -> None:
     arguments = ["--candidates", "c.txt", "--references", "r.txt", "--output", "s", "--batch-tokens", "20"]

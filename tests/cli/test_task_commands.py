@@ -142,7 +142,7 @@ def test_embed_writes_vectors(checkpoint: Path, data: Path, tmp_path: Path) -> N
     assert main([*call[:-1], str(tmp_path / "nowhere" / "a.npy")]) == 2
 
 
-def test_embed_looks_at_no_label(checkpoint: Path, tmp_path: Path) -> None:
+def test_embed_ignores_labels(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "kurz", "score": {"of": "something else"}}\n')
     call = ["embed", str(checkpoint / "lm"), "--data", str(path), "--output", str(tmp_path / "a.npy")]

@@ -73,7 +73,7 @@ def test_the_first_wrong_argument_is_named_in_the_given_error() -> None:
         check_arguments(constraints, {"a": 1, "b": 1, "c": "z"}, ConfigError)
 
 
-def test_plain_leaves_what_is_no_scalar_as_it_is() -> None:
+def test_plain_does_not_change_other_values_than_scalars() -> None:
     for value in ("a", None, [1], 2.5):
         assert plain(value) is value
     array = np.ones(1)

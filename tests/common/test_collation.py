@@ -35,7 +35,7 @@ def test_inputs_are_padded_together() -> None:
 
 SPECIAL = frozenset({0, 1, 2, 3, 4})
 MASK, SIZE = 4, 50
-STARTS = np.arange(SIZE) % 3 == 0  # every third piece begins a word
+STARTS = np.arange(SIZE) % 3 == 0  # every third token begins a word
 
 
 def masking(strategy: str, probability: float = 0.15) -> Masking:
@@ -48,7 +48,7 @@ def masking(strategy: str, probability: float = 0.15) -> Masking:
     seed=st.integers(0, 5),
     probability=st.sampled_from([0.15, 0.5]),
 )
-def test_masks_keep_their_promises(strategy: str, ids: list[int], seed: int, probability: float) -> None:
+def test_masks_have_the_declared_properties(strategy: str, ids: list[int], seed: int, probability: float) -> None:
     masked, labels = masking(strategy, probability)(ids, np.random.default_rng(seed))
     chosen = labels != -100
     ids = np.array(ids, np.int64)
@@ -69,7 +69,7 @@ def test_eight_in_ten_are_masked_one_drawn_and_one_left() -> None:
     masked, labels = masking("token")(ids, np.random.default_rng(0))
     chosen = labels != -100
     assert chosen.mean() == pytest.approx(0.15, abs=1e-5)
-    # Four standard deviations of 30,000 draws; one drawn piece in 45 is the one that stood there.
+    # Four standard deviations of 30,000 draws; one drawn token in 45 is the original one.
     assert (masked[chosen] == MASK).mean() == pytest.approx(0.8, abs=0.01)
     assert (masked[chosen] == ids[chosen]).mean() == pytest.approx(0.1 + 0.1 / 45, abs=0.008)
 
@@ -79,7 +79,7 @@ def _words(ids: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("strategy", ["word", "span"])
-def test_words_are_masked_whole(strategy: str) -> None:
+def test_whole_words_are_masked(strategy: str) -> None:
     ids = np.random.default_rng(1).integers(5, SIZE, 3000)
     _, labels = masking(strategy)(ids, np.random.default_rng(0))
     chosen, words = labels != -100, _words(ids)
@@ -88,7 +88,7 @@ def test_words_are_masked_whole(strategy: str) -> None:
         assert len(set(chosen[words == word])) == 1
 
 
-def test_spans_have_one_fate_and_are_longer_than_words() -> None:
+def test_tokens_of_a_span_are_replaced_alike() -> None:
     ids = np.random.default_rng(1).integers(5, SIZE, 3000)
     masked, labels = masking("span")(ids, np.random.default_rng(0))
     chosen = labels != -100
@@ -104,7 +104,7 @@ def test_spans_have_one_fate_and_are_longer_than_words() -> None:
     assert kept
 
 
-def test_masks_refuse_what_they_cannot_do() -> None:
+def test_invalid_options_of_masks_are_refused() -> None:
     with pytest.raises(InputError, match=r"probability=0"):
         Masking(MASK, SPECIAL, SIZE, 0)
     with pytest.raises(InputError, match="'letter'"):
@@ -119,11 +119,11 @@ SPANS = np.array([[-1, -1], [-1, -1], [0, 3], [3, 5], [6, 9], [9, 9], [9, 12], [
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "pieces"),
+    ("start", "end", "tokens"),
     [(0, 3, (2, 2)), (0, 5, (2, 3)), (4, 5, (3, 3)), (4, 10, (3, 6)), (5, 9, (4, 4)), (9, 12, (6, 6))],
 )
-def test_an_answer_is_found_in_its_pieces(start: int, end: int, pieces: tuple[int, int]) -> None:
-    assert answer_tokens(start, end, SPANS) == pieces
+def test_an_answer_is_found_in_its_tokens(start: int, end: int, tokens: tuple[int, int]) -> None:
+    assert answer_tokens(start, end, SPANS) == tokens
 
 
 @pytest.mark.parametrize(("start", "end"), [(20, 22), (10, 14)])
@@ -160,6 +160,6 @@ def test_the_best_answer_is_the_best_of_all_pairs(seed: int, longest: int, n_bes
     assert [span.score for span in few] == sorted((span.score for span in few), reverse=True)
 
 
-def test_a_stretch_in_two_windows_counts_once() -> None:
+def test_an_answer_in_two_windows_counts_once() -> None:
     windows = [[AnswerSpan(0, 2, 1.0), AnswerSpan(3, 5, 0.5)], [AnswerSpan(3, 5, 2.0), AnswerSpan(6, 7, 0.1)]]
     assert merged(windows, 2) == [AnswerSpan(3, 5, 2.0), AnswerSpan(0, 2, 1.0)]

@@ -360,7 +360,7 @@ def test_errors_of_files_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.json cannot be read as JSON"):
         RemBertConfig.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"hidden_size": 12, "hidden_size": 36}')
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read as JSON: key `hidden_size` stands twice"):
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read as JSON: key `hidden_size` occurs twice"):
         RemBertConfig.from_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="NoneType"):
         RemBertConfig.from_dict(None)  # type: ignore[arg-type]
@@ -369,7 +369,7 @@ def test_errors_of_files_name_the_file(tmp_path: Path) -> None:
 
 
 def test_saving_keeps_other_files(tmp_path: Path) -> None:
-    (tmp_path / "sentencepiece.model").write_bytes(b"pieces")
+    (tmp_path / "sentencepiece.model").write_bytes(b"tokens")
     RemBertConfig().save_pretrained(tmp_path)
     RemBertConfig(num_labels=3).save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "sentencepiece.model"]

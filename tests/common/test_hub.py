@@ -68,7 +68,7 @@ def test_only_one_format_is_downloaded(hub: Hub, files: list[str], chosen: str, 
     assert {"*.json", "sentencepiece.model"} <= set(asked["allow_patterns"])
 
 
-def test_what_exists_is_never_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+def test_existing_paths_are_never_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
     _, asked = hub
     (tmp_path / "google" / "rembert").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)

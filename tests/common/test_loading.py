@@ -16,7 +16,7 @@ from tests.frameworks import small_config
 
 TABLE = parameters(small_config(), "token-classification")
 SHAPES = {name: parameter.shape for name, parameter in TABLE.items()}
-NAMES: dict[str, Any] = {"source": "here", "model": "RemBertForTokenClassification", "head": "token-classification"}
+NAMES: dict[str, Any] = {"source": "here", "model": "RemBertForTokenClassification"}
 
 
 def _matched(**changes: tuple[int, ...] | None) -> Match:
@@ -25,7 +25,8 @@ def _matched(**changes: tuple[int, ...] | None) -> Match:
 
 
 def _check(found: Match, **settings: bool) -> dict[str, list[Any]]:
-    return check_match(found, **NAMES, **{"ignore_mismatched_sizes": False, "report_only": False, **settings})
+    settings = {"ignore_mismatched_sizes": False, "report_only": False, **settings}
+    return check_match(found, head="token-classification", **NAMES, **settings)
 
 
 def test_complete_checkpoints_give_an_empty_report() -> None:
@@ -49,7 +50,7 @@ def test_missing_heads_are_named_in_a_warning() -> None:
     [
         ("rembert.embeddings.LayerNorm.bias", None, r"Missing \(1\): rembert\.embeddings\.LayerNorm\.bias\."),
         ("lm_head.weight", (3,), r"Unexpected \(1\): lm_head\.weight\."),
-        ("classifier.bias", (9,), r"Of another shape \(1\): classifier\.bias \[9\] \(the model has \[5\]\)\. Pass"),
+        ("classifier.bias", (9,), r"With another shape \(1\): classifier\.bias \[9\] \(the model has \[5\]\)\. Pass"),
     ],
 )
 def test_checkpoints_that_do_not_fit_are_refused(name: str, shape: tuple[int, ...] | None, message: str) -> None:

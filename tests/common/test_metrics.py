@@ -77,7 +77,7 @@ def test_rewriting_iob1_keeps_its_entities_and_is_done_once(tags: list[str]) -> 
     assert iob1_to_iob2(iob1_to_iob2(tags)) == iob1_to_iob2(tags)
 
 
-def test_which_tags_are_entities() -> None:
+def test_tag_sets_of_entities_are_recognised() -> None:
     assert is_entity_scheme(["O", "B-PER", "I-PER"])
     assert not is_entity_scheme(["NOUN", "VERB"])
     assert not is_entity_scheme(["O"])
@@ -274,7 +274,7 @@ def test_answers_are_normalized_as_mlqa_does(language: str) -> None:
         assert normalize_mlqa(text, language) == mlqa_normal(text, language)
 
 
-def test_mlqa_where_the_languages_differ() -> None:
+def test_mlqa_rules_differ_by_language() -> None:
     # Worked by hand: what each language's rules take away, and Chinese in characters.
     assert normalize_mlqa("Die “Häuser” des Königs", "de") == "häuser königs"
     assert normalize_mlqa("¿La casa?", "es") == "casa"
@@ -304,7 +304,7 @@ def test_perplexity_by_hand() -> None:
     assert scores.result() == pytest.approx({"loss": np.log(4), "perplexity": 4.0, "accuracy": 2 / 3})
 
 
-def test_no_correlation_with_what_is_constant() -> None:
-    constant = np.full(3, 0.1)  # whose mean in float64 is another number
+def test_the_correlation_with_a_constant_is_zero() -> None:
+    constant = np.full(3, 0.1)  # its mean in float64 is another number
     assert constant.mean() != 0.1
     assert pearson(constant, constant) == pearson(constant, np.arange(3)) == spearman(np.arange(3), constant) == 0.0

@@ -13,7 +13,7 @@ from rembert.common.errors import InputError, MissingDependencyError
 from rembert.common.tokenization import BatchEncoding
 from tests.common.tokenizer_cases import MODEL
 
-NUMBERS = "one two three four five six seven eight nine ten"  # 20 pieces
+NUMBERS = "one two three four five six seven eight nine ten"  # 20 tokens
 
 
 def test_values_are_plain_lists_of_int(tokenizer: RemBertTokenizer) -> None:

@@ -103,11 +103,11 @@ def test_offsets_are_transformers_without_leading_space(tokenizer: RemBertTokeni
     result = tokenizer(text, return_offsets_mapping=True)
     assert result["input_ids"] == case["input_ids"]
     assert result.word_ids() == case["word_ids"]
-    pieces = tokenizer.convert_ids_to_tokens(result["input_ids"])
-    for piece, ours, (start, end) in zip(pieces, result["offset_mapping"], case["offset_mapping"], strict=True):
+    tokens = tokenizer.convert_ids_to_tokens(result["input_ids"])
+    for token, ours, (start, end) in zip(tokens, result["offset_mapping"], case["offset_mapping"], strict=True):
         start += len(text[start:end]) - len(text[start:end].lstrip())
         # Theirs gives a marker that stands for no space the character after it; ours has an empty range there.
-        assert ours == ((start, start) if piece == "▁" else (start, end))
+        assert ours == ((start, start) if token == "▁" else (start, end))
 
 
 def test_windows_are_transformers(tokenizer: RemBertTokenizer) -> None:

@@ -164,9 +164,7 @@ def test_a_lower_casing_tokenizer_json_gives_way_to_the_model(
     assert asked.encode("ÉTÉ") == asked.encode("ete")
 
 
-def test_tokens_that_transformers_adds_unasked_are_left_out(
-    tokenizer_class: type[RemBertTokenizer], saved: Path
-) -> None:
+def test_tokens_that_only_transformers_adds_are_left_out(tokenizer_class: type[RemBertTokenizer], saved: Path) -> None:
     # What its slow class writes with its default arguments: [UNK] and [PAD] beyond the vocabulary.
     as_transformers_4(saved, CASED)
     (saved / "tokenizer.json").unlink()
@@ -286,7 +284,7 @@ def test_an_added_token_with_another_id(tokenizer_class: type[RemBertTokenizer],
         (train(byte_fallback=True, vocab_size=320), "byte_fallback"),
     ],
 )
-def test_a_model_file_that_is_none(
+def test_an_invalid_model_file_is_refused(
     tokenizer_class: type[RemBertTokenizer], tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     path = tmp_path / "bad.model"
@@ -305,7 +303,7 @@ def test_a_model_file_with_a_token_that_is_not_utf8(tokenizer_class: type[RemBer
         tokenizer.get_vocab()
 
 
-def test_other_bad_places(tokenizer_class: type[RemBertTokenizer], tmp_path: Path) -> None:
+def test_other_missing_files_are_named(tokenizer_class: type[RemBertTokenizer], tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="There is no file"):
         tokenizer_class(tmp_path / "missing.model")
     with pytest.raises(TokenizerError, match="holds no tokenizer"):

@@ -16,11 +16,11 @@ from tests.common.tokenizer_cases import MODEL, TRICKY, processor, random_texts
 
 
 def covering_spans(text: str) -> list[tuple[int, int]]:
-    """Ranges from SentencePiece's own origins, one piece at a time: slow, and written without the code under test."""
+    """Ranges from SentencePiece's own origins, one token at a time: slow, and written without the code under test."""
     normalized, origins = processor().normalize(text, with_offsets=True)
     position, result = 0, []
-    for piece in processor().encode(text, out_type=str):
-        start, position = position, position + len(piece)
+    for token in processor().encode(text, out_type=str):
+        start, position = position, position + len(token)
         while start < position and normalized[start] == "▁":
             start += 1
         if start == position:
@@ -46,19 +46,19 @@ def test_offsets_of_one_text_are_those_in_a_batch(tokenizer: RemBertTokenizer) -
 
 
 @pytest.mark.parametrize(
-    ("text", "pieces"),
+    ("text", "tokens"),
     [
         ("ﬁne", ["ﬁ", "ne"]),  # a ligature
         ("Ａ１", ["Ａ", "１"]),  # full-width forms
         ("café", ["ca", "fé"]),  # a combining mark
-        ("½", ["½", "½", "½"]),  # one character, three pieces
-        ("👩\u200d👧", ["", "👩", "\u200d", "👧"]),  # the first piece is the space marker
+        ("½", ["½", "½", "½"]),  # one character, three tokens
+        ("👩\u200d👧", ["", "👩", "\u200d", "👧"]),  # the first token is the space marker
         ("a   b", ["a", "b"]),
     ],
 )
-def test_ranges_of_the_source(tokenizer: RemBertTokenizer, text: str, pieces: list[str]) -> None:
+def test_ranges_of_the_source(tokenizer: RemBertTokenizer, text: str, tokens: list[str]) -> None:
     result = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    assert [text[start:end] for start, end in result["offset_mapping"]] == pieces
+    assert [text[start:end] for start, end in result["offset_mapping"]] == tokens
 
 
 def test_offsets_far_into_a_text(tokenizer: RemBertTokenizer) -> None:
@@ -68,7 +68,7 @@ def test_offsets_far_into_a_text(tokenizer: RemBertTokenizer) -> None:
     assert spans[-1][1] == len(text) - 1
 
 
-def test_folded_text_keeps_the_offsets_of_the_source(tokenizer_class: type[RemBertTokenizer]) -> None:
+def test_normalized_text_keeps_the_offsets_of_the_source(tokenizer_class: type[RemBertTokenizer]) -> None:
     tokenizer = tokenizer_class(MODEL, do_lower_case=True, keep_accents=False)
     text = "É NAÏVE e\u0301 İstanbul [MASK] ΟΔΟΣ"
     result = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -161,7 +161,7 @@ def test_a_pickled_result_keeps_its_alignment(tokenizer: RemBertTokenizer) -> No
         assert copied.token_to_chars(row, 1) == result.token_to_chars(row, 1)
 
 
-def test_a_text_is_looked_at_once_for_all_its_windows(
+def test_a_text_is_aligned_once_for_all_its_windows(
     tokenizer: RemBertTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at = []
@@ -180,7 +180,7 @@ def test_a_text_is_looked_at_once_for_all_its_windows(
     assert [pickle.loads(pickle.dumps(result)).word_ids(row) for row in rows] == words
 
 
-def test_a_pickled_batch_is_looked_at_as_one(tokenizer: RemBertTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickled_batch_is_aligned_at_once(tokenizer: RemBertTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def counted(*args: Any) -> list[list[tuple[int, int]]]:

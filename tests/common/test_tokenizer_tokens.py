@@ -40,7 +40,7 @@ def test_special_tokens_come_from_the_model(tokenizer: RemBertTokenizer) -> None
         ({"control_symbols": "[CLS],[SEP]"}, None, "<unk>"),
     ],
 )
-def test_which_piece_pads_and_which_is_unknown(
+def test_padding_and_unknown_tokens_are_those_of_the_model(
     tokenizer_class: type[RemBertTokenizer], tmp_path: Path, options: dict[str, Any], pad: str | None, unk: str
 ) -> None:
     path = tmp_path / "sentencepiece.model"
@@ -48,7 +48,7 @@ def test_which_piece_pads_and_which_is_unknown(
     tokenizer = tokenizer_class(path)
     assert (tokenizer.pad_token, tokenizer.unk_token) == (pad, unk)
     assert len(tokenizer) == tokenizer.vocab_size
-    assert tokenizer.convert_tokens_to_ids("no such piece") == tokenizer.unk_token_id
+    assert tokenizer.convert_tokens_to_ids("no such token") == tokenizer.unk_token_id
     assert (tokenizer.mask_token_id is None) == ("[MASK]" not in str(options))
     assert tokenizer.encode("the [CLS] of")[2] == tokenizer.cls_token_id
 
@@ -109,13 +109,13 @@ def test_many_added_tokens_cost_little() -> None:
     text = "Alle Menschen sind frei und gleich an Würde und Rechten geboren. " * 2000
     names = [f"{number:x}-{letter}" for letter in "abcdefgh" for number in range(2500)]
     start = time.process_time()
-    tokenizer.add_tokens(names)  # 0.1 s; 5 s when each one looks at all before it
-    ids = tokenizer.encode(text + "9c3-h")  # 0.1 s; 5 s when each place is compared with each token
+    tokenizer.add_tokens(names)  # 0.1 s; 5 s if each one is compared with all before it
+    ids = tokenizer.encode(text + "9c3-h")  # 0.1 s; 5 s if each position is compared with each token
     assert time.process_time() - start < 5
     assert ids[-2] == tokenizer.convert_tokens_to_ids("9c3-h") == 32000 + names.index("9c3-h")
 
 
-def test_normalized_tokens_match_folded_text(tokenizer_class: type[RemBertTokenizer]) -> None:
+def test_normalized_tokens_match_normalized_text(tokenizer_class: type[RemBertTokenizer]) -> None:
     tokenizer = tokenizer_class(MODEL, do_lower_case=True, keep_accents=False)
     tokenizer.add_tokens([AddedToken("Élan", normalized=True), AddedToken("Brio", normalized=False)])
     assert tokenizer.tokenize("ÉLAN elan BRIO Brio") == [
@@ -149,7 +149,7 @@ def test_bad_added_tokens(fresh: RemBertTokenizer, token: int | str | None) -> N
 
 
 @pytest.mark.parametrize("text", [text for text in TRICKY if "\x00" not in text] + random_texts(300, 3))
-def test_decoding_is_sentencepieces_where_all_pieces_are_known(text: str) -> None:
+def test_decoding_equals_that_of_sentencepiece_for_known_tokens(text: str) -> None:
     tokenizer = _shared()
     ids = processor().encode(text)
     if tokenizer.unk_token_id not in ids:
@@ -176,7 +176,7 @@ def test_decode(tokenizer: RemBertTokenizer) -> None:
 
 
 def test_convert(tokenizer: RemBertTokenizer) -> None:
-    assert tokenizer.convert_tokens_to_ids(["▁a", "[MASK]", "no such piece", "\ud800"]) == [13, 5, 2, 2]
+    assert tokenizer.convert_tokens_to_ids(["▁a", "[MASK]", "no such token", "\ud800"]) == [13, 5, 2, 2]
     assert tokenizer.convert_tokens_to_ids("▁a") == 13
     assert tokenizer.convert_ids_to_tokens([3, 13], skip_special_tokens=True) == ["▁a"]
     assert tokenizer.convert_ids_to_tokens(np.int64(13)) == "▁a"
@@ -207,7 +207,7 @@ def test_bad_ids(tokenizer: RemBertTokenizer, ids: list[Any] | str | None) -> No
         lambda t: RemBertTokenizer(MODEL, additional_special_tokens="<e>"),
     ],
 )
-def test_what_is_not_of_the_form(fresh: RemBertTokenizer, call: Callable[..., Any]) -> None:
+def test_arguments_of_another_form_are_refused(fresh: RemBertTokenizer, call: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match=r"must be .* Received: "):
         call(fresh)
     assert fresh.additional_special_tokens == []

@@ -11,7 +11,7 @@ from pathlib import Path
 import sentencepiece
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "tokenizer"
-# 32,000 pieces, NMT-NFKC, trained on text in 500 languages; <pad> 0, </s> 1, <unk> 2, [CLS] 3, [SEP] 4, [MASK] 5.
+# 32,000 tokens, NMT-NFKC, trained on text in 500 languages; <pad> 0, </s> 1, <unk> 2, [CLS] 3, [SEP] 4, [MASK] 5.
 MODEL = FIXTURES / "sentencepiece.model"
 
 TRICKY = [

@@ -16,7 +16,7 @@ from rembert.common.trials import takes_source, trial_labels
 from tests.frameworks import PT, TF, Arrays, Framework, random_weights, small_config
 
 CHOICES = 3
-SOURCE = 4  # length of the encoder states a decoder with cross-attention looks at
+SOURCE = 4  # length of the encoder states that a decoder with cross-attention attends to
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ def _with(array: np.ndarray, value: Any) -> np.ndarray:
 
 
 class Refusal(NamedTuple):
-    """A model, arguments it must refuse, and what the message must say."""
+    """A model, arguments that it must refuse, and parts of the message."""
 
     case: str
     arguments: dict[str, Any]
@@ -43,7 +43,7 @@ IDS = {"input_ids": _ids()}
 LABELS = np.zeros((2, 5), np.int64)
 CACHE = tuple((np.zeros((2, 3, 3, 4), np.float32),) * 2 for _ in range(2))  # 3 positions, 2 layers
 REFUSALS = {
-    # Indices outside their tables. small_config has 61 pieces, 2 token types, 18 positions.
+    # Indices outside their tables. small_config has 61 tokens, 2 token types, 18 positions.
     "id too large": Refusal("model", {"input_ids": _with(_ids(), 61)}, ("`input_ids`", "[0, 60]", "Received: 61")),
     "id negative": Refusal("model", {"input_ids": _with(_ids(), -1)}, ("`vocab_size=61`", "Received: -1")),
     "id far out": Refusal("model", {"input_ids": _with(_ids(), 2**40)}, ("Received: 1099511627776",)),
@@ -117,7 +117,7 @@ REFUSALS = {
     "cache of one tensor": Refusal(
         "decoder", {**IDS, "past_key_values": (CACHE[0], CACHE[0][:1])}, ("(key, value)", "1 tensors in entry 1")
     ),
-    "cache of a source that nobody looks at": Refusal(
+    "cache of a source that is not attended to": Refusal(
         "decoder", {**IDS, "past_key_values": (CACHE[0] * 2,) * 2}, ("4 tensors in entry 0",)
     ),
     "cache of a source of two lengths": Refusal(
@@ -146,8 +146,10 @@ REFUSALS = {
         ("`encoder_attention_mask`", "[2, 5]"),
     ),
     # Labels.
-    "piece label": Refusal("masked_lm", {**IDS, "labels": _with(LABELS, 61)}, ("[0, 60]", "-100", "Received: 61")),
-    "next piece label": Refusal("causal_lm", {**IDS, "labels": _with(LABELS, -1)}, ("Received: -1",)),
+    "masked token label": Refusal(
+        "masked_lm", {**IDS, "labels": _with(LABELS, 61)}, ("[0, 60]", "-100", "Received: 61")
+    ),
+    "next token label": Refusal("causal_lm", {**IDS, "labels": _with(LABELS, -1)}, ("Received: -1",)),
     "labels and positions": Refusal(
         "masked_lm",
         {**IDS, "labels": LABELS, "logits_at": LABELS[:, :2]},
@@ -224,19 +226,19 @@ def _said(framework: Framework, name: str) -> str:
 
 @on_both
 @each
-def test_refused(framework: Framework, name: str) -> None:
+def test_bad_input_is_refused(framework: Framework, name: str) -> None:
     said = _said(framework, name)
     assert all(part in said for part in REFUSALS[name].says), said
 
 
 @each
-def test_in_the_same_words(name: str) -> None:
+def test_both_frameworks_give_the_same_message(name: str) -> None:
     pytest.importorskip("torch"), pytest.importorskip("keras")
     assert _said(PT, name) == _said(TF, name)
 
 
 @on_both
-def test_something_else_than_a_tensor(framework: Framework) -> None:
+def test_other_objects_than_tensors_are_refused(framework: Framework) -> None:
     with pytest.raises(InputError, match=r"`attention_mask` must be a.* Received: str"):
         framework.call(_model(framework, "model"), **IDS, attention_mask="all")
     with pytest.raises(InputError, match=r"`past_key_values` must be a tuple.* Received: \w*Tensor\."):
@@ -249,7 +251,7 @@ def test_something_else_than_a_tensor(framework: Framework) -> None:
 
 
 @on_both
-def test_nothing_is_refused_that_is_right(framework: Framework) -> None:
+def test_valid_calls_are_accepted(framework: Framework) -> None:
     """The edges of every range."""
     ends: Arrays = {"input_ids": _with(_ids(2, 18), 60), "token_type_ids": _with(LABELS[:, :1].repeat(18, 1), 1)}
     framework.call(_model(framework, "model"), **ends, position_ids=np.arange(18)[None])
@@ -275,10 +277,10 @@ def test_integers_of_any_width(framework: Framework, kind: type) -> None:
         model = _model(framework, case)
         wanted = float(framework.call(model, **arguments).loss)
         assert float(framework.call(model, **{key: a.astype(kind) for key, a in arguments.items()}).loss) == wanted
-    places = {"start_positions": np.array([1, 100]), "end_positions": np.array([2, 0])}
+    positions = {"start_positions": np.array([1, 100]), "end_positions": np.array([2, 0])}
     model = _model(framework, "question_answering")
-    wanted = float(framework.call(model, **IDS, **places).loss)
-    got = framework.call(model, **IDS, **{name: array.astype(kind) for name, array in places.items()})
+    wanted = float(framework.call(model, **IDS, **positions).loss)
+    got = framework.call(model, **IDS, **{name: array.astype(kind) for name, array in positions.items()})
     assert float(got.loss) == wanted
 
 

@@ -85,7 +85,9 @@ def test_a_pooler_is_kept_through_training_and_saving(framework: Framework, name
 @needs_tf
 @across
 @by_case()
-def test_what_one_writes_the_other_reads(writer: Framework, reader: Framework, case: Case, tmp_path: Path) -> None:
+def test_each_framework_reads_the_files_of_the_other(
+    writer: Framework, reader: Framework, case: Case, tmp_path: Path
+) -> None:
     model = shared(writer, case, "float32")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -102,7 +104,7 @@ def test_what_one_writes_the_other_reads(writer: Framework, reader: Framework, c
 @needs_tf
 @across
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_any_dtype_bit_for_bit(writer: Framework, reader: Framework, dtype: str, tmp_path: Path) -> None:
+def test_every_dtype_is_kept_bit_for_bit(writer: Framework, reader: Framework, dtype: str, tmp_path: Path) -> None:
     model = _save(tmp_path, writer, "one_label_each", dtype)
     stored = load_file(tmp_path / "model.safetensors")
     assert {array.dtype for array in stored.values()} == {np.dtype(DTYPES[dtype])}
@@ -128,7 +130,7 @@ def test_shards(writer: Framework, reader: Framework, tmp_path: Path) -> None:
 
 @on_both
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*/model.safetensors")), ids=lambda path: path.parent.name)
-def test_goldens_come_back_bit_for_bit(framework: Framework, path: Path, tmp_path: Path) -> None:
+def test_goldens_survive_a_round_trip_bit_for_bit(framework: Framework, path: Path, tmp_path: Path) -> None:
     config = RemBertConfig.from_pretrained(path.parent)
     (architecture,) = config.architectures or []
     head = next(head.name for head in HEADS.values() if head.architecture == architecture)
@@ -139,14 +141,14 @@ def test_goldens_come_back_bit_for_bit(framework: Framework, path: Path, tmp_pat
 
 @on_both
 def test_other_files_stay(framework: Framework, tmp_path: Path) -> None:
-    (tmp_path / "sentencepiece.model").write_bytes(b"pieces")
+    (tmp_path / "sentencepiece.model").write_bytes(b"tokens")
     model = _save(tmp_path, framework, "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "config.json",
         "model.safetensors",
         "sentencepiece.model",
     ]
-    assert (tmp_path / "sentencepiece.model").read_bytes() == b"pieces"
+    assert (tmp_path / "sentencepiece.model").read_bytes() == b"tokens"
     # A model loaded from a file is saved over that very file.
     loaded = framework.load(tmp_path, "model")
     loaded.save_pretrained(tmp_path)
@@ -249,7 +251,7 @@ def _spoil(tensors: Arrays) -> None:
 
 
 @on_both
-def test_everything_that_does_not_fit_in_one_error(framework: Framework, tmp_path: Path) -> None:
+def test_one_error_lists_everything_that_does_not_fit(framework: Framework, tmp_path: Path) -> None:
     _save(tmp_path, framework, "one_label_each")
     _rewrite(tmp_path, _spoil)
     with pytest.raises(CheckpointError) as error:
@@ -258,14 +260,14 @@ def test_everything_that_does_not_fit_in_one_error(framework: Framework, tmp_pat
     assert f"{tmp_path} does not fit {framework.model_class('sequence-classification').__name__}" in said
     assert "Missing (1): rembert.encoder.layer.1.output.dense.bias" in said
     assert "Unexpected (1): rembert.encoder.surprise" in said
-    assert "Of another shape (2):" in said
+    assert "With another shape (2):" in said
     assert "classifier.weight [7, 12] (the model has [5, 12])" in said
     assert "rembert.embeddings.word_embeddings.weight [60, 10] (the model has [61, 10])" in said
     assert "ignore_mismatched_sizes=True" in said
 
 
 @on_both
-def test_everything_that_does_not_fit_in_one_report(framework: Framework, tmp_path: Path) -> None:
+def test_one_report_lists_everything_that_does_not_fit(framework: Framework, tmp_path: Path) -> None:
     _save(tmp_path, framework, "one_label_each")
     _rewrite(tmp_path, _spoil)
     with warnings.catch_warnings():
@@ -328,7 +330,7 @@ def test_fresh_parameters_follow_the_seed(framework: Framework, tmp_path: Path) 
 
 
 @on_both
-def test_refusals(framework: Framework, tmp_path: Path) -> None:
+def test_checkpoints_that_do_not_fit_are_refused(framework: Framework, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere"):
         framework.load(tmp_path / "nowhere", "model")
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
@@ -349,9 +351,7 @@ def test_refusals(framework: Framework, tmp_path: Path) -> None:
 
 
 @on_both
-def test_a_save_that_fails_leaves_what_was_there(
-    framework: Framework, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_changes_nothing(framework: Framework, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _save(tmp_path, framework, "model")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -395,7 +395,7 @@ def test_question_answering_has_two_labels_whatever_its_configuration_says(
 @needs_pt
 @pytest.mark.filterwarnings("ignore")
 @by_case([case for case in CASES if case.name != "decoder"])
-def test_transformers_reads_what_we_write_and_the_reverse(case: Case, tmp_path: Path) -> None:
+def test_transformers_and_rembert_read_each_others_files(case: Case, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     import torch
 

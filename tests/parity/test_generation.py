@@ -26,7 +26,7 @@ def _crossed(framework: Framework) -> Any:
 
 
 def _prompts(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Three prompts, padded on the left with a piece that means nothing."""
+    """Three prompts, padded on the left with an arbitrary token."""
     numbers = np.random.default_rng(seed)
     mask = (np.arange(6) >= np.array([[2], [0], [4]])).astype(np.int64)
     return np.where(mask == 1, numbers.integers(1, 160, mask.shape), 0), mask
@@ -81,7 +81,7 @@ def test_no_texts(framework: Framework, masked: bool) -> None:
 
 
 @on_both
-def test_a_source_is_looked_at_as_without_a_cache(framework: Framework) -> None:
+def test_a_source_is_attended_to_as_without_a_cache(framework: Framework) -> None:
     model, config = _crossed(framework), CROSS.config()
     inputs = CROSS.inputs(config)
     source = {name: inputs[name] for name in ("encoder_hidden_states", "encoder_attention_mask")}
@@ -91,7 +91,7 @@ def test_a_source_is_looked_at_as_without_a_cache(framework: Framework) -> None:
         logits = framework.array(framework.call(model, input_ids=tokens, **source, use_cache=False).logits)
         tokens = np.concatenate([tokens, logits[:, -1:].argmax(-1)], axis=1)
     assert _generate(framework, model, ids, max_new_tokens=6, **source) == tokens.tolist()
-    # A search with as many beams as there are texts of two new pieces finds the best of all of them.
+    # A search with as many beams as there are texts of two new tokens finds the best of all of them.
     wanted = []
     for row in range(2):
         part = {name: array[row : row + 1] for name, array in source.items()}
@@ -123,7 +123,7 @@ def test_ends(framework: Framework) -> None:
         new = whole[6:]
         count = new.index(end) + 1 if end in new else len(new)
         assert row[6:] == (new[:count] + [5] * 8)[: len(row) - 6]
-    # A piece of padding that the model itself chooses ends nothing and is looked at.
+    # A padding token that the model generates ends nothing and is attended to.
     padded = _generate(framework, model, ids, mask, max_new_tokens=8, eos_token_id=None, pad_token_id=free[1][7])
     assert padded == free
 
@@ -137,7 +137,7 @@ def test_draws(framework: Framework) -> None:
     assert one == _generate(framework, model, ids, mask, seed=3, **settings)
     assert one != _generate(framework, model, ids, mask, seed=4, **settings)
     greedy = _generate(framework, model, ids, mask, max_new_tokens=6, eos_token_id=None)
-    # What leaves one piece to draw from is greedy.
+    # With one token to draw from, sampling is greedy.
     for limit in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-6, "top_k": 0}):
         assert _generate(framework, model, ids, mask, seed=0, **settings, **limit) == greedy
     beams = _generate(framework, model, ids, mask, seed=0, num_beams=2, **settings)
@@ -159,13 +159,13 @@ def test_draws_follow_the_probabilities(framework: Framework) -> None:
         framework, model, ids.repeat(count, 0), max_new_tokens=1, do_sample=True, temperature=0.7, top_k=5, top_p=0.8,
         seed=1,
     )  # fmt: skip
-    found = np.array([sum(row[-1] == piece for row in drawn) for piece in order]) / count
+    found = np.array([sum(row[-1] == token for row in drawn) for token in order]) / count
     assert found.sum() == 1
     np.testing.assert_allclose(found, wanted, atol=4 * 0.5 / count**0.5)  # four deviations
 
 
 @on_both
-def test_a_streamer_hears_every_step(framework: Framework) -> None:
+def test_a_streamer_is_called_in_every_step(framework: Framework) -> None:
     ids, mask = _prompts()
     heard: list = []
     tokens = _generate(
@@ -187,7 +187,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "ends": ({"eos_token_id": [3, -1]}, "`eos_token_id=-1`"),
     "pad": ({"pad_token_id": 160}, "`pad_token_id=160`"),
     "stream of beams": ({"num_beams": 2, "streamer": print}, "`streamer`.*`num_beams=2`"),
-    "no room": ({"max_new_tokens": 36}, "`max_position_embeddings=40`.*5 tokens.*`max_new_tokens=36`"),
+    "too long": ({"max_new_tokens": 36}, "`max_position_embeddings=40`.*5 tokens.*`max_new_tokens=36`"),
     "padding at the end": ({"attention_mask": np.array([[1, 1, 1, 1, 0]])}, "padded on the left"),
     "mask of pairs": ({"attention_mask": np.ones((1, 5, 5))}, r"\[1, 5, 5\]"),
     "mask of another length": ({"attention_mask": np.ones((1, 4))}, r"`attention_mask`.*\[1, 4\]"),
@@ -201,7 +201,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @on_both
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(framework: Framework, name: str) -> None:
+def test_invalid_arguments_are_refused(framework: Framework, name: str) -> None:
     settings, says = REFUSED[name]
     with pytest.raises(InputError, match=says):
         _generate(framework, _golden(framework), **{"input_ids": np.ones((1, 5), np.int64), **settings})

@@ -57,7 +57,7 @@ def _model(framework: Framework, golden: Golden) -> object:
 
 
 def _real(name: str, array: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """An output without the rows of padded positions, which carry no meaning."""
+    """An output without the rows of padded positions, which have no meaning."""
     real = mask.reshape(-1, mask.shape[-1]) != 0  # [b, s]; choices are rows of the batch
     if name.startswith(("attentions", "cross_attentions")):
         return array.transpose(0, 2, 1, 3)[real]  # [b, h, s, t]: the queries
@@ -100,7 +100,7 @@ def test_outputs(framework: Framework, golden: Golden) -> None:
 
 @on_both
 @by_golden(GOLDENS)
-def test_outputs_do_not_depend_on_what_else_is_asked_for(framework: Framework, golden: Golden) -> None:
+def test_outputs_do_not_depend_on_other_requested_outputs(framework: Framework, golden: Golden) -> None:
     # Without attention probabilities padding is taken out, and PyTorch takes its fused attention.
     expected = golden.read()
     if golden.head == "question-answering":
@@ -118,11 +118,11 @@ def _span_loss(expected: dict[str, Arrays]) -> np.ndarray:
     """The loss of the golden's own logits, where real positions alone compete and answers on padding do not count."""
     real, costs = expected["in"]["attention_mask"] != 0, []
     for name in ("start", "end"):
-        logits, places = expected["out"][f"{name}_logits"], expected["in"][f"{name}_positions"].clip(0)
+        logits, positions = expected["out"][f"{name}_logits"], expected["in"][f"{name}_positions"].clip(0)
         each = [
-            np.log(np.exp(row[mask].astype(np.float64)).sum()) - row[place]
-            for row, mask, place in zip(logits, real, places, strict=True)
-            if place < len(row) and mask[place]
+            np.log(np.exp(row[mask].astype(np.float64)).sum()) - row[position]
+            for row, mask, position in zip(logits, real, positions, strict=True)
+            if position < len(row) and mask[position]
         ]
         costs.append(np.mean(each))
     return np.asarray(np.mean(costs), np.float32)

@@ -11,7 +11,7 @@ import pytest
 from rembert.common.errors import InputError
 from tests.frameworks import PT, TF, Arrays, Framework, difference, needs_pt, needs_tf, on_both
 from tests.parity.cases import CASES, WITH_LOSS, Case, build, by_case
-from tests.parity.test_large_vocabularies import _in_pieces, _training
+from tests.parity.test_large_vocabularies import _in_chunks, _training
 
 TOLERANCE = 1e-12
 SMOOTHING = 0.2
@@ -128,7 +128,7 @@ def fused(framework: Framework, arrays: list[np.ndarray], labels: np.ndarray) ->
 def test_loss_over_a_large_vocabulary_is_smoothed(
     framework: Framework, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _in_pieces(framework, monkeypatch, rows)
+    _in_chunks(framework, monkeypatch, rows)
     arrays = [numbers(9, 5) / 3, numbers(61, 5, seed=1) / 3, numbers(61, seed=2) / 3]
     labels = np.array([0, 60, -100, 3, 3, 17, -100, 41, 8])
 
@@ -151,7 +151,7 @@ def test_loss_over_a_large_vocabulary_is_smoothed(
 def test_language_models_are_smoothed_without_logits(
     framework: Framework, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _in_pieces(framework, monkeypatch, 4)
+    _in_chunks(framework, monkeypatch, 4)
     model, inputs = build(framework, case, case.config(num_hidden_layers=1)), case.inputs(case.config())
     model.label_smoothing = SMOOTHING
     mode = _training(framework, model)
@@ -170,7 +170,7 @@ def test_pytorch_keeps_no_logits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from rembert.pt import linear_cross_entropy as module
 
-    _in_pieces(PT, monkeypatch, 2)
+    _in_chunks(PT, monkeypatch, 2)
     chunks: list[int] = []
     compute = module._logits
     monkeypatch.setattr(module, "_logits", lambda rows, *layer: chunks.append(len(rows)) or compute(rows, *layer))
@@ -199,7 +199,7 @@ def test_tensorflow_computes_no_tensor_of_all_logits(monkeypatch: pytest.MonkeyP
 
     from rembert.tf.linear_cross_entropy import linear_cross_entropy
 
-    _in_pieces(TF, monkeypatch, 2)
+    _in_chunks(TF, monkeypatch, 2)
     rows, width, vocabulary = 40, 3, 61
 
     @tf.function(

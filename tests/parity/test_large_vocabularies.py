@@ -16,8 +16,8 @@ LANGUAGE_MODELS = [case for case in CASES if case.name in ("masked_lm", "causal_
 MASKED, CAUSAL = LANGUAGE_MODELS
 
 
-def _in_pieces(framework: Framework, patch: pytest.MonkeyPatch, rows: int) -> None:
-    """Have `rows` rows of logits computed at a time, and everything else in small pieces."""
+def _in_chunks(framework: Framework, patch: pytest.MonkeyPatch, rows: int) -> None:
+    """Have `rows` rows of logits computed at a time, and everything else in small chunks."""
     module = importlib.import_module(f"rembert.{framework.name}.linear_cross_entropy")
     kinds = module._AT_A_TIME
     patch.setattr(module, "_AT_A_TIME", dict.fromkeys(kinds, 61 * rows + 5))
@@ -55,7 +55,7 @@ def _without(arrays: Arrays, *names: str) -> Arrays:
 def test_loss_and_its_gradients(
     framework: Framework, case: Case, rows: int, trained: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _in_pieces(framework, monkeypatch, rows)
+    _in_chunks(framework, monkeypatch, rows)
     model, inputs = _model(framework, case), case.inputs(case.config())
     mode = _training(framework, model) if trained else {}
     with_logits = framework.call(model, **inputs, **mode, return_logits=True)
@@ -141,7 +141,7 @@ def test_a_scaled_loss_has_scaled_gradients(framework: Framework) -> None:
     if framework.name == "pt":
         loss = module.linear_cross_entropy(*given, framework.tensor(labels)) * 2
         loss.backward(retain_graph=True)
-        with pytest.raises(RuntimeError):  # what is large was scaled in its place: no second time
+        with pytest.raises(RuntimeError):  # the gradient was scaled in place: it cannot be scaled again
             loss.backward()
 
 
@@ -149,7 +149,7 @@ def test_a_scaled_loss_has_scaled_gradients(framework: Framework) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision(framework: Framework, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights stay in float32, products are in half precision: the gradients too keep float32's range."""
-    _in_pieces(framework, monkeypatch, 4)
+    _in_chunks(framework, monkeypatch, 4)
     config = MASKED.config(num_hidden_layers=1)
     inputs = MASKED.inputs(config)
     exact = build(framework, MASKED, config, dtype="float32")

@@ -59,7 +59,7 @@ def test_token_and_causal_loss(framework: Framework, data: st.DataObject) -> Non
 
 
 @on_both
-def test_what_a_causal_model_is_to_predict(framework: Framework) -> None:
+def test_labels_of_a_causal_model_are_the_next_tokens(framework: Framework) -> None:
     def following(labels: list, mask: Any = None, starts: Any = None) -> list:
         arrays = (np.array(labels), *(each and np.array(each) for each in (mask, starts)))
         return framework.array(_losses(framework).next_labels(*map(framework.tensor, arrays))).tolist()
@@ -86,7 +86,7 @@ def test_labels_of_a_byte(framework: Framework) -> None:
 
 @on_both
 @pytest.mark.parametrize("kind", ["regression", "multi_label_classification", "single_label_classification"])
-def test_without_a_row_the_loss_is_nought(framework: Framework, kind: str) -> None:
+def test_the_loss_without_rows_is_zero(framework: Framework, kind: str) -> None:
     labels = np.zeros((0,), np.int64) if kind.startswith("single") else np.zeros((0, 3))
     given_ = map(framework.tensor, (np.zeros((0, 3)), labels))
     _near(framework, _losses(framework).sequence_loss(*given_, kind), 0.0)
@@ -128,23 +128,23 @@ def test_no_rows(framework: Framework, case: Case) -> None:
 def test_span_loss(framework: Framework, batch: int, length: int, seed: int) -> None:
     numbers = np.random.default_rng(seed)
     logits = [_numbers(seed + index, batch, length) for index in range(2)]
-    places = [numbers.integers(-2, length + 3, batch) for _ in range(2)]
-    clipped = [np.where(place >= length, -100, place.clip(0)) for place in places]
-    wanted = sum(_cross_entropy(each, place) for each, place in zip(logits, clipped, strict=True)) / 2
-    _near(framework, _losses(framework).span_loss(*map(framework.tensor, (*logits, *places))), wanted)
-    columns = [place[:, None] for place in places]
+    positions = [numbers.integers(-2, length + 3, batch) for _ in range(2)]
+    clipped = [np.where(position >= length, -100, position.clip(0)) for position in positions]
+    wanted = sum(_cross_entropy(each, position) for each, position in zip(logits, clipped, strict=True)) / 2
+    _near(framework, _losses(framework).span_loss(*map(framework.tensor, (*logits, *positions))), wanted)
+    columns = [position[:, None] for position in positions]
     _near(framework, _losses(framework).span_loss(*map(framework.tensor, (*logits, *columns))), wanted)
 
     mask = numbers.integers(0, 2, (batch, length))
     wanted = 0.0
-    for each, place in zip(logits, clipped, strict=True):
+    for each, position in zip(logits, clipped, strict=True):
         rows = [
             _cross_entropy(row[real == 1][None], np.array([real[:index].sum()]))
-            for row, real, index in zip(each, mask, place, strict=True)
+            for row, real, index in zip(each, mask, position, strict=True)
             if index >= 0 and real[index]
         ]
         wanted += float(np.mean(rows)) / 2 if rows else 0.0
-    _near(framework, _losses(framework).span_loss(*map(framework.tensor, (*logits, *places, mask))), wanted)
+    _near(framework, _losses(framework).span_loss(*map(framework.tensor, (*logits, *positions, mask))), wanted)
 
 
 @needs_pt

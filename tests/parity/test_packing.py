@@ -140,7 +140,7 @@ def test_the_first_real_token_is_pooled(framework: Framework, mask: str) -> None
     inputs = _inputs(case, MASKS[mask])
     outputs = _call(framework, case, inputs)
     weights = framework.weights(_model(framework, case))
-    first = np.array([next((place for place in range(LENGTH) if row[place]), 0) for row in inputs["attention_mask"]])
+    first = np.array([next((index for index in range(LENGTH) if row[index]), 0) for row in inputs["attention_mask"]])
     states = outputs["last_hidden_state"][np.arange(len(first)), first]
     wanted = np.tanh(states @ weights["rembert.pooler.dense.weight"].T + weights["rembert.pooler.dense.bias"])
     assert difference(outputs["pooler_output"], wanted) <= TOLERANCE
@@ -165,7 +165,7 @@ def test_a_continued_call_with_padding(framework: Framework) -> None:
 
 
 def _packed(case: Case, inputs: Arrays) -> Arrays:
-    """The same tokens behind one another, in place of a batch padded on the right."""
+    """The same tokens one after another, instead of a batch padded on the right."""
     real = inputs["attention_mask"] != 0
     lengths = real.reshape(-1, real.shape[-1]).sum(1)
     result: Arrays = {"cu_seqlens": np.concatenate([[0], lengths.cumsum()]).astype(np.int32)}
@@ -265,7 +265,7 @@ REFUSED = {
 
 @on_both
 @pytest.mark.parametrize("name", REFUSED)
-def test_packed_inputs_refused(framework: Framework, name: str) -> None:
+def test_invalid_packed_inputs_are_refused(framework: Framework, name: str) -> None:
     arguments, says = REFUSED[name]
     with pytest.raises(InputError) as error:
         framework.call(_model(framework, CASES[0]), **{"input_ids": IDS, "cu_seqlens": ENDS, **arguments})
@@ -273,7 +273,7 @@ def test_packed_inputs_refused(framework: Framework, name: str) -> None:
 
 
 @on_both
-def test_packed_choices_refused(framework: Framework) -> None:
+def test_invalid_packed_choices_are_refused(framework: Framework) -> None:
     model = _model(framework, next(case for case in CASES if case.head == "multiple-choice"))
     packed = {"input_ids": IDS, "cu_seqlens": ENDS}
     for arguments, says in (
@@ -286,7 +286,7 @@ def test_packed_choices_refused(framework: Framework) -> None:
 
 
 @on_both
-def test_labels_of_packed_tokens_refused(framework: Framework) -> None:
+def test_invalid_labels_of_packed_tokens_are_refused(framework: Framework) -> None:
     model = _model(framework, next(case for case in CASES if case.head == "token-classification"))
     with pytest.raises(InputError, match=r"`labels` must have the shape \[tokens\], here \[6\].*\[5\]"):
         framework.call(model, input_ids=IDS, cu_seqlens=ENDS, labels=IDS[:5])

@@ -62,8 +62,8 @@ def test_padding_never_changes_a_real_token(framework: Framework, case: Case) ->
 def test_padding_on_the_left(framework: Framework, case: Case) -> None:
     inputs = case.inputs(case.config(), batch=1, length=6)
     short = _call(framework, case, inputs)
-    places = np.arange(9)[None] - 3
-    long = _call(framework, case, {**_widened(case, inputs, 3, at_start=True), "position_ids": places.clip(0)})
+    positions = np.arange(9)[None] - 3
+    long = _call(framework, case, {**_widened(case, inputs, 3, at_start=True), "position_ids": positions.clip(0)})
     for name in ("last_hidden_state", "pooler_output", "logits"):
         if name in short:
             array = long[name][:, 3:] if short[name].ndim == 3 else long[name]
@@ -83,9 +83,9 @@ def test_rows_of_a_batch_do_not_see_each_other(framework: Framework, case: Case)
 
 @on_both
 @by_case([case for case in KINDS if case.head != "multiple-choice"])
-def test_a_mask_of_pairs_can_say_what_a_mask_of_tokens_says(framework: Framework, case: Case) -> None:
+def test_a_mask_of_pairs_is_equivalent_to_a_mask_of_tokens(framework: Framework, case: Case) -> None:
     inputs = case.inputs(case.config())
-    inputs.pop("labels", None)  # a mask of pairs does not say which labels stand on padding
+    inputs.pop("labels", None)  # a mask of pairs does not determine which labels are on padding
     tokens = inputs["attention_mask"]
     length = tokens.shape[1]
     pairs = np.broadcast_to(tokens[:, None], (len(tokens), length, length)).copy()
@@ -94,14 +94,14 @@ def test_a_mask_of_pairs_can_say_what_a_mask_of_tokens_says(framework: Framework
     ours = _call(framework, case, {**inputs, "attention_mask": pairs})
     for name, array in _call(framework, case, inputs).items():
         other = ours[name]
-        if array.shape[:2] == tokens.shape:  # a mask of pairs does not say either which rows are padding
+        if array.shape[:2] == tokens.shape:  # a mask of pairs does not determine which rows are padding, either
             array, other = (each[tokens != 0] for each in (array, other))
         assert difference(other, array) <= TOLERANCE, name
 
 
 @on_both
 @by_case(FORWARDS)
-def test_what_left_out_arguments_mean(framework: Framework, case: Case) -> None:
+def test_omitted_arguments_have_their_defaults(framework: Framework, case: Case) -> None:
     inputs = case.inputs(case.config())
     shape = inputs["input_ids"].shape
     inputs = {name: array for name, array in inputs.items() if name not in ("attention_mask", "token_type_ids")}
@@ -118,23 +118,23 @@ def test_what_left_out_arguments_mean(framework: Framework, case: Case) -> None:
 @on_both
 @by_case(FORWARDS)
 def test_indices_reach_their_tables(framework: Framework, case: Case) -> None:
-    """Every index moved by one, and every table turned by one row: the same numbers."""
+    """Every index moved by one, and every table rotated by one row: the same numbers."""
     config = case.config()
     inputs, sizes = case.inputs(config), {"input_ids": 61, "token_type_ids": 2, "position_ids": 18}
     shape = inputs["input_ids"].shape
     inputs["position_ids"] = np.random.default_rng(0).integers(0, 18, shape)
     tables = ("word_embeddings", "token_type_embeddings", "position_embeddings")
-    plain, turned = shared(framework, case), framework.build(config, case.head, dtype="float64")
+    plain, rotated = shared(framework, case), framework.build(config, case.head, dtype="float64")
     weights = framework.weights(plain)
     for table in tables:
         name = f"rembert.embeddings.{table}.weight"
         weights[name] = np.roll(weights[name], 1, axis=0)
-    framework.set_weights(turned, weights)
+    framework.set_weights(rotated, weights)
     moved = {**inputs, **{name: (inputs[name] + 1) % size for name, size in sizes.items()}}
     asked = {name: array for name, array in inputs.items() if not name.startswith(("labels", "start", "end"))}
     moved = {name: moved[name] for name in asked}
     expected = _call(framework, case, asked)
-    for name, array in flat(framework, framework.call(turned, **moved)).items():
+    for name, array in flat(framework, framework.call(rotated, **moved)).items():
         assert difference(array, expected[name]) <= TOLERANCE, name
 
 
@@ -155,7 +155,7 @@ def test_embeddings_as_input(framework: Framework, case: Case) -> None:
 
 @on_both
 @by_case(DECODERS)
-def test_a_decoder_does_not_look_ahead(framework: Framework, case: Case) -> None:
+def test_a_decoder_does_not_attend_to_later_tokens(framework: Framework, case: Case) -> None:
     inputs = case.inputs(case.config())
     inputs.pop("labels", None)
     del inputs["attention_mask"]
@@ -173,7 +173,7 @@ def test_a_decoder_does_not_look_ahead(framework: Framework, case: Case) -> None
 @few
 @given(cuts=st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True).map(sorted), padded=st.booleans())
 def test_the_cache_changes_nothing(framework: Framework, case: Case, cuts: list[int], padded: bool) -> None:
-    """The sequence cut in pieces, each given the cache of those before it, with and without padding."""
+    """The sequence in chunks, each given the cache of the earlier ones, with and without padding."""
     inputs = case.inputs(case.config(), length=7)
     inputs.pop("labels", None)
     if not padded:
@@ -181,15 +181,15 @@ def test_the_cache_changes_nothing(framework: Framework, case: Case, cuts: list[
     whole = _call(framework, case, inputs, output_attentions=True)
     cache, parts, seen = None, [], 0
     for cut in [*cuts, 7]:
-        piece = {name: inputs[name][:, seen:cut] for name in ("input_ids", "token_type_ids")}
+        chunk = {name: inputs[name][:, seen:cut] for name in ("input_ids", "token_type_ids")}
         if padded:
-            piece["attention_mask"] = inputs["attention_mask"][:, :cut]
+            chunk["attention_mask"] = inputs["attention_mask"][:, :cut]
         if cache is None:
-            piece["encoder_hidden_states"] = inputs.get("encoder_hidden_states")  # later read from the cache
-        piece["encoder_attention_mask"] = inputs.get("encoder_attention_mask")
+            chunk["encoder_hidden_states"] = inputs.get("encoder_hidden_states")  # later read from the cache
+        chunk["encoder_attention_mask"] = inputs.get("encoder_attention_mask")
         if "encoder_hidden_states" not in inputs:
-            piece = {name: array for name, array in piece.items() if not name.startswith("encoder_")}
-        outputs = framework.call(shared(framework, case), **piece, past_key_values=cache, use_cache=True)
+            chunk = {name: array for name, array in chunk.items() if not name.startswith("encoder_")}
+        outputs = framework.call(shared(framework, case), **chunk, past_key_values=cache, use_cache=True)
         cache, seen = outputs.past_key_values, cut
         parts.append(flat(framework, outputs))
     name = "last_hidden_state" if case.head == "model" else "logits"
@@ -200,7 +200,7 @@ def test_the_cache_changes_nothing(framework: Framework, case: Case, cuts: list[
 
 
 @on_both
-def test_a_cache_is_returned_where_it_is_asked_for(framework: Framework) -> None:
+def test_a_cache_is_returned_on_request(framework: Framework) -> None:
     case = next(case for case in DECODERS if case.name == "causal_lm_cross")
     inputs = case.inputs(case.config())
     model = shared(framework, case)
@@ -243,7 +243,7 @@ def test_one_token_raises_no_warning(framework: Framework) -> None:
         framework.call(model, input_ids=np.array([[5]]))
 
 
-# ------------------------------------------------------------------ rows without anything to look at, and labels
+# ------------------------------------------------------------------ rows without a key to attend to, and labels
 
 
 @on_both
@@ -264,7 +264,7 @@ def test_all_padding_is_finite(framework: Framework, case: Case, dtype: str) -> 
 
 @on_both
 @pytest.mark.parametrize("name", ["one_label_each", "causal_lm_cross"])
-def test_gradients_where_there_is_nothing_to_look_at(framework: Framework, name: str) -> None:
+def test_gradients_without_a_key_to_attend_to(framework: Framework, name: str) -> None:
     # PyTorch's fused attention against its explicit form, and the mask that means the same.
     case = next(case for case in CASES if case.name == name)
     inputs = case.inputs(case.config())
@@ -282,7 +282,7 @@ def test_gradients_where_there_is_nothing_to_look_at(framework: Framework, name:
 
 
 @on_both
-def test_left_padding_never_looks_ahead(framework: Framework) -> None:
+def test_left_padding_never_attends_to_later_tokens(framework: Framework) -> None:
     # The last column of padding predicts the first token.
     case = next(case for case in DECODERS if case.name == "causal_lm")
     inputs = {"input_ids": np.arange(14).reshape(2, 7), "attention_mask": np.array([[0, 0, 1, 1, 1, 1, 1]] * 2)}
@@ -318,8 +318,8 @@ def test_answers_outside_the_sequence(framework: Framework) -> None:
     inputs = case.inputs(case.config())
 
     def loss(starts: list[int], ends: list[int]) -> float:
-        places = {"start_positions": np.array(starts), "end_positions": np.array(ends)}
-        return float(_call(framework, case, {**inputs, **places})["loss"])
+        positions = {"start_positions": np.array(starts), "end_positions": np.array(ends)}
+        return float(_call(framework, case, {**inputs, **positions})["loss"])
 
     assert loss([7, 8, 900], [7, 7, 2**40]) == 0  # s and more are ignored
     assert loss([-1, 2, 3], [-9, 4, 5]) == loss([0, 2, 3], [0, 4, 5])  # negative ones count as 0

@@ -1,4 +1,4 @@
-"""Another number of pieces: both tables and the output bias of a model change, what stays keeps its bits."""
+"""Another number of tokens: both tables and the output bias of a model change, kept rows are equal bit for bit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ MASKED = next(case for case in CASES if case.name == "masked_lm")
 
 @on_both
 @pytest.mark.parametrize(("wanted", "multiple", "size"), [(70, None, 70), (40, None, 40), (None, 8, 64), (65, 8, 72)])
-def test_resized(framework: Framework, wanted: int | None, multiple: int | None, size: int, tmp_path: Path) -> None:
+def test_tables_are_resized(
+    framework: Framework, wanted: int | None, multiple: int | None, size: int, tmp_path: Path
+) -> None:
     config = MASKED.config(num_hidden_layers=1, initializer_range=0.5, eos_token_id=3)
     model = build(framework, MASKED, config, dtype="float32")
     before = framework.weights(model)
@@ -75,7 +77,7 @@ def test_tables_of_two_sizes_are_not_saved(framework: Framework, tmp_path: Path)
 
 
 @on_both
-def test_refused(framework: Framework) -> None:
+def test_invalid_sizes_are_refused(framework: Framework) -> None:
     model = build(framework, MASKED, MASKED.config(eos_token_id=50))
     before = framework.weights(model)
     for arguments, says in (

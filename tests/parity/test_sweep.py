@@ -17,7 +17,7 @@ from tests.parity.cases import CASES, Case, build_both
 pytestmark = [needs_pt, needs_tf]
 
 # Of the largest number in any output, or in any gradient of the model: a single one may be zero but for rounding, as
-# the gradient of a query where there is one token to look at.
+# the gradient of a query with a single key.
 TOLERANCE = 1e-10
 
 

@@ -86,7 +86,7 @@ def test_every_head(golden: Golden, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_hidden_states_and_attentions_where_the_configuration_asks(tmp_path: Path) -> None:
+def test_hidden_states_and_attentions_on_request_of_the_configuration(tmp_path: Path) -> None:
     golden = next(golden for golden in GOLDENS if golden.directory == "model")
     model = PT.load(GOLDEN / "model", "model", output_hidden_states=True, output_attentions=True)
     done = export_onnx(model, tmp_path / "out")
@@ -106,7 +106,7 @@ def test_other_opsets(opset: int, tmp_path: Path) -> None:
 def test_half_precision_and_weights_beside_the_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "in"
     shutil.copytree(GOLDEN / QUICK, source)
-    (source / "sentencepiece.model").write_bytes(b"pieces")
+    (source / "sentencepiece.model").write_bytes(b"tokens")
     command = ["export", str(source), str(tmp_path / "out"), "--to", "onnx", "--dtype", "float16", "--json"]
     assert main([*command, "--external-data"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -117,7 +117,7 @@ def test_half_precision_and_weights_beside_the_graph(tmp_path: Path, capsys: pyt
     assert RemBertConfig.from_pretrained(tmp_path / "out").dtype == "float16"
 
 
-def test_nothing_is_left_of_a_graph_that_computes_something_else(
+def test_a_graph_with_other_results_is_removed(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Program:
@@ -140,7 +140,7 @@ def test_nothing_is_left_of_a_graph_that_computes_something_else(
     assert model.training  # as it was
 
 
-def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_models_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, out = PT.build(small_config(), "sequence-classification"), tmp_path / "out"
     monkeypatch.setattr(exporting, "_trace", lambda *_: pytest.fail("work was begun"))
     with pytest.raises(InputError, match="Received: Linear"):

@@ -145,7 +145,7 @@ def test_kept_parameters(chosen: str, method: str, tmp_path: Path) -> None:
 
 
 @needs_onednn
-def test_prepared_anew_in_another_way(chosen: str) -> None:
+def test_a_prepared_model_is_prepared_in_another_way(chosen: str) -> None:
     """With their parameters kept, layers are made from the original, and do not stay in their first form."""
     plain, model = _model("model"), _model("model")
     wanted = PT.call(plain.quantize_dynamic(), **_inputs("model")).last_hidden_state

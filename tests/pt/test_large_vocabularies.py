@@ -56,7 +56,7 @@ def test_a_frozen_table_takes_no_gradient() -> None:
                 assert parameter.grad is None
 
 
-def test_nothing_is_prepared_for_gradients_that_nobody_takes() -> None:
+def test_nothing_is_computed_for_unused_gradients() -> None:
     states, weight, bias = torch.randn(4, 3), torch.randn(5, 3, requires_grad=True), torch.zeros(5)
     with torch.no_grad():
         assert linear_cross_entropy(states, weight, bias, torch.tensor([0, 1, 2, -100])).grad_fn is None

@@ -19,7 +19,7 @@ SEEN = {"output_attentions": True, "output_hidden_states": True}
 
 
 @pytest.mark.parametrize("kind", OUTPUT_TYPES, ids=lambda kind: kind.__name__)
-def test_taken_apart_and_put_together(kind: type[ModelOutput]) -> None:
+def test_outputs_are_unpacked_and_rebuilt(kind: type[ModelOutput]) -> None:
     whole = kind({name: (torch.ones(2), torch.zeros(3)) for name in kind.fields})
     leaves, spec = pytree.tree_flatten(whole)
     assert len(leaves) == 2 * len(kind.fields)

@@ -123,10 +123,10 @@ def test_packed_products(name: str, algorithm: str, function: Callable[[Any], An
 
 
 @needs_onednn
-def test_the_processor_is_asked() -> None:
+def test_features_of_the_processor_are_read() -> None:
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     if "flags" not in flags:
-        pytest.skip("this system does not say what its processor has")
+        pytest.skip("this system does not report the processor's features")
     assert torch_internals.has_vnni() == ("avx512_vnni" in flags)
     assert torch_internals.can_pack_bfloat16() or "avx512bw" not in flags
 
@@ -139,7 +139,7 @@ def test_products_in_eight_bits() -> None:
     assert difference(product(states).numpy(), wanted.numpy()) <= 0.03  # two roundings, of 1/127 and 1/63
 
 
-def test_outputs_are_taken_apart() -> None:
+def test_outputs_are_unpacked() -> None:
     from torch.utils import _pytree as pytree
 
     outputs = PT.call(_model(), **_inputs())
@@ -214,7 +214,9 @@ def test_without_packed_products_layers_stay(found: dict[str, Any], monkeypatch:
 
 
 @needs_onednn
-def test_without_a_question_of_bfloat16_its_layers_stay(packed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_check_of_bfloat16_its_layers_stay_unchanged(
+    packed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     operators = torch.ops.mkldnn
     monkeypatch.setattr(
         torch.ops,
@@ -230,7 +232,7 @@ def test_without_a_question_of_bfloat16_its_layers_stay(packed: None, monkeypatc
     assert any(isinstance(module, inference.InferenceLinear) for module in _model().optimize_for_inference().modules())
 
 
-def test_without_a_question_of_vnni_inputs_have_seven_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_check_of_vnni_inputs_have_seven_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     model, wanted = _model(), _logits(_model())
     monkeypatch.setattr(torch, "cpu", SimpleNamespace())
     with one_warning("torch.cpu._is_vnni_supported"):
@@ -239,7 +241,7 @@ def test_without_a_question_of_vnni_inputs_have_seven_bits(monkeypatch: pytest.M
     assert difference(_logits(model), wanted) <= 0.1
 
 
-def test_the_private_question_of_vnni_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_private_check_of_vnni_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch 2.4 and later; the public `get_capabilities` came afterwards."""
     for name in ("_is_vnni_supported", "_is_cpu_support_avx512_vnni"):
         for answer in (True, False):

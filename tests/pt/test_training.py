@@ -98,7 +98,7 @@ def test_attention_dropout_keeps_the_mean() -> None:
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_both_ways_to_attend_agree(causal: bool) -> None:
+def test_both_implementations_of_attention_agree(causal: bool) -> None:
     """One call for each sequence, and the padded call that a GPU takes where its kernel for lengths cannot serve."""
     mask = torch.tensor([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 1], [1, 1, 1, 1, 1]])
     packing = pack_mask(mask)

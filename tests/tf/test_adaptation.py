@@ -82,7 +82,7 @@ def test_lora_is_merged_by_save_pretrained_and_by_weights_files(tmp_path: Path) 
     assert _difference(_logits(fresh), trained) <= 1e-5
 
 
-def test_a_keras_file_remembers_lora_and_goes_on_training(tmp_path: Path) -> None:
+def test_a_keras_file_keeps_lora_and_training_continues(tmp_path: Path) -> None:
     model = _model()
     enable_lora(model, 2, alpha=4)
     _train(model)
@@ -124,7 +124,7 @@ def test_int8(lora: bool, tmp_path: Path) -> None:
         enable_lora(model, 2)
         assert all("lora" in name or name.startswith("classifier") for name in _train(model))
     now = _logits(model)
-    # LoRA's part is added to the weights, which are rounded to 8 bits anew; without it nothing changes.
+    # LoRA's part is added to the weights, which are rounded to 8 bits again; without it nothing changes.
     tolerance = 0.1 if lora else 0.0
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -142,7 +142,7 @@ def test_int8(lora: bool, tmp_path: Path) -> None:
     assert not (tmp_path / "directory").exists()
 
 
-def test_lora_of_what_cannot_be() -> None:
+def test_lora_of_unsupported_layers_is_refused() -> None:
     model = TFRemBertModel(small_config(num_hidden_layers=1))
     for rank in (0, 2.0, True, "4"):
         with pytest.raises(InputError, match=f"`rank` must be .* Received: `rank={rank!r}`"):

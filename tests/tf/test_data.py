@@ -61,7 +61,7 @@ def test_xla_on_a_few_shapes() -> None:
         assert difference(array, weights[name]) <= 1e-10, name
 
 
-def test_what_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     data = _dataset(_examples())
     with pytest.raises(InputError, match=r"`lengths` must be positive and increasing.*\(4, 4\)"):
         bucket_by_length(data, lengths=(4, 4))

@@ -32,6 +32,6 @@ def test_two_devices_train_as_one(way: str, of_losses: float, of_weights: float)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
     assert len(found["alone"]) > 2
-    assert found["alone"][0] != found["alone"][1]  # it learns, so equal losses say that equal steps were made
+    assert found["alone"][0] != found["alone"][1]  # it learns, so equal losses mean equal steps
     np.testing.assert_allclose(found["together"], found["alone"], rtol=of_losses)
     assert found["weights"] <= of_weights

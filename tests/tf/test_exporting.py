@@ -95,7 +95,7 @@ def test_every_golden(golden: Golden, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_head_in_float64_and_seen_from_inside(case: Case, tmp_path: Path) -> None:
+def test_every_head_in_float64_with_hidden_states(case: Case, tmp_path: Path) -> None:
     config = case.config(num_hidden_layers=1, output_hidden_states=True, output_attentions=True)
     done = export_savedmodel(build(TF, case, config), tmp_path / "out")
     assert {"hidden_states.0", "hidden_states.1", "attentions.0"} <= set(done.outputs)
@@ -155,7 +155,7 @@ def test_too_large_for_litert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
-def test_refused(tmp_path: Path) -> None:
+def test_unsupported_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"one of rembert\.tf's models\. Received: Sequential"):
         export_savedmodel(keras.Sequential(), tmp_path / "out")
     model = TF.build(small_config(num_hidden_layers=1), "model", dtype="mixed_bfloat16")
@@ -173,9 +173,7 @@ def test_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_left_of_an_export_that_computes_something_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_with_other_results_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = TF.build(small_config(num_hidden_layers=1), "sequence-classification")
     monkeypatch.setattr(exporting, "_TOLERANCES", {"float32": -1.0})
     with pytest.raises(ExportError, match="`logits` differs by"):

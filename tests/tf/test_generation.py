@@ -31,7 +31,7 @@ def _adapted(model: Any) -> None:
 
 
 @pytest.mark.parametrize("change", [_resized, _adapted])
-def test_what_changes_after_the_first_call_counts(change: Callable[[Any], None]) -> None:
+def test_changes_after_the_first_call_take_effect(change: Callable[[Any], None]) -> None:
     model, ids = build(TF, CASE, CASE.config(num_hidden_layers=1)), tf.constant([[5, 6, 7]])
     before = model.generate(ids, max_new_tokens=1)[0, -1]
     change(model)

@@ -142,7 +142,7 @@ def test_variables_of_another_shape() -> None:
         layer.add_weight(shape=(1,))
 
 
-def test_outputs_are_taken_apart() -> None:
+def test_outputs_are_unpacked() -> None:
     outputs = _model()(INPUTS)
     assert keras_internals.is_structure(outputs)
     assert type(keras.tree.map_structure(lambda tensor: tensor + 1, outputs)) is type(outputs)
@@ -157,7 +157,7 @@ def test_all_layers_are_found() -> None:
 # ---------------------------------------------------------------------- absent
 
 
-def test_without_the_question_of_xla_graphs_compute_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_check_of_xla_graphs_compute_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model()
     wanted = _logits(model)
     name = "tensorflow.python.ops.control_flow_util"

@@ -52,7 +52,7 @@ def test_keras_own_is_another() -> None:
     assert np.abs(ours.numpy() - theirs.numpy()).max() > 1e-2
 
 
-def test_rows_that_a_batch_does_not_use_go_on_moving() -> None:
+def test_rows_that_a_batch_does_not_use_continue_to_change() -> None:
     table = torch.nn.Embedding(4, 2, dtype=torch.float64)
     theirs = torch.optim.AdamW(table.parameters(), lr=0.1, weight_decay=0.0)
     variable = keras.Variable(table.weight.detach().numpy(), dtype="float64")

@@ -39,7 +39,7 @@ def _near(actual: ModelOutput, expected: ModelOutput) -> None:
 
 
 @pytest.mark.parametrize("kind", OUTPUT_TYPES, ids=lambda kind: kind.__name__)
-def test_taken_apart_and_put_together(kind: type[ModelOutput]) -> None:
+def test_outputs_are_unpacked_and_rebuilt(kind: type[ModelOutput]) -> None:
     whole = kind({name: (tf.ones(2), tf.zeros(3)) for name in kind.fields})
     for map_structure in (keras.tree.map_structure, tf.nest.map_structure):
         doubled = map_structure(lambda leaf: leaf + leaf, whole)
@@ -101,10 +101,10 @@ def test_decoding_in_a_graph_with_a_growing_cache() -> None:
         return model(token, past_key_values=cache)
 
     whole, cache = model(ids).logits, model(ids[:, :2]).past_key_values
-    for place in range(2, 7):
-        outputs = step(ids[:, place : place + 1], cache)
+    for position in range(2, 7):
+        outputs = step(ids[:, position : position + 1], cache)
         cache = outputs.past_key_values
-        np.testing.assert_allclose(outputs.logits[:, 0], whole[:, place], rtol=TOLERANCE, atol=TOLERANCE)
+        np.testing.assert_allclose(outputs.logits[:, 0], whole[:, position], rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @by_case([case for case in ENCODERS if case.name in ("model", "question_answering")])  # of one output, and of two
@@ -229,7 +229,7 @@ def test_symbolic_ids_of_floats_are_refused() -> None:
             model(inputs)
 
 
-def test_a_dict_or_a_tuple_that_is_wrong() -> None:
+def test_wrong_dicts_and_tuples_are_refused() -> None:
     model = TF.build(CASES[0].config(), "model")
     ids = tf.ones((1, 2), "int32")
     with pytest.raises(InputError, match=r"Received also: input_id\."):
@@ -251,13 +251,13 @@ def test_the_global_policy() -> None:
     assert model(tf.ones((1, 2), "int32")).last_hidden_state.dtype == tf.bfloat16
 
 
-def test_an_encoder_out_of_training_leaves_the_head() -> None:
+def test_a_frozen_encoder_leaves_the_head_trainable() -> None:
     head = TF.build(CASES[0].config(), "masked-lm")
     head.rembert.trainable = False
     assert head.num_parameters(only_trainable=True) == sum(int(np.prod(v.shape)) for v in head.cls.weights)
 
 
-def test_large_tables_are_drawn_as_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_tables_are_initialised_like_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a graph, for less memory; Keras' own initialiser gives the same numbers."""
     drawn = keras.initializers.RandomNormal(stddev=0.02, seed=7)((30, 20), "float32")
     monkeypatch.setattr("rembert.tf.initialization._LARGE", 1)

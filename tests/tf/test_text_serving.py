@@ -54,7 +54,7 @@ def test_text_in_logits_out(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_refused(tmp_path: Path) -> None:
+def test_unsupported_models_are_refused(tmp_path: Path) -> None:
     tokenizer = RemBertTokenizer(MODEL)
     config = small_config(num_hidden_layers=1, vocab_size=len(tokenizer))
     with pytest.raises(InputError, match="multiple-choice"):

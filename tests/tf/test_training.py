@@ -101,7 +101,7 @@ def _check_own_loss(case: Case, eager: bool) -> None:
 
 @pytest.mark.parametrize("style", ["dict and None", "arrays", "y", "y by name"])
 @by_case([CLASSIFIER, _case("question_answering")])
-def test_own_loss_with_labels_in_any_place(case: Case, style: str) -> None:
+def test_own_loss_with_labels_among_the_inputs_or_apart(case: Case, style: str) -> None:
     batches, fitted, by_hand = _batches(case), _model(case), _model(case)
     fitted.compile(_sgd(), run_eagerly=True)
     split = [
@@ -331,7 +331,7 @@ def test_objects_of_keras_2_are_refused() -> None:
             call()
 
 
-def test_refusals() -> None:
+def test_invalid_calls_are_refused() -> None:
     batches = _batches()
     without = [{name: array for name, array in batch.items() if name != "labels"} for batch in batches]
     model = _model()
@@ -410,7 +410,7 @@ def _adam(model: Any) -> Any:
 @pytest.mark.parametrize(
     "way", ["BackupAndRestore", *(pytest.param(way, marks=pytest.mark.slow) for way in ("ModelCheckpoint", "weights"))]
 )
-def test_stopped_training_goes_on(way: str, tmp_path: Path) -> None:
+def test_stopped_training_continues(way: str, tmp_path: Path) -> None:
     batches, through = _batches(), _adam(_model())
     through.fit(_dataset(batches), epochs=4, verbose=0)
     stopped = _adam(_model())

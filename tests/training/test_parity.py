@@ -140,7 +140,7 @@ def test_other_problems_of_sequence_classification_train_alike(tmp_path: Path, p
 
 @pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
 @pytest.mark.parametrize("head", ["token-classification", "question-answering", "causal-lm"])
-def test_a_batch_in_parts_gives_what_the_batch_gives(tmp_path: Path, framework: str, head: str) -> None:
+def test_micro_batches_give_the_result_of_the_batch(tmp_path: Path, framework: str, head: str) -> None:
     recipes = [
         Recipe(learning_rate=RATE, precision="float64", accumulation_steps=parts, batch_size=5) for parts in (1, 2, 5)
     ]

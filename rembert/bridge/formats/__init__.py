@@ -1,1 +1,1 @@
-"""One file per checkpoint format: a reader of canonical names, and a writer where the library writes the format."""
+"""One file per checkpoint format: a reader of canonical names, and a writer if the library writes the format."""

@@ -3,7 +3,7 @@
 
 The index is a sorted table in LevelDB's file layout: blocks of key-value pairs, an index block that lists them, a
 footer that finds it. Values are protocol buffers: one header under the empty key, then one entry per variable with
-dtype, shape, place and CRC-32C. Every checksum is verified: the index's when it is opened, a variable's when read.
+dtype, shape, position and CRC-32C. Every checksum is verified: the index's when it is opened, a variable's when read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_SHARDS = 10_000
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
-# The enum DataType, as far as it holds numbers.
+# The numeric dtypes of the enum DataType.
 _DTYPES: dict[int, np.dtype] = {
     1: np.dtype("<f4"),
     2: np.dtype("<f8"),
@@ -47,7 +47,7 @@ DTYPES = tuple(dtype.name for dtype in _DTYPES.values())
 
 
 def read_bundle(index: Path) -> dict[str, TensorSource | None]:
-    """Every variable of a bundle by its name; None for one that holds no numbers (text, resources).
+    """Every variable of a bundle by its name; None for one that is not numeric (text, resources).
 
     Args:
         index: the path of the `.index` file.
@@ -58,7 +58,7 @@ def read_bundle(index: Path) -> dict[str, TensorSource | None]:
     try:
         entries = dict(_table(index))
     except _Damage as problem:
-        raise CheckpointError(f"{index}: this is no readable index of a tensor bundle: {problem}") from None
+        raise CheckpointError(f"{index}: this is not a readable index of a tensor bundle: {problem}") from None
     data = _data_files(index, entries.pop(b"", b""))
     variables: dict[str, TensorSource | None] = {}
     spans: dict[Path, dict[str, tuple[int, int]]] = {path: {} for path in data}
@@ -90,7 +90,7 @@ def read_bundle(index: Path) -> dict[str, TensorSource | None]:
 
 
 class _Damage(ValueError):
-    """What is wrong with the bytes at hand; the caller adds where they come from."""
+    """An error in the bytes; the caller adds the name of their file."""
 
 
 class _Entry:
@@ -108,7 +108,7 @@ def _read(path: Path, name: str, mapped: np.ndarray, entry: _Entry, dtype: np.dt
 
 
 def _data_files(index: Path, header: bytes) -> list[Path]:
-    """The data files that the bundle's header speaks of."""
+    """The data files of a bundle, from its header."""
     try:
         fields = dict(_fields(header))
     except _Damage as problem:
@@ -158,7 +158,7 @@ def _table(path: Path) -> Iterator[tuple[bytes, bytes]]:
             raise _Damage("a block is listed twice")
         for key, value in _block(content, offset, length):
             if previous is not None and key <= previous:
-                raise _Damage(f"variable `{key.decode('utf-8', 'replace'):.200}` is out of order or stands twice")
+                raise _Damage(f"variable `{key.decode('utf-8', 'replace'):.200}` is out of order or occurs twice")
             previous = key
             yield key, value
 
@@ -175,7 +175,7 @@ def _block(content: bytes, offset: int, length: int) -> Iterator[tuple[bytes, by
         raise _Damage(f"the block at {offset} is compressed (type {kind}), which TensorFlow does not write")
     if length < 4:
         raise _Damage(f"the block at {offset} has no end")
-    end = length - 4 - 4 * int.from_bytes(block[-4:], "little")  # restart points, which a full scan has no use for
+    end = length - 4 - 4 * int.from_bytes(block[-4:], "little")  # restart points, which a full scan does not need
     position, key = 0, b""
     while position < end:
         shared, position = _varint(block, position)
@@ -227,8 +227,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
             raise _Damage(f"a field has the unknown wire type {kind}")
         if position + length > len(message):
             raise _Damage("a field is cut off")
-        piece = message[position : position + length]
-        yield tag >> 3, piece if kind == 2 else int.from_bytes(piece, "little")
+        content = message[position : position + length]
+        yield tag >> 3, content if kind == 2 else int.from_bytes(content, "little")
         position += length
 
 
@@ -241,11 +241,11 @@ def _entry(message: bytes) -> _Entry:
             raise _Damage("it is saved in slices, which are not supported. Save it whole")
         if number == 2:
             if not isinstance(value, bytes):
-                raise _Damage("its shape is no message")
+                raise _Damage("its shape is not a message")
             entry.shape = _shape(value)
         elif number in names:
             if not isinstance(value, int) or value >= 2**63:
-                raise _Damage(f"its {names[number]} is no number of 0 or more")
+                raise _Damage(f"its {names[number]} is not a number of 0 or more")
             setattr(entry, names[number], value)
     return entry
 
@@ -257,7 +257,7 @@ def _shape(message: bytes) -> tuple[int, ...]:
         if number == 2:
             size = dict(_fields(value)).get(1, 0) if isinstance(value, bytes) else -1
             if not isinstance(size, int) or not 0 <= size < 2**63:
-                raise _Damage("its shape has a size that is no number of 0 or more")
+                raise _Damage("its shape has a size that is not a number of 0 or more")
             shape.append(size)
         elif number == 3 and value:
             raise _Damage("its shape is unknown")

@@ -17,12 +17,12 @@ from rembert.bridge.tensors import Contents, TensorSource, transposed
 from rembert.common.errors import CheckpointError
 from rembert.common.parameters import HEADS, Parameter
 
-# Files written by Keras 2 say which Keras wrote them; readers look at the major version.
+# Keras 2 records its version in its files; readers check the major version.
 KERAS_VERSION = "2.20.1"
 
 
 def read(path: Path) -> Contents:
-    """The tensors of one file by canonical name, in PyTorch's orientation; a foreign dataset keeps its path.
+    """The tensors of one file by canonical name, in PyTorch's orientation; other datasets keep their paths.
 
     Raises:
         CheckpointError: the file is damaged or refers to other files; names the file, the dataset and the reason.
@@ -39,9 +39,9 @@ def read(path: Path) -> Contents:
 def write(
     path: Path, tensors: Mapping[str, TensorSource], *, shard: bool = False, progress: Progress = silent
 ) -> None:
-    """Write one file in the layout of transformers' TensorFlow classes; see `rembert.bridge.format.Write`.
+    """Write one file as transformers' TensorFlow classes do; see `rembert.bridge.format.Write`.
 
-    A shard has a flat layout: dataset paths without the groups of the layer and of the model's instance.
+    A shard is flat: its dataset paths lack the groups of the layer and of the model's instance.
     """
     layers: dict[str, list[str]] = {}
     with new_file(path, progress) as (file, add):
@@ -76,7 +76,7 @@ def _from_index(name: str) -> str:
 
 
 def _canonical(path: str) -> tuple[str, bool]:
-    """A dataset's canonical name and whether it is stored transposed; a foreign dataset keeps its path."""
+    """A dataset's canonical name, or its path if it is not a parameter, and whether it is stored transposed."""
     return from_h5_path(path) or (path, False)
 
 

@@ -1,6 +1,6 @@
 """Keras 3: `.weights.h5` as `TFRemBert….save_weights` writes it, and the `.keras` archive around one.
 
-The archive's own `config.json` holds the model's configuration; it is read from there when none lies beside the file.
+The archive's own `config.json` holds the model's configuration; it is used if there is none beside the file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read(path: Path) -> Contents:
 def write(
     path: Path, tensors: Mapping[str, TensorSource], *, shard: bool = False, progress: Progress = silent
 ) -> None:
-    """Write the weights file that `TFRemBert….load_weights` takes; see `rembert.bridge.format.Write`."""
+    """Write a weights file for `TFRemBert….load_weights`; see `rembert.bridge.format.Write`."""
     with new_file(path, progress) as (_, add):
         for name, source in tensors.items():
             add(name, source)
@@ -78,7 +78,7 @@ def _contents(path: Path, datasets: Mapping[str, TensorSource], config: dict[str
 
 
 def _model_config(archive: Archive) -> dict[str, Any] | None:
-    """The configuration of the model that an archive holds; None where it is no model class of ours."""
+    """The configuration of the model in an archive; None if it is not a model of this library."""
     try:
         content = strict_json.loads(archive.read("config.json", MAX_CONFIG))
     except ValueError as problem:
@@ -89,7 +89,7 @@ def _model_config(archive: Archive) -> dict[str, Any] | None:
 
 
 def _locate(directory: Path) -> Path | None:
-    """The Keras 3 weights of a directory: by their usual name, or the only ones there."""
+    """The Keras 3 weights of a directory: the file of the usual name, or the only one."""
     found = [directory / name for name in (_WEIGHTS, "model.keras") if (directory / name).is_file()]
     found = found[:1] or sorted(path for end in ("*.weights.h5", "*.keras") for path in directory.glob(end))
     if len(found) > 1:

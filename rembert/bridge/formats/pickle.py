@@ -1,7 +1,8 @@
 """PyTorch pickle: `pytorch_model.bin`, a ZIP archive of one pickle and the raw storages it refers to.
 
-Read by torch alone, with `weights_only=True`, so that nothing in the file is executed, and mapped, so that nothing is
-copied. The archive is checked before torch sees it, and its members' checksums before the first value is read.
+Only torch reads the pickle, with `weights_only=True`, so that nothing in the file is executed; the storages are
+mapped, so that nothing is copied. The archive is checked before torch reads it, and its members' checksums before the
+first value is read.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ MAX_PICKLE = 64 * 2**20  # bytes of the pickle itself, which holds names, shapes
 
 
 def read(path: Path) -> Contents:
-    """The tensors of one file, by the names that stand in it, in the file's order.
+    """The tensors of one file, by their names in it, in the file's order.
 
     Raises:
         MissingDependencyError: torch is not installed.
@@ -50,9 +51,9 @@ def read(path: Path) -> Contents:
     archive, root = _archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as problem:  # torch raises whatever its unpickler met
+    except Exception as problem:  # torch raises any error of its unpickler
         raise CheckpointError(
-            f"{path}: this is no pickle of tensors alone, and nothing else in one is executed: {_reason(problem)}"
+            f"{path}: this is not a pickle of tensors only, and nothing else in one is executed: {_reason(problem)}"
         ) from problem
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: the pickle must hold tensors by name. Received: {type(content).__name__}.")
@@ -65,8 +66,8 @@ def write(
 ) -> None:
     """Write one file through `torch.save`.
 
-    Tensors that are not a plain view of their file (transposed, converted) are laid out in a scratch file beside
-    `path` first, because torch wants all values at once and the memory may be smaller than the checkpoint.
+    Tensors that are not a plain view of their file (transposed, converted) are first written to a temporary file
+    beside `path`, because torch needs all values at once and the memory may be smaller than the checkpoint.
 
     Raises:
         MissingDependencyError: torch is not installed.
@@ -90,19 +91,19 @@ def write(
         for name, tensor in tensors.items():
             values = plain[name] if name in plain else view(mapped, places[name], tensor.shape, tensor.dtype)
             content[name] = _as_torch(torch, values)
-        # torch names the archive's folder after the file; given an open file instead, the bytes are always the same.
+        # torch names the archive's folder after the file; with an open file, the bytes are always the same.
         with path.open("wb") as file:
             torch.save(content, file)
     progress(sum(tensor.nbytes for tensor in tensors.values()))
 
 
 def _archive(path: Path) -> tuple[Archive, str]:
-    """The archive, as torch has written it since version 1.6, and the name of its folder."""
+    """The archive, in torch's format since version 1.6, and the name of its folder."""
     with open_regular(path, CheckpointError) as file:
         is_archive = file.read(4) == b"PK\x03\x04"
     if not is_archive:
         raise CheckpointError(
-            f"{path}: this is no ZIP archive as torch has written since version 1.6. An older file "
+            f"{path}: this is not a ZIP archive as torch has written since version 1.6. An older file "
             "can be loaded and saved once with torch itself."
         )
     archive = Archive(path)
@@ -134,7 +135,7 @@ def _check_storages(archive: Archive, root: str) -> None:
 
 
 class _Inert:
-    """Stands for every object of a pickle but its storages. It does nothing."""
+    """Replaces every object of a pickle but its storages. It does nothing."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -143,7 +144,7 @@ class _Inert:
     def __setstate__(self, state: object) -> None: ...
 
 
-# The implementation in Python: that in C reserves memory for whatever number of an object a damaged file gives.
+# The implementation in Python: the one in C allocates memory for any object number in a damaged file.
 class _StorageClaims(pickle._Unpickler):
     """What a pickle that torch has accepted says of its storages: bytes by key. Nothing in the pickle is executed."""
 
@@ -161,7 +162,7 @@ class _StorageClaims(pickle._Unpickler):
 
 
 def _reason(problem: Exception) -> str:
-    """What torch found, without its advice to load the file unsafely."""
+    """torch's error, without its advice to load the file unsafely."""
     text = str(problem)
     named = re.search(r"GLOBAL (\S+)", text)
     if named:

@@ -1,11 +1,11 @@
 """safetensors: a JSON header of names, dtypes, shapes and offsets, then the values. The library's home format.
 
 The `safetensors` package checks the header: its structure, and that the tensors fill the file without overlaps and
-holes. Our own code does what the package cannot:
+holes. The code here does what the package cannot:
 
 - values are mapped copy-on-write and never copied; the package's arrays are copies, and it has no float8 for NumPy;
-- a name that stands twice is refused, where the package takes the last one, and so is a header over `MAX_HEADER`;
-- a file is written one tensor at a time, transposed and converted on the way; the package wants all values in memory.
+- a name that occurs twice is refused (the package uses the last one), and so is a header over `MAX_HEADER`;
+- a file is written one tensor at a time, transposed and converted on the way; the package needs all values in memory.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def read(path: Path) -> Contents:
-    """The tensors of one file, by the names that stand in it, in the file's order.
+    """The tensors of one file, by their names in it, in the file's order.
 
     Raises:
         CheckpointError: the file is damaged; names the file and the reason.
@@ -83,7 +83,7 @@ def write(
     """Write one file, a tensor at a time: wide dtypes first, then by name, so equal content gives equal bytes.
 
     Raises:
-        CheckpointError: a dtype that the format has no name for.
+        CheckpointError: the format does not have a dtype.
     """
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
@@ -117,7 +117,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
                 pass
             header = strict_json.loads(file.read(length))
         except (SafetensorError, ValueError) as problem:
-            raise CheckpointError(f"{path} is truncated, damaged or no safetensors file: {problem}.") from None
+            raise CheckpointError(f"{path} is truncated, damaged or not a safetensors file: {problem}.") from None
     header.pop("__metadata__", None)
     return header, 8 + length
 

@@ -1,7 +1,7 @@
 """The names inside Google's releases: a TF1 checkpoint of RemBERT, and the variables of a BLEURT SavedModel.
 
-The encoder's names follow the parameter table. The pre-training head's are not on public record, so that head is
-recognised by its parts and shapes. What an optimizer left behind is not a weight and is left out.
+The encoder's names follow the parameter table. The names of the pre-training head are not published, so that head is
+recognised by its layers and shapes. An optimizer's state is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MAPPING = "rembert.encoder.embedding_hidden_mapping_in.weight"
 
 
 def read(index: Path) -> Contents:
-    """The tensors of a bundle by canonical name; a variable that is no part of RemBERT keeps its name.
+    """The tensors of a bundle by canonical name; other variables keep their names.
 
     Args:
         index: the path of the `.index` file.
@@ -47,7 +47,7 @@ def read(index: Path) -> Contents:
 
 
 def canonical_name(name: str) -> tuple[str, bool] | None:
-    """The canonical name of a variable, and whether it stands there transposed; None where it has no fixed name.
+    """The canonical name of a variable, and whether it is stored transposed; None for a name without a rule.
 
     `bert/encoder/layer_3/output/dense/kernel` is `rembert.encoder.layer.3.output.dense.weight`, transposed;
     `dense/kernel` is BLEURT's regression layer, `classifier.weight`.
@@ -68,7 +68,7 @@ def canonical_name(name: str) -> tuple[str, bool] | None:
 
 
 def _is_no_weight(name: str, variables: dict[str, TensorSource | None]) -> bool:
-    """Whether a variable is an optimizer's slot (it stands under the variable it belongs to) or a counter."""
+    """Whether a variable is an optimizer's slot (its name continues that of another variable) or a counter."""
     source = variables[name]
     if source is None or not is_float(source.dtype) or source.shape == ():
         return True
@@ -76,7 +76,7 @@ def _is_no_weight(name: str, variables: dict[str, TensorSource | None]) -> bool:
 
 
 def _pretraining_head(encoder: dict[str, TensorSource], foreign: dict[str, TensorSource]) -> dict[str, TensorSource]:
-    """Give the masked-LM head its canonical names, where all of its six parts are there.
+    """Give the masked-LM head its canonical names if all of its six variables are there.
 
     The output table is the matrix with a row (or a column) per word; its other side is the output embedding's width.
     From these two sizes and the hidden size the rest follows.
@@ -116,7 +116,7 @@ def _pretraining_head(encoder: dict[str, TensorSource], foreign: dict[str, Tenso
 
 
 def _locate_tf1(directory: Path) -> Path | None:
-    """The one TF1 checkpoint of a directory, or the one that its `checkpoint` file names as the latest."""
+    """The only TF1 checkpoint of a directory, or the latest one according to its `checkpoint` file."""
     found = sorted(
         path for path in directory.glob("*.index") if any(directory.glob(f"{glob.escape(path.stem)}.data-*-of-*"))
     )

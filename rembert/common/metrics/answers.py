@@ -63,7 +63,7 @@ def normalize_mlqa(text: str, language: str) -> str:
 
 
 def mlqa_language(code: str | None) -> str | None:
-    """The language of MLQA's seven that a code stands for (`zh`, `zh-CN`, `zh_Hans`), or None."""
+    """The one of MLQA's seven languages that a code means (`zh`, `zh-CN`, `zh_Hans`), or None."""
     language = re.split("[-_]", code.lower())[0] if code else None
     return language if language in _ARTICLES else None
 

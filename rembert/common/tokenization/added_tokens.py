@@ -17,7 +17,7 @@ class AddedToken:
 
     Args:
         content: the text that is matched.
-        single_word: match only where no letter, digit or underscore stands directly before or after.
+        single_word: match only where no letter, digit or underscore is directly before or after.
         lstrip: include the white space before the match.
         rstrip: include the white space after the match.
         normalized: match in the text after lower-casing and accent stripping (if those are on), not before. By default

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rembert.common.errors import NotFoundError, TokenizerError
-from rembert.common.files import read_json
+from rembert.common.files import read_json_object
 from rembert.common.hub import not_found
 from rembert.common.tokenization.added_tokens import AddedToken, has_surrogate
 from rembert.common.tokenization.normalization import Normalization
@@ -70,12 +70,7 @@ def read_saved(path: str | os.PathLike[str], overrides: Mapping[str, Any]) -> di
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    content = read_json(path, TokenizerError)
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{path} must hold a JSON object. Received: {type(content).__name__}.")
-    return content
+    return read_json_object(path, TokenizerError) if path.exists() else {}
 
 
 def _read_tokens(path: Path) -> dict[str, Any]:

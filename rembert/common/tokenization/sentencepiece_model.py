@@ -107,7 +107,7 @@ class SentencePieceModel:
             ) from None
 
     def find(self, token: str) -> int | None:
-        """The id of a token, or None where the model has no such token."""
+        """The id of a token, or None if the model does not have it."""
         try:
             index = self._processor.PieceToId(token)
         except (RuntimeError, TypeError):  # a lone surrogate: no token holds one

@@ -112,7 +112,7 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> TokenizerJson:
         raise TokenizerError(f"{path} must hold a Unigram model. Received: `model.type={kind!r}`.")
     try:
         tokens = [token for token, _ in model["vocab"]]
-        "".join(tokens).encode()  # refuses values that are no strings or hold lone surrogates
+        "".join(tokens).encode()  # refuses values that are not strings or hold lone surrogates
         scores = [float(score) for _, score in model["vocab"]]
         added = {int(entry["id"]): AddedToken.of(entry) for entry in content.get("added_tokens") or []}
         steps = list(_flat(content.get("normalizer")))

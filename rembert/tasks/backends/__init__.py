@@ -1,4 +1,4 @@
-"""Both frameworks behind one interface, for everything that runs a model outside training.
+"""One interface to both frameworks, for everything that runs a model outside training.
 
 `backends/pt.py` and `backends/tf.py` implement `Backend` alike. A file, and with it its framework, is imported when it
 is first used.
@@ -31,7 +31,7 @@ Inputs = Mapping[str, np.ndarray]
 class Runner(Protocol):
     """Runs one model on batches of arrays, without gradients and without dropout.
 
-    Results are arrays of float32, or of float64 where the model computes in it.
+    Results are arrays of float32, or of float64 if the model computes in it.
     """
 
     def outputs(self, inputs: Inputs) -> Arrays:
@@ -60,7 +60,7 @@ class Runner(Protocol):
 
 
 class Backend(Protocol):
-    """What each framework's file defines."""
+    """The functions of each framework's file."""
 
     def model_class(self, head: str) -> Any:
         """The class of the models of a head, a key of `HEADS`."""
@@ -69,7 +69,7 @@ class Backend(Protocol):
         """The device of this name; by default a GPU if there is one.
 
         Raises:
-            InputError: there is no such device here, or the framework places its models itself.
+            InputError: there is no such device, or the framework places its models itself.
         """
 
     def place(self, model: Any, device: Any) -> Any:
@@ -88,7 +88,7 @@ class Backend(Protocol):
         """Whether the model computes on a GPU."""
 
     def evaluating(self, model: Any) -> AbstractContextManager[None]:
-        """A context in which the model is in evaluation mode; afterwards its mode is what it was."""
+        """A context in which the model is in evaluation mode; afterwards it is in its previous mode."""
 
     def make_runner(self, model: Any) -> Runner:
         """A runner for many batches. Keep it: TensorFlow builds its graph once per runner."""
@@ -109,17 +109,17 @@ def installed_frameworks() -> tuple[str, ...]:
 
 
 def default_framework(preferred: str = "pt") -> str:
-    """The framework `preferred`, or the other one where only that is installed."""
+    """The framework `preferred`, or the other one if only that is installed."""
     installed = installed_frameworks()
     return installed[0] if len(installed) == 1 else preferred
 
 
 def check_framework(framework: str) -> None:
-    """Refuse a framework that cannot be used, without importing it.
+    """Refuse a framework that is not installed, without importing it.
 
     Raises:
         InputError: it is neither 'pt' nor 'tf'.
-        MissingDependencyError: the framework is not installed; names the extra that brings it.
+        MissingDependencyError: the framework is not installed; names the extra that installs it.
     """
     check_argument("framework", framework, one_of(FRAMEWORKS))
     require_packages(*_PACKAGES[framework], needed_for=f"rembert.{framework}")
@@ -182,7 +182,7 @@ def load_model(
     """
     backend = get_backend(framework)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the report says what is missing
+        warnings.simplefilter("ignore")  # the report lists what is missing
         model, report = backend.model_class(head).from_pretrained(path, output_loading_info=True, **options)
     return (model if device is None else backend.place(model, device)), report
 

@@ -27,7 +27,7 @@ def find_device(name: str | None) -> torch.device:
     """The device of this name; by default the CPU, or the GPU of this process (`LOCAL_RANK`).
 
     Raises:
-        InputError: there is no such device here.
+        InputError: there is no such device.
     """
     if name is None:
         local = int(os.environ.get("LOCAL_RANK", 0))
@@ -64,7 +64,7 @@ def is_on_gpu(model: Any) -> bool:
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """A context in which the model is in evaluation mode; afterwards its mode is what it was."""
+    """A context in which the model is in evaluation mode; afterwards it is in its previous mode."""
     was_training = model.training
     model.eval()
     try:
@@ -119,7 +119,7 @@ def _device(model: Any) -> torch.device:
 
 
 def _array(value: Tensor) -> np.ndarray:
-    """A tensor as an array, in float32 where numpy does not have its dtype or it is float16."""
+    """A tensor as an array, in float32 if its dtype is float16 or unknown to NumPy."""
     if value.is_floating_point() and value.dtype.itemsize < 4:
         value = value.float()
     array: np.ndarray = value.cpu().numpy()

@@ -35,7 +35,7 @@ def find_device(name: str | None) -> None:
 
 
 def place(model: Any, device: None) -> Any:
-    """The model, which is where TensorFlow has placed it."""
+    """The model, unchanged: TensorFlow places it."""
     return model
 
 
@@ -54,7 +54,7 @@ def is_on_gpu(model: Any) -> bool:
 
 
 def evaluating(model: Any) -> AbstractContextManager[None]:
-    """An empty context: every call says whether it trains."""
+    """An empty context: `training` is an argument of every call."""
     return nullcontext()
 
 
@@ -120,7 +120,7 @@ def _tensors(outputs: Any) -> dict[str, Any]:
 
 
 def _array(value: Any) -> np.ndarray:
-    """A tensor as an array, in float32 where numpy does not have its dtype or it is float16."""
+    """A tensor as an array, in float32 if its dtype is float16 or unknown to NumPy."""
     if value.dtype.is_floating and value.dtype.size < 4:
         value = tf.cast(value, tf.float32)
     array: np.ndarray = value.numpy()

@@ -1,3 +1,3 @@
-"""The tasks: each module here declares the task of its name, with dashes for underscores. Nothing is registered
-elsewhere.
+"""The tasks: each module here declares the task of its name, with dashes for underscores. There is no other
+registry.
 """

@@ -1,4 +1,4 @@
-"""Masked language modelling: predict the tokens under the masks."""
+"""Masked language modelling: predict the masked tokens."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from rembert.tasks.task import Batch, Feature, Task, identified
 
 # The questions of COPA (Roemmele et al., 2011) and XCOPA (Ponti et al., 2020).
 _COPA = {"cause": "What was the cause?", "effect": "What happened as a result?"}
-# The columns of choices that are not in one list, in XCOPA, SWAG, Belebele and others.
+# The columns of choices that are not a list, in XCOPA, SWAG, Belebele and others.
 _CHOICE = re.compile(r"(choice|ending|option|answer|mc_answer)_?([0-9]+|[a-eA-E])")
 
 
@@ -30,7 +30,7 @@ class MultipleChoice(Task):
 
     Each choice is encoded with the prompt and the question as a pair: (`prompt question`, `prefix choice`). `choices`
     is a list, or has columns of its own (`choice1`, `choice2`, …; `ending0`, …). `label` is the correct choice's
-    number from 0, or its letter. In XCOPA's files `cause` and `effect` stand for COPA's two questions.
+    number from 0, or its letter. In XCOPA's files, `cause` and `effect` mean COPA's two questions.
 
     Args:
         tokenizer, max_length, data: as for `Task`.

@@ -29,14 +29,14 @@ class QuestionAnswering(Task):
     """Fields: `question`, `context`, `answers` (a list of `text` and `answer_start`), `is_impossible`; SQuAD's JSON.
 
     A context that is too long is split into windows that overlap by `stride` tokens; the answer is the best of all
-    windows. Where the training data have questions without an answer, the model learns to point at `[CLS]` for them,
-    and the configuration keeps `no_answer_threshold`: no answer is given where the score of "no answer" exceeds the
-    best answer's by more than the threshold.
+    windows. If the training data have questions without an answer, the model learns to point at `[CLS]` for them, and
+    the configuration has `no_answer_threshold`: no answer is given if the score of "no answer" exceeds the best
+    answer's by more than the threshold.
 
     Args:
         tokenizer, max_length, data: as for `Task`.
         stride: the number of tokens that neighbouring windows share.
-        max_question_length: in tokens; longer questions are cut, and counted.
+        max_question_length: in tokens; longer questions are truncated and counted.
         max_answer_length: the maximum length of a predicted answer, in tokens.
         n_best: the number of starts, ends, and answers that are considered.
         no_answer_threshold: overrides the configuration's.
@@ -67,7 +67,7 @@ class QuestionAnswering(Task):
         Option("max_question_length", int, "the maximum, in tokens", default=64, constraint=integer(at_least=1)),
         Option("max_answer_length", int, "the maximum, in tokens", default=30, constraint=integer(at_least=1)),
         Option("n_best", int, "the number of answers considered", default=20, constraint=integer(at_least=1)),
-        Option("no_answer_threshold", float, "give no answer where its score exceeds the best answer's by more"),
+        Option("no_answer_threshold", float, "give no answer if its score exceeds the best answer's by more"),
     )
     scores: ClassVar = (Score("exact_match"), Score("f1"))
     metric = "f1"
@@ -153,7 +153,7 @@ class QuestionAnswering(Task):
         return rows
 
     def _questions(self, questions: list[str]) -> list[str]:
-        """The questions, cut to `max_question_length`."""
+        """The questions, truncated to `max_question_length`."""
         rows = token_ids(self, questions)
         long = [number for number, row in enumerate(rows) if len(row) > self.max_question_length]
         if not long:
@@ -167,7 +167,7 @@ class QuestionAnswering(Task):
         )["offset_mapping"]
         cut = list(questions)
         for number, row in zip(long, spans, strict=True):
-            # The last word, cut, may become several tokens: drop characters until the question fits.
+            # The last word, truncated, may become several tokens: drop characters until the question fits.
             kept = questions[number][: row[self.max_question_length - 1][1]]
             while len(self.tokenizer.encode(kept, add_special_tokens=False)) > self.max_question_length:
                 kept = kept[:-1]
@@ -229,7 +229,7 @@ class QuestionAnswering(Task):
         given: dict[str, Any] = {"answer": "", "start": None, "end": None}
         if best is not None:
             given = {"answer": example.context[best.start : best.end], "start": best.start, "end": best.end}
-        # Probabilities over the n best answers and, where it is allowed, "no answer".
+        # Probabilities over the n best answers and, if it is allowed, "no answer".
         scores = np.array([span.score for span in found] + [null] * (self.no_answer_threshold is not None))
         likely = np.exp(scores - scores.max()) if scores.size else scores
         likely = likely / likely.sum() if scores.size else likely

@@ -33,12 +33,12 @@ class SequenceClassification(Task):
     """Fields: `text`, `text_pair` (optional), `label`.
 
     A label is the name of a class (a string, or an integer); a list of names, for several classes; or a number, or a
-    list of floats, for regression. Which of the three it is, is found in the training data. BLEURT's ratings
-    (`reference`, `candidate`, `score`) are read as they are.
+    list of floats, for regression. The training data determine which of the three it is. Files of BLEURT's
+    ratings (`reference`, `candidate`, `score`) can be read unchanged.
 
     Args:
         tokenizer, max_length, data: as for `Task`.
-        problem_type: one of `PROBLEM_TYPES`; by default found in the training data.
+        problem_type: one of `PROBLEM_TYPES`; by default determined by the training data.
         label_separator: splits a label into the names of several classes, for example in CSV files.
 
     Example:
@@ -55,7 +55,12 @@ class SequenceClassification(Task):
     head = "sequence-classification"
     recipe: ClassVar = {"learning_rate": 1e-5}
     options: ClassVar = (
-        Option("problem_type", str, "what labels are, where the data do not tell", choices=tuple(PROBLEM_TYPES)),
+        Option(
+            "problem_type",
+            str,
+            "the kind of the labels, if the data do not determine it",
+            choices=tuple(PROBLEM_TYPES),
+        ),
         Option("label_separator", str, "the text between several classes in one label"),
     )
     scores: ClassVar = (
@@ -117,7 +122,7 @@ class SequenceClassification(Task):
             self.labels = [] if self.problem_type == REGRESSION else label_names(config)
             self._index()
             return
-        # Each distinct label with its first location; by its repr, for which 1 differs from 1.0.
+        # Each distinct label with its first location, by its repr: 1 and 1.0 differ.
         found: dict[str, tuple[Any, Location]] = {}
         for example in examples:
             assert isinstance(example, TextExample)
@@ -155,7 +160,7 @@ class SequenceClassification(Task):
             self._target(example.label)
 
     def _target(self, label: Any) -> int | float | list[float]:
-        """A label as the model takes it: a class id, a list [classes] of 0 and 1, a number, or a list of numbers."""
+        """A label for the model: a class id, a list [classes] of 0 and 1, a number, or a list of numbers."""
         parts = label if isinstance(label, tuple) else (label,)
         if self.problem_type == REGRESSION:
             try:
@@ -256,7 +261,7 @@ def _problem_type(labels: Sequence[Any], locations: Sequence[Location]) -> str:
         other = numbers.index(None)
         raise DataError(
             f"{locations[other]}: the label must be a number, like {fraction} elsewhere, unless `problem_type` "
-            f"(--problem-type) says what labels are. Received: {labels[other]!r:.60}."
+            f"(--problem-type) gives the kind of labels. Received: {labels[other]!r:.60}."
         )
     return SINGLE if fraction is None else REGRESSION
 

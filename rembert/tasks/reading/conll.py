@@ -24,7 +24,7 @@ Columns = list[str]
 def read_conll(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
     """Sentences with the fields `tokens` and `tags`; `tags` is missing in a file of one column.
 
-    Tabs separate the columns where the line has one, else spaces. Every line of a file must have as many columns as
+    Tabs separate the columns if the line has one, otherwise spaces. Every line of a file must have as many columns as
     the first. Lines that begin with `# ` before a sentence's first token are comments; `-DOCSTART-` lines are skipped.
     A malformed line invalidates its sentence.
     """

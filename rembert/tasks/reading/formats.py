@@ -44,7 +44,7 @@ def read_records(
     Args:
         path: the file; `-` is the standard input.
         format: a key of `READERS`; by default chosen by the extension of the name, without a `.gz`.
-        unknown: the format where the extension does not tell, as for `.txt` and the standard input.
+        unknown: the format if the extension does not determine it, as for `.txt` and the standard input.
 
     Raises:
         InputError: there is no such format.

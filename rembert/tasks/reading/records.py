@@ -1,4 +1,4 @@
-"""What every reader yields: records and malformed lines, each with its location."""
+"""The items of every reader: records and malformed lines, each with its location."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 class Location(NamedTuple):
     """The source location of a record: the file's name, the line's number from 1 (None for the file as a whole), and
-    the item where a line may hold several, as in SQuAD's own files of one line.
+    the item if a line may hold several, as in SQuAD's own files of one line.
     """
 
     file: str
@@ -20,7 +20,7 @@ class Location(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One example as its file has it: fields by name."""
+    """One example in its file: fields by name."""
 
     location: Location
     fields: dict[str, Any]

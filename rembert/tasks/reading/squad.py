@@ -17,7 +17,7 @@ _ID = re.compile(r'"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)')
 
 def read_squad(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
     """Questions with the fields `id`, `question`, `context`, `answers` (a list of `text` and `answer_start`),
-    `is_impossible`, and `language` where the file or the paragraph has one.
+    `is_impossible`, and `language` if the file or the paragraph has one.
 
     The format is one JSON object, so the whole file is read into memory. A record's line is that of its `id`.
 

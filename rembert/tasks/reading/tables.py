@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from rembert.tasks.reading.lines import lines
 from rembert.tasks.reading.records import BadLine, Location, Record
 
-# A field in quotes, with the quotes inside doubled. Any other field of a TSV file is taken as it is.
+# A field in quotes, with the quotes inside doubled. Any other field of a TSV file is not changed.
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
@@ -18,7 +18,7 @@ def read_tsv(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
     """Records of a TSV file: one per line, with tabs between the fields.
 
     Some programs quote a field that holds a quote, others do not. A field in quotes, with all quotes inside doubled,
-    is unquoted; any other field is taken as it is.
+    is unquoted; any other field is not changed.
     """
     header: list[str] | None = None
     for item in lines(path):

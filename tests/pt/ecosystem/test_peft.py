@@ -208,7 +208,7 @@ def test_rows_of_a_batch_with_adapters_of_their_own(way: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["optimize_for_inference", "quantize_dynamic"])
-def test_prepared_for_inference(method: str) -> None:
+def test_a_merged_model_is_prepared_for_inference(method: str) -> None:
     """What an adapter wraps stays as it is, until it is merged."""
     case = next(case for case in CASES if case.name == "one_label_each")
     inputs = _inputs(case, case.config())

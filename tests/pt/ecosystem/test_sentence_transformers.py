@@ -101,7 +101,7 @@ def test_a_training_step(encoder: RemBertTransformer) -> None:
     assert losses[-1] < losses[0]
 
 
-def test_what_does_not_go_together(encoder: RemBertTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contradicting_arguments_are_refused(encoder: RemBertTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="`vocab_size=61`"):
         RemBertTransformer(PT.build(small_config(), "model"), encoder.tokenizer)
     with pytest.raises(InputError, match="`max_seq_length=41`"):

@@ -179,7 +179,7 @@ def test_collators(tokenizer: RemBertTokenizer) -> None:
     assert PT.build(decoder, "causal-lm")(**causal).loss.isfinite()
 
 
-def test_checkpointing_that_is_not_to_be_had(tokenizer: RemBertTokenizer) -> None:
+def test_unsupported_checkpointing_is_refused(tokenizer: RemBertTokenizer) -> None:
     model = PT.build(_config(tokenizer), "model")
     with pytest.raises(InputError, match="`every_n_layers=2` and `offload=False`"):
         model.activation_checkpointing_enable(every_n_layers=2)
