@@ -6,12 +6,14 @@ orientation of the parameter table.
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from packaging.version import Version
 
 from rembert.bridge import TARGETS
 from rembert.common.config import RemBertConfig
@@ -214,7 +216,22 @@ def needs(*packages: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
+def is_older(package: str, version: str) -> bool:
+    """Whether a package is installed in an earlier version."""
+    return is_installed(package) and Version(importlib.metadata.version(package)) < Version(version)
+
+
+def needs_newer(package: str, version: str, reason: str) -> pytest.MarkDecorator:
+    """A mark for a test of what a package can do from some version on; the reason names it."""
+    return pytest.mark.skipif(is_older(package, version), reason=f"needs {package} {version}: {reason}")
+
+
 needs_pt = needs("torch")
+needs_one_graph = needs_newer(
+    "torch", "2.7", "earlier ones break the graph at the models' outputs, which are mappings"
+)
+CAN_SHARD_ON_CPUS = not is_older("torch", "2.7")
+needs_shards_on_cpus = needs_newer("torch", "2.7", "earlier ones shard on GPUs only")
 needs_tf = needs("tensorflow", "keras")
 needs_a_framework = pytest.mark.skipif(not installed_frameworks(), reason="not installed: torch, tensorflow")
 # A test with an argument `framework` runs on each.

@@ -25,14 +25,14 @@ REQUIREMENTS = [
 WITHOUT_WHEEL = {"seqeval", "rouge-score"}
 
 
-def pins() -> dict[str, Version]:
-    """The version of each package in constraints.txt."""
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+def pins(file: str = "constraints.txt") -> dict[str, Version]:
+    """The version of each package in a file of constraints."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     found = {}
     for line in lines:
         if line.strip() and not line.startswith("#"):
             name, version = line.split("==")
-            assert canonicalize_name(name) not in found, f"{name} stands twice in constraints.txt"
+            assert canonicalize_name(name) not in found, f"{name} stands twice in {file}"
             found[canonicalize_name(name)] = Version(version)
     return found
 
@@ -40,6 +40,23 @@ def pins() -> dict[str, Version]:
 def others() -> list[Requirement]:
     """The requirements that are not the project's own extras."""
     return [each for each in REQUIREMENTS if each.name != PROJECT["name"]]
+
+
+# Extras that other versions of the core's packages go with, or that nothing of `rembert` imports.
+NOT_TESTED_LOWEST = {"bench", "docs", "sentence-transformers", "test"}
+
+
+def test_lowest_constraints_are_the_lower_bounds() -> None:
+    tested = [
+        *PROJECT["dependencies"],
+        *(line for name in EXTRAS if name not in NOT_TESTED_LOWEST for line in EXTRAS[name]),
+    ]
+    bounds = {
+        canonicalize_name(requirement.name): Version(next(iter(requirement.specifier)).version)
+        for requirement in map(Requirement, tested)
+        if requirement.name != PROJECT["name"]
+    }
+    assert pins("constraints-lowest.txt") == bounds
 
 
 def test_constraints_pin_every_requirement_within_its_bounds() -> None:

@@ -63,7 +63,7 @@ class ModelOutput(dict[str, Any]):
     def __getattr__(self, name: str) -> Any:
         # Python calls this for names that are not ordinary attributes.
         if name in self or name in type(self).fields:
-            return self.get(name)
+            return self[name] if name in self else None  # noqa: SIM401 - PyTorch 2.6 cannot compile `get`
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -36,6 +36,7 @@ OPSETS = range(18, 23)  # the CPU kernel of 23's attention operator does not bro
 # Relative to an output's largest number; in float16, tens of roundings to 11 bits add up.
 _TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-2}
 _WHOLE = 1.5e9  # bytes of parameters that fit one file: protocol buffers are limited to 2 GiB
+_LARGEST_AXIS = 2**31 - 1  # PyTorch 2.6 and 2.7 refuse a batch without an upper bound
 
 
 def export_onnx(
@@ -159,14 +160,14 @@ def _call(model: RemBertPreTrainedModel, inputs: dict[str, Tensor]) -> dict[str,
 
 def _axes(config: RemBertConfig, head: str) -> dict[str, dict[int, Any]]:
     """The axes of variable size, by input."""
-    batch = torch.export.Dim("batch")
+    batch = torch.export.Dim("batch", max=_LARGEST_AXIS)
     sequence = torch.export.Dim("sequence", max=config.max_position_embeddings)
     axes = {0: batch, 1: sequence}
     if HEADS[head].takes_choices:
-        axes = {0: batch, 1: torch.export.Dim("choices"), 2: sequence}
+        axes = {0: batch, 1: torch.export.Dim("choices", max=_LARGEST_AXIS), 2: sequence}
     inputs = {"input_ids": axes, "attention_mask": axes, "token_type_ids": axes}
     if takes_source(config, head):
-        source = {0: batch, 1: torch.export.Dim("source")}
+        source = {0: batch, 1: torch.export.Dim("source", max=_LARGEST_AXIS)}
         inputs |= {"encoder_hidden_states": source, "encoder_attention_mask": source}
     return inputs
 

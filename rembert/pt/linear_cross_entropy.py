@@ -101,7 +101,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 # A custom operator, which `torch.compile` does not trace: the number of labels that count is not known to a graph.
-@torch.library.custom_op("rembert::linear_cross_entropy", mutates_args=())
+# The schema is written out, because PyTorch 2.6 cannot derive one from `list[bool]`.
+@torch.library.custom_op(
+    "rembert::linear_cross_entropy",
+    mutates_args=(),
+    schema="(Tensor states, Tensor weight, Tensor bias, Tensor labels, bool[] wanted, float label_smoothing)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+)
 def _loss_and_gradients(
     states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, wanted: list[bool], label_smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

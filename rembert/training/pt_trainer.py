@@ -73,9 +73,9 @@ class Trainer:
         self.head, self.recipe = head, recipe
         self._joined = _join_processes()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        if sharded and self.world == 1:
-            raise InputError("`sharded` needs several processes: start the command with torchrun. Received: one.")
         self.device = _device()
+        if sharded:
+            _check_can_shard(self.world, self.device)
         self.model, self.fresh = _load(head, os.fspath(source), recipe, overrides, from_scratch)
         self.config: RemBertConfig = self.model.config
         self.model.label_smoothing = recipe.label_smoothing
@@ -259,6 +259,16 @@ def _distribute(model: Any, device: torch.device, *, sharded: bool) -> Any:
     for layer in model.base_model.encoder.layer:
         fully_shard(layer, mesh=mesh)
     return fully_shard(model, mesh=mesh)
+
+
+def _check_can_shard(world: int, device: torch.device) -> None:
+    if world == 1:
+        raise InputError("`sharded` needs several processes: start the command with torchrun. Received: one.")
+    if device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):  # what FSDP2 waits for
+        raise InputError(
+            f"`sharded` needs PyTorch 2.7 or newer on CPUs. Received: PyTorch {torch.__version__}. Leave it out, "
+            "install a newer PyTorch, or train on GPUs."
+        )
 
 
 def _device() -> torch.device:

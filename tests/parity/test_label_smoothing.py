@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rembert.common.errors import InputError
-from tests.frameworks import PT, TF, Arrays, Framework, difference, needs_pt, needs_tf, on_both
+from tests.frameworks import PT, TF, Arrays, Framework, difference, needs_one_graph, needs_pt, needs_tf, on_both
 from tests.parity.cases import CASES, WITH_LOSS, Case, build, by_case
 from tests.parity.test_large_vocabularies import _in_chunks, _training
 
@@ -261,6 +261,7 @@ def test_a_smoothing_outside_its_range_is_refused(framework: Framework, value: A
 
 
 @needs_pt
+@needs_one_graph
 def test_smoothed_models_compile_in_one_graph() -> None:
     import torch
 

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rembert.pt.linear_cross_entropy import is_plain_linear, linear_cross_entropy  # noqa: E402
-from tests.frameworks import PT  # noqa: E402
+from tests.frameworks import PT, needs_one_graph  # noqa: E402
 from tests.parity.cases import CASES, build  # noqa: E402
 
 CASE = next(case for case in CASES if case.name == "masked_lm")
@@ -19,6 +19,7 @@ def _tensors(seed: int = 0, case: object = CASE) -> dict:
     return {name: PT.tensor(array) for name, array in case.inputs(case.config(), seed=seed).items()}
 
 
+@needs_one_graph
 @pytest.mark.parametrize("case", [CASE, CAUSAL], ids=lambda case: case.name)
 def test_compiled_in_one_graph(case: object) -> None:
     model = build(PT, case, case.config(num_hidden_layers=1)).train()

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree  # noqa: E402
 
 import rembert.pt  # noqa: E402, F401  # registers the outputs
 from rembert.common.outputs import OUTPUT_TYPES, ModelOutput  # noqa: E402
-from tests.frameworks import PT  # noqa: E402
+from tests.frameworks import PT, needs_one_graph  # noqa: E402
 from tests.parity.cases import CASES, build  # noqa: E402
 
 SEEN = {"output_attentions": True, "output_hidden_states": True}
@@ -47,6 +47,7 @@ def test_gathered_from_devices() -> None:
         assert both.last_hidden_state.shape[0] == 2 * output.last_hidden_state.shape[0]
 
 
+@needs_one_graph
 @pytest.mark.parametrize("name", ["causal_lm_cross", "several_labels", "question_answering"])
 def test_compiled_in_one_graph(name: str) -> None:
     case = next(case for case in CASES if case.name == name)
@@ -61,6 +62,7 @@ def test_compiled_in_one_graph(name: str) -> None:
         torch.testing.assert_close(one, other)
 
 
+@needs_one_graph
 @pytest.mark.slow
 def test_compiled_by_the_default_backend() -> None:
     case = next(case for case in CASES if case.name == "one_label_each")
@@ -70,6 +72,7 @@ def test_compiled_by_the_default_backend() -> None:
     torch.testing.assert_close(compiled.logits, PT.call(model, **inputs).logits)
 
 
+@needs_one_graph
 def test_packed_inputs_compile_in_one_graph() -> None:
     case = CASES[0]
     model = build(PT, case, case.config(num_hidden_layers=1))

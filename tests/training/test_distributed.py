@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.frameworks import needs_pt, needs_tf
+from tests.frameworks import CAN_SHARD_ON_CPUS, needs_pt, needs_shards_on_cpus, needs_tf
 from tests.training import distributed_run
 from tests.training.runs import farthest, lines, losses, write_start
 
-PARALLEL = {"ddp": {}, "fsdp2": {"sharded": True, "accumulation_steps": 2}}
+PARALLEL: dict[str, dict[str, Any]] = {"ddp": {}}
+if CAN_SHARD_ON_CPUS:
+    PARALLEL["fsdp2"] = {"sharded": True, "accumulation_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,8 @@ def alone(folder: Path) -> Path:
 def printed(folder: Path) -> str:
     """The output of two processes that make every run in PyTorch; the results are in `folder`."""
     runs = [_tags(folder, folder / name, **changes) for name, changes in PARALLEL.items()]
-    runs.append(_text(folder, folder / "language", sharded=True))
+    if CAN_SHARD_ON_CPUS:
+        runs.append(_text(folder, folder / "language", sharded=True))
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={_free_port()}"]
     return _run(launcher, "pt", folder, runs)
 
@@ -91,7 +94,7 @@ def _check_same(output: Path, alone: Path) -> None:
 
 
 @needs_pt
-@pytest.mark.parametrize("name", PARALLEL)
+@pytest.mark.parametrize("name", ["ddp", pytest.param("fsdp2", marks=needs_shards_on_cpus)])
 def test_two_processes(name: str, folder: Path, alone: Path, printed: str) -> None:
     _check_same(folder / name, alone)
 
@@ -102,6 +105,7 @@ def test_every_process_knows_the_scores(printed: str) -> None:
 
 
 @needs_pt
+@needs_shards_on_cpus
 def test_language_model_with_sharded_weights_is_scored(folder: Path, printed: str) -> None:
     run = _text(folder, folder / "language alone")
     distributed_run.fine_tune("pt", str(folder / "start"), **run)

@@ -200,6 +200,18 @@ def test_invalid_arguments_are_refused(
 
 
 @needs_pt
+def test_sharding_on_cpus_is_refused_where_pytorch_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from rembert.training import pt_trainer
+
+    monkeypatch.setattr(torch.cpu, "Stream", object)  # as in PyTorch 2.6, which has no `record_event` there
+    with pytest.raises(InputError, match=r"`sharded` needs PyTorch 2\.7 or newer on CPUs\. Received: PyTorch"):
+        pt_trainer._check_can_shard(2, torch.device("cpu"))
+    pt_trainer._check_can_shard(2, torch.device("cuda"))
+
+
+@needs_pt
 @pytest.mark.parametrize("task", [head for head in HEADS if head not in ("model", TASK)])
 def test_every_other_task_runs(task: str, files: tuple[Path, Path, Path], tmp_path: Path) -> None:
     start = files[0]
