@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rembert.bridge import save_checkpoint
 from rembert.common.errors import CheckpointError, InputError
+from rembert.common.initialization import initial_values
 from rembert.tasks.backends import (
     check_framework,
     find_device,
@@ -124,3 +126,16 @@ def test_a_checkpoint_without_the_head_is_reported_or_refused(framework: Framewo
 def test_an_unknown_framework_is_refused() -> None:
     with pytest.raises(InputError, match=r"`framework` must be one of pt, tf\. Received: `framework='jax'`"):
         check_framework("jax")
+
+
+@on_both
+def test_what_a_report_names_as_missing_is_initialized(framework: Framework, tmp_path: Path) -> None:
+    settings = config()
+    weights = random_weights(settings, "masked-lm", dtype="float32")
+    save_checkpoint(tmp_path, weights, settings, head="masked-lm")
+    model, report = load_model(framework.name, "model", tmp_path)
+    get_backend(framework.name).initialize(model, report["missing_keys"], seed=3)
+    (name,) = (each for each in report["missing_keys"] if each.endswith("weight"))
+    parameter = model.parameter_table()[f"rembert.{name}"]
+    expected = initial_values(parameter, settings.initializer_range, 3)
+    assert (framework.weights(model)[f"rembert.{name}"] == expected).all()

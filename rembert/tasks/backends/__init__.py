@@ -80,7 +80,7 @@ class Backend(Protocol):
 
         Args:
             model: any of the model classes.
-            names: canonical names of the parameters.
+            names: of the parameters in the model's own file, as a loading report has them.
             seed: of the random numbers.
         """
 

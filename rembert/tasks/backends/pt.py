@@ -50,11 +50,11 @@ def place(model: Any, device: torch.device) -> Any:
 
 def initialize(model: Any, names: Iterable[str], seed: int = 0) -> None:
     """Give parameters their initial values, the same as in TensorFlow."""
-    declared = model.parameter_table()
+    declared = {file_name(name, model.head): parameter for name, parameter in model.parameter_table().items()}
     with torch.no_grad():
         for name in names:
             values = initial_values(declared[name], model.config.initializer_range, seed)
-            model.get_parameter(file_name(name, model.head)).copy_(torch.from_numpy(values))
+            model.get_parameter(name).copy_(torch.from_numpy(values))
 
 
 def is_on_gpu(model: Any) -> bool:

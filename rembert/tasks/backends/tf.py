@@ -12,7 +12,7 @@ import tensorflow as tf
 import rembert.tf
 from rembert.common.errors import InputError
 from rembert.common.initialization import initial_values
-from rembert.common.parameters import HEADS, Kind
+from rembert.common.parameters import HEADS, Kind, file_name
 from rembert.tasks.backends import Arrays, Inputs
 
 
@@ -41,7 +41,7 @@ def place(model: Any, device: None) -> Any:
 
 def initialize(model: Any, names: Iterable[str], seed: int = 0) -> None:
     """Give parameters their initial values, the same as in PyTorch."""
-    declared = model.parameter_table()
+    declared = {file_name(name, model.head): parameter for name, parameter in model.parameter_table().items()}
     for name in names:
         values = initial_values(declared[name], model.config.initializer_range, seed)
         is_kernel = declared[name].kind is Kind.KERNEL
