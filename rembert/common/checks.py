@@ -288,6 +288,20 @@ def resized_vocabulary(config: RemBertConfig, new_num_tokens: int | None, pad_to
     return size
 
 
+def check_head_mask(head_mask: Any) -> None:
+    """Refuse a mask of attention heads, an argument of transformers 4 that these models have no use for.
+
+    Raises:
+        InputError: it is not None.
+    """
+    if head_mask is not None:
+        raise InputError(
+            "`head_mask` must be None: attention heads cannot be masked. In a tuple of inputs the order is input_ids, "
+            f"attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds. Received: a "
+            f"{type(head_mask).__name__}."
+        )
+
+
 def check_table(config: RemBertConfig, shape: tuple[int, int], has_output: bool) -> None:
     """Check a new table of word embeddings.
 

@@ -135,6 +135,7 @@ class RemBertModel(RemBertPreTrainedModel):
         return_dict: bool | None = None,
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
+        head_mask: None = None,
     ) -> BaseModelOutputWithPoolingAndCrossAttentions | tuple[Any, ...]:
         """Encode.
 
@@ -162,14 +163,16 @@ class RemBertModel(RemBertPreTrainedModel):
                 from cu_seqlens[i] to cu_seqlens[i + 1]. `input_ids`, `token_type_ids` and `position_ids` are then [t],
                 `inputs_embeds` [t, input_embedding_size], the states [t, e] and the pooled output [n, e].
             max_seqlen: the length of the longest sequence, or an upper bound of it; optional.
+            head_mask: None; heads cannot be masked.
 
         Raises:
             InputError: arguments do not fit each other, or indices are outside their tables. The values of indices are
                 not checked inside compiled or exported graphs.
         """
+        config, table = self.config, self.embeddings.word_embeddings
         check_inputs(
-            self.config,
-            self.embeddings.word_embeddings,
+            config,
+            table,
             input_ids=input_ids,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -180,13 +183,11 @@ class RemBertModel(RemBertPreTrainedModel):
             past_key_values=past_key_values,
             cu_seqlens=cu_seqlens,
             max_seqlen=max_seqlen,
+            head_mask=head_mask,
         )
-        config, past_length = self.config, cached_length(past_key_values)
-        check_cache(
-            config, past_key_values, _score_dtype(self.embeddings.word_embeddings.weight), input_ids, inputs_embeds
-        )
+        check_cache(config, past_key_values, _score_dtype(table.weight), input_ids, inputs_embeds)
         requested = requested_outputs(config, output_attentions, output_hidden_states, use_cache, self.training)
-        use_cache = requested.cache and cu_seqlens is None
+        use_cache, past_length = requested.cache and cu_seqlens is None, cached_length(past_key_values)
         explicit = requested.attentions or config.attn_implementation == "eager"
         can_read = all(values_can_be_read(each) for each in (attention_mask, cu_seqlens) if each is not None)
         # A hook on a module inside expects [b, s, ...], not the packed [t, ...].

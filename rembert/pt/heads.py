@@ -68,6 +68,7 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        head_mask: None = None,
     ) -> SequenceClassifierOutput | tuple[Any, ...]:
         """Logits [b, num_labels] (of packed inputs [n, num_labels]), and the loss of `labels`.
 
@@ -95,6 +96,7 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
             return_dict=True,
             cu_seqlens=cu_seqlens,
             max_seqlen=max_seqlen,
+            head_mask=head_mask,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output))
         loss = None
@@ -159,6 +161,7 @@ class RemBertForMultipleChoice(RemBertPreTrainedModel):
         max_seqlen: int | None = None,
         num_choices: int | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        head_mask: None = None,
     ) -> MultipleChoiceModelOutput | tuple[Any, ...]:
         """Logits [b, choices], and the mean loss of `labels` [b] (the right choice; -100 is ignored).
 
@@ -196,6 +199,7 @@ class RemBertForMultipleChoice(RemBertPreTrainedModel):
             return_dict=True,
             cu_seqlens=cu_seqlens,
             max_seqlen=max_seqlen,
+            head_mask=head_mask,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output)).view(-1, choices)
         loss = None
@@ -248,6 +252,7 @@ class RemBertForTokenClassification(RemBertPreTrainedModel):
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        head_mask: None = None,
     ) -> TokenClassifierOutput | tuple[Any, ...]:
         """Logits [b, s, num_labels], and the mean loss of `labels` [b, s] (-100 and padding are ignored).
 
@@ -270,6 +275,7 @@ class RemBertForTokenClassification(RemBertPreTrainedModel):
             return_dict=True,
             cu_seqlens=cu_seqlens,
             max_seqlen=max_seqlen,
+            head_mask=head_mask,
         )
         logits = self.classifier(self.dropout(outputs.last_hidden_state))
         loss = None
@@ -320,6 +326,7 @@ class RemBertForQuestionAnswering(RemBertPreTrainedModel):
         return_dict: bool | None = None,
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
+        head_mask: None = None,
     ) -> QuestionAnsweringModelOutput | tuple[Any, ...]:
         """Start and end logits [b, s], and the mean loss of `start_positions` and `end_positions` [b].
 
@@ -344,6 +351,7 @@ class RemBertForQuestionAnswering(RemBertPreTrainedModel):
             return_dict=True,
             cu_seqlens=cu_seqlens,
             max_seqlen=max_seqlen,
+            head_mask=head_mask,
         )
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
         loss = None

@@ -12,6 +12,7 @@ from rembert.common.checks import (
     IGNORE_INDEX,
     check_cache_form,
     check_choice_shapes,
+    check_head_mask,
     check_indices,
     check_input_shapes,
     check_label_shape,
@@ -31,6 +32,7 @@ def check_inputs(
     table: nn.Embedding | None = None,
     *,
     past_key_values: Cache | None,
+    head_mask: None = None,
     max_seqlen: int | None = None,
     **tensors: Tensor | None,
 ) -> None:
@@ -46,6 +48,7 @@ def check_inputs(
     Raises:
         InputError: see `rembert.common.checks`. Values are not checked inside compiled graphs.
     """
+    check_head_mask(head_mask)
     if past_key_values is not None:
         check_cache_form(past_key_values)
     check_input_shapes(

@@ -134,6 +134,7 @@ class RemBertForMaskedLM(RemBertLanguageModel):
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        head_mask: None = None,
     ) -> MaskedLMOutput | tuple[Any, ...]:
         """Logits [b, s, v], and the mean loss of `labels`. The arguments not named here are those of `RemBertModel`.
 
@@ -164,6 +165,7 @@ class RemBertForMaskedLM(RemBertLanguageModel):
             return_dict=True,
             cu_seqlens=cu_seqlens,
             max_seqlen=max_seqlen,
+            head_mask=head_mask,
         )
         states = outputs.last_hidden_state
         if logits_at is not None:
@@ -226,6 +228,7 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
         cu_seqlens: Tensor | None = None,
         max_seqlen: int | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        head_mask: None = None,
     ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
         """Logits [b, s, v], and the mean loss of `labels`. The arguments not named here are those of `RemBertModel`.
 
@@ -258,6 +261,7 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
             return_dict=True,
             cu_seqlens=cu_seqlens,
             max_seqlen=max_seqlen,
+            head_mask=head_mask,
         )
         states, targets = outputs.last_hidden_state, labels
         if logits_at is not None:

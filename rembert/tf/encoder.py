@@ -157,6 +157,7 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: None = None,
         inputs_embeds: Tensor | None = None,
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
@@ -182,6 +183,7 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
                 attend, which a decoder uses unchanged. By default all tokens are real.
             token_type_ids: [b, s]; by default all 0.
             position_ids: [b, s] or [1, s]; by default they continue after the cache.
+            head_mask: None; heads cannot be masked. transformers 4 has it in this place.
             inputs_embeds: [b, s, input_embedding_size], in place of `input_ids`.
             encoder_hidden_states: [b, source, e], for a decoder with cross-attention.
             encoder_attention_mask: [b, source] or [b, s, source], non-zero where a query may attend.
@@ -200,7 +202,7 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
             InputError: arguments do not fit each other, or indices are outside their tables. The values of indices are
                 not checked inside graphs (`tf.function`, `fit`, `predict`).
         """
-        inputs = {
+        given = {
             "input_ids": input_ids,
             "inputs_embeds": inputs_embeds,
             "attention_mask": attention_mask,
@@ -210,7 +212,7 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
             "encoder_attention_mask": encoder_attention_mask,
             "cu_seqlens": cu_seqlens,
         }
-        check_inputs(self.config, past_key_values=past_key_values, max_seqlen=max_seqlen, **inputs)
+        check_inputs(self.config, head_mask=head_mask, past_key_values=past_key_values, max_seqlen=max_seqlen, **given)
         check_cache(self.config, past_key_values, self.compute_dtype, input_ids, inputs_embeds)
         config, past_length = self.config, cached_length(past_key_values)
         requested = requested_outputs(config, output_attentions, output_hidden_states, use_cache, bool(training))

@@ -15,6 +15,7 @@ from rembert.common.checks import (
     IGNORE_INDEX,
     check_cache_form,
     check_choice_shapes,
+    check_head_mask,
     check_indices,
     check_input_shapes,
     check_label_shape,
@@ -85,6 +86,7 @@ def check_inputs(
     config: RemBertConfig,
     *,
     past_key_values: Cache | None,
+    head_mask: None = None,
     max_seqlen: int | None = None,
     **tensors: Tensor | None,
 ) -> None:
@@ -93,6 +95,7 @@ def check_inputs(
     Raises:
         InputError: see `rembert.common.checks`. Values are not checked inside graphs.
     """
+    check_head_mask(head_mask)
     if past_key_values is not None:
         check_cache_form(past_key_values)
     check_input_shapes(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from rembert.common.errors import InputError
 from rembert.common.outputs import OUTPUT_TYPES
@@ -35,7 +36,7 @@ def as_structure(inputs: Any) -> Any:
         inputs: a tensor, a mapping by name, or a tuple or list of these in order (also of inputs and labels).
 
     Raises:
-        InputError: numbers in lists where a tensor is needed, or a tensor of Keras 2.
+        InputError: numbers in lists where a tensor is needed, a ragged tensor, or a tensor of Keras 2.
 
     Example:
         >>> from collections import UserDict
@@ -45,11 +46,13 @@ def as_structure(inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         for name, value in inputs.items():
             _refuse_lists(name, value)
+            _refuse_ragged(name, value)
             refuse_legacy(name, value)
         return inputs if is_structure(inputs) else dict(inputs)
     if type(inputs) in (list, tuple):
         _refuse_lists("input_ids", inputs)
         return type(inputs)(map(as_structure, inputs))
+    _refuse_ragged("input_ids", inputs)
     refuse_legacy("input_ids", inputs)
     return inputs
 
@@ -84,6 +87,14 @@ def check_symbolic_ids(call: Callable[..., Any], args: tuple[Any, ...], kwargs: 
                 f"`{name}` must hold integers. Received: a symbolic tensor of {value.dtype}. Make it with "
                 "`keras.Input(shape, dtype='int32')`."
             )
+
+
+def _refuse_ragged(name: str, value: Any) -> None:
+    if isinstance(value, tf.RaggedTensor):
+        raise InputError(
+            f"`{name}` must be a dense tensor. Received: a RaggedTensor. Pass `ids.to_tensor(pad_token_id)` with an "
+            "`attention_mask`, or the packed sequences: `input_ids=ids.flat_values, cu_seqlens=ids.row_splits`."
+        )
 
 
 def _refuse_lists(name: str, value: Any) -> None:

@@ -222,6 +222,28 @@ def test_lists_of_numbers_are_refused() -> None:
             use()
 
 
+def test_ragged_ids_are_refused_and_packed_ones_taken() -> None:
+    model = shared(TF, CASES[0], num_hidden_layers=1)
+    ids = tf.ragged.constant([[3, 4, 5], [6]])
+    for use in (lambda: model(ids), lambda: model({"input_ids": ids}), lambda: model.predict(ids)):
+        with pytest.raises(InputError, match=r"a RaggedTensor\. Pass `ids\.to_tensor"):
+            use()
+    packed = model(input_ids=ids.flat_values, cu_seqlens=ids.row_splits).last_hidden_state
+    padded = model(ids.to_tensor(), attention_mask=tf.sequence_mask(ids.row_lengths())).last_hidden_state
+    np.testing.assert_allclose(packed, tf.concat([padded[0], padded[1, :1]], 0), rtol=1e-10)
+
+
+def test_a_tuple_has_transformers_order() -> None:
+    model = shared(TF, CASES[0], num_hidden_layers=1)
+    ids = tf.constant([[3, 4, 5]])
+    embeds = tf.gather(model.get_input_embeddings().embeddings.value, ids)
+    expected = model(ids, head_mask=None).last_hidden_state
+    found = model((None, ids * 0 + 1, None, None, None, embeds)).last_hidden_state
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    with pytest.raises(InputError, match=r"`head_mask` must be None.*head_mask, inputs_embeds"):
+        model((None, None, None, None, embeds))
+
+
 def test_symbolic_ids_of_floats_are_refused() -> None:
     model = shared(TF, CASES[0], num_hidden_layers=1)
     for inputs in (keras.Input((None,)), {"input_ids": keras.Input((None,))}):
@@ -236,7 +258,7 @@ def test_wrong_dicts_and_tuples_are_refused() -> None:
         model({"input_id": ids, "attention_mask": ids})
     with pytest.raises(InputError, match=r"`attention_mask` was given twice"):
         model({"input_ids": ids, "attention_mask": ids}, attention_mask=ids)
-    with pytest.raises(InputError, match=r"at most 15 inputs\. Received: 20"):
+    with pytest.raises(InputError, match=r"at most 16 inputs\. Received: 20"):
         model((ids,) * 20)
 
 
