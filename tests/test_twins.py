@@ -43,6 +43,7 @@ DECLARED = {
         "RemBertModelBase.head_modules": "for PEFT",
         "RemBertModelBase.activation_checkpointing_enable": "for transformers' Trainer",
         "RemBertModelBase.enable_input_require_grads": "for re-entrant checkpointing",
+        "RemBertModelBase.init_weights": "the older name of `post_init`, which users' own heads call",
         "RemBertModelBase.train": "refuses what needs dropped parameters",
         "RemBertModelBase.load_state_dict": "refuses what needs dropped parameters",
         "RemBertModelBase.before_conversion": "refuses what needs dropped parameters",

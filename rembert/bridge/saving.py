@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rembert.bridge.format import Format
+from rembert.bridge.format import Format, index_name, variant_name
 from rembert.bridge.formats import h5, keras3, pickle, safetensors
 from rembert.bridge.heads import named_head
 from rembert.bridge.registry import TARGETS
@@ -21,10 +22,11 @@ from rembert.common.config import RemBertConfig
 from rembert.common.config_files import CONFIG_NAME
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError, InputError
-from rembert.common.files import atomic_path, remove_file, remove_leftovers, write_json
+from rembert.common.files import atomic_path, make_directory, remove_file, remove_leftovers, write_json
 from rembert.common.name_matching import canonical_name
 from rembert.common.parameters import HEADS, parameters
 from rembert.common.saves import saved_together
+from rembert.common.uploading import upload, upload_options
 
 DEFAULT_SHARD_SIZE = "5GB"
 
@@ -35,6 +37,7 @@ def save_safetensors(
     *,
     max_shard_size: int | str | None = DEFAULT_SHARD_SIZE,
     metadata: Mapping[str, str] | None = None,
+    variant: str | None = None,
     progress: Progress = silent,
 ) -> list[Path]:
     """Write `model.safetensors`, or shards and `model.safetensors.index.json`, one tensor at a time.
@@ -44,6 +47,7 @@ def save_safetensors(
             single file, or the reverse) are removed once the new ones are complete.
         tensors: by their names in the file.
         max_shard_size: bytes, text like "2GB", or None for a single file of any size.
+        variant: a part of the files' names, as in `model.fp16.safetensors`.
         metadata: text for the files' headers; by default `{"format": "pt"}`, which transformers requires.
         progress: called with the number of bytes just written.
 
@@ -65,7 +69,7 @@ def save_safetensors(
         safetensors.write(path, tensors, {"format": "pt"} if metadata is None else metadata, progress)
 
     _check_dtypes(safetensors.FORMAT, tensors)
-    return _save(safetensors.FORMAT, directory, tensors, max_shard_size, write)
+    return _save(safetensors.FORMAT, directory, tensors, max_shard_size, write, variant)
 
 
 def save_h5(
@@ -125,6 +129,7 @@ def save_pickle(
     tensors: Mapping[str, TensorSource],
     *,
     max_shard_size: int | str | None = None,
+    variant: str | None = None,
     progress: Progress = silent,
 ) -> list[Path]:
     """Write `pytorch_model.bin` through `torch.save`, or shards of it and their index.
@@ -140,7 +145,8 @@ def save_pickle(
         ['pytorch_model.bin']
     """
     _check_dtypes(pickle.FORMAT, tensors)
-    return _save(pickle.FORMAT, directory, tensors, max_shard_size, partial(pickle.write, progress=progress))
+    write = partial(pickle.write, progress=progress)
+    return _save(pickle.FORMAT, directory, tensors, max_shard_size, write, variant)
 
 
 def save_checkpoint(
@@ -194,6 +200,42 @@ def save_checkpoint(
     return [*files, Path(directory) / CONFIG_NAME]
 
 
+def save_model(
+    save_directory: str | os.PathLike[str],
+    tensors: Mapping[str, TensorSource],
+    config: RemBertConfig,
+    *,
+    max_shard_size: int | str | None,
+    variant: str | None,
+    push_to_hub: bool,
+    keywords: dict[str, Any],
+    write: Callable[[Path], list[Path]] | None = None,
+) -> None:
+    """Write a model's weights and its configuration, as `save_pretrained` of both frameworks does.
+
+    Args:
+        save_directory, tensors, max_shard_size, variant: as for `save_safetensors`.
+        config: the configuration.
+        push_to_hub: upload the files that were written.
+        keywords: those of `push_to_hub`.
+        write: writes the weights into a directory in another format than safetensors, and returns the files.
+
+    Raises:
+        InputError: `save_directory` is a file, or an argument is invalid.
+        KeywordError: a keyword is unknown.
+    """
+    directory = make_directory(save_directory)
+    options = upload_options(push_to_hub, keywords, directory)
+    with saved_together(directory):
+        if write is None:
+            files = save_safetensors(directory, tensors, max_shard_size=max_shard_size, variant=variant)
+        else:
+            files = write(directory)
+        config.save_pretrained(directory)
+    if options is not None:
+        upload(directory, [*(path.name for path in files), CONFIG_NAME], options)
+
+
 def target_format(to: str) -> Format:
     """The format that `to` names, after a check that it can be written here.
 
@@ -237,15 +279,16 @@ def _save(
     tensors: Mapping[str, TensorSource],
     max_shard_size: int | str | None,
     write: Callable[..., None],
+    variant: str | None = None,
 ) -> list[Path]:
     """Plan shards, write them all, and have them appear together."""
     if max_shard_size is not None and not format.can_shard:
         raise InputError(f"{format.files[0]} has no shards. Received: `max_shard_size={max_shard_size!r}`.")
-    directory, file = Path(directory), format.files[0]
+    directory, file = Path(directory), variant_name(format.files[0], variant)
     shards = plan_shards(file, tensors, parse_size(max_shard_size))
     directory.mkdir(parents=True, exist_ok=True)
     sharded = len(shards) > 1
-    index = f"{file}.index.json"
+    index = index_name(format.files[0], variant)
     with saved_together(directory):
         for shard, names in shards.items():
             with atomic_path(directory / shard) as path:
@@ -254,7 +297,7 @@ def _save(
             total = sum(tensor.nbytes for tensor in tensors.values())
             write_json(directory / index, index_content(shards, total))
         written = [directory / shard for shard in shards] + ([directory / index] if sharded else [])
-        _remove_older_files(directory, file, written)
+        _remove_older_files(directory, file, index, written)
     return written
 
 
@@ -267,16 +310,16 @@ def _check_dtypes(format: Format, tensors: Mapping[str, TensorSource]) -> None:
             )
 
 
-def _remove_older_files(directory: Path, file: str, written: list[Path]) -> None:
+def _remove_older_files(directory: Path, file: str, index: str, written: list[Path]) -> None:
     """Remove older files of the same format, which a reader would take for part of the new ones.
 
     The temporary files that a killed save of that layout has left go with it.
     """
-    older = [directory / file, directory / f"{file}.index.json"]
+    older = [directory / file, directory / index]
     older += sorted(path for path in directory.iterdir() if is_shard(path.name, file))
     for path in older:
         if path not in written:
             remove_file(path)
-    stem = file.split(".", 1)[0]
+    stem = file.rsplit(".", 1)[0]
     for path in directory.glob(f".{stem}*.tmp"):
         remove_leftovers(path.with_name(path.name[1:].rsplit(".", 2)[0]))

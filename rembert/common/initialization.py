@@ -16,6 +16,37 @@ import numpy as np
 
 from rembert.common.parameters import Kind, Parameter
 
+_ROWS_AT_A_TIME = 2**14  # a table of the released size is not copied whole
+
+
+def added_rows(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Rows to add to a table, from a normal with the mean of the present rows and 1e-9 of their covariance.
+
+    This is transformers' default: new tokens begin near the mean of the others, so they are neither much more nor much
+    less likely than these (Hewitt, "Initializing New Word Embeddings for Pretrained Language Models", 2021). A row is
+    mean + sqrt(1e-9 / n) sum_i z_i (row_i - mean) with standard normal z_i: this has that distribution, without a
+    matrix of covariances and its factors.
+
+    Args:
+        rows: [n, width], of any floating-point dtype.
+        count: the number of rows to add.
+        seed: of the random numbers.
+
+    Returns:
+        float32, [count, width].
+
+    Example:
+        >>> added_rows(np.array([[1.0, 4.0], [3.0, 8.0]]), count=1, seed=0).round(2)
+        array([[2., 6.]], dtype=float32)
+    """
+    random = np.random.default_rng(seed)
+    mean = rows.mean(0, dtype=np.float64)
+    total = np.zeros((count, rows.shape[1]))
+    for start in range(0, len(rows), _ROWS_AT_A_TIME):
+        centred = rows[start : start + _ROWS_AT_A_TIME].astype(np.float32) - mean.astype(np.float32)
+        total += random.standard_normal((count, len(centred)), np.float32) @ centred
+    return (mean + (1e-9 / len(rows)) ** 0.5 * total).astype(np.float32)
+
 
 def initial_values(parameter: Parameter, deviation: float, seed: int = 0) -> np.ndarray:
     """The initial values of a parameter, the same on every call and different for every name.

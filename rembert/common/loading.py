@@ -10,7 +10,7 @@ from typing import Any
 
 from rembert.common.config import RemBertConfig, as_config
 from rembert.common.errors import CheckpointError, ConfigError
-from rembert.common.keywords import HubOptions, check_known
+from rembert.common.keywords import HubOptions, check_known, take_hub_options
 from rembert.common.name_matching import Match
 from rembert.common.parameters import file_name
 
@@ -41,6 +41,26 @@ def loading_config(
     config = type(base).from_dict(base.to_dict(), **overrides)
     config.name_or_path = source
     return config
+
+
+def arguments_and_config(
+    own: Iterable[str], config: Any, keywords: dict[str, Any]
+) -> tuple[dict[str, Any], RemBertConfig]:
+    """What a `from_config` passes to the constructor: the class's own arguments, and the configuration.
+
+    Args:
+        own: the names of the class's own arguments.
+        config: a configuration, also that of transformers.
+        keywords: own arguments, and keys of the configuration to replace.
+
+    Raises:
+        KeywordError: a keyword is unknown.
+        ConfigError: the configuration is invalid.
+    """
+    rest = take_hub_options(keywords)[1]
+    arguments = {name: rest.pop(name) for name in own if name in rest}
+    base = as_config(config)
+    return arguments, loading_config(None, base, rest, base.name_or_path)
 
 
 def read_config(name_or_path: str | os.PathLike[str], hub: HubOptions) -> RemBertConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -122,6 +122,44 @@ def kept_tensors(match: Match, config: RemBertConfig, shapes: Mapping[str, tuple
     return {each: name for each, name in named.items() if each in table and shapes[name] == table[each].shape}
 
 
+# What a layer is called in `state_dict` when its parameter is computed from others, and how to make it plain again.
+_COMPUTED = {
+    "_orig": "torch.nn.utils.prune.remove(layer, 'weight')",
+    "_v": "torch.nn.utils.remove_weight_norm(layer)",
+    "parametrizations": "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')",
+    "base_layer": "`merge_and_unload()` of the adapter",
+}
+
+
+def check_complete(state: Mapping[str, object], names: Iterable[str]) -> None:
+    """Check before saving that a `state_dict` holds every parameter.
+
+    Args:
+        state: by the names of `state_dict`.
+        names: of the parameters.
+
+    Raises:
+        InputError: names those missing, and says what to do about a layer that was pruned, parametrised, adapted or
+            replaced.
+    """
+    absent = [name for name in names if name not in state]
+    if not absent:
+        return
+    layer, _, last = absent[0].rpartition(".")
+    inside = [name.removeprefix(f"{layer}.") for name in state if name.startswith(f"{layer}.")]
+    remedy = ""
+    for mark, call in _COMPUTED.items():
+        if any(name in (f"{last}{mark}", f"{mark}_{last}") or name.startswith(f"{mark}.") for name in inside):
+            remedy = f" `{layer}` computes it from other parameters. Make it plain first: {call}."
+            break
+    if inside and not remedy and last not in inside:
+        remedy = (
+            f" `{layer}` was replaced by a module with {', '.join(inside[:4])}. Build it in the constructor of a "
+            "subclass, which `save_pretrained` and `from_pretrained` then use."
+        )
+    raise InputError(f"`state_dict` must hold every parameter. Missing: {', '.join(absent[:12])}.{remedy}")
+
+
 def check_shapes(wanted: Mapping[str, Parameter], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Check before saving that a model's tensors have the shapes of its configuration.
 
@@ -136,8 +174,15 @@ def check_shapes(wanted: Mapping[str, Parameter], shapes: Mapping[str, tuple[int
         if shapes[name] != parameter.shape:
             raise InputError(
                 f"`{name}` must have the shape of the configuration, {list(parameter.shape)}. Received: "
-                f"{list(shapes[name])}. To change the vocabulary, call `resize_token_embeddings` of the model."
+                f"{list(shapes[name])}. {_remedy(name, shapes[name])}"
             )
+
+
+def _remedy(name: str, shape: tuple[int, ...]) -> str:
+    """How a model with a parameter of this shape can be saved."""
+    if name.startswith("classifier."):
+        return f"For another number of labels, set `model.config.num_labels = {shape[0]}` before you save."
+    return "To change the vocabulary, call `resize_token_embeddings` of the model."
 
 
 _LAYER_INDEX = re.compile(r"\.layer\.\d+\.")

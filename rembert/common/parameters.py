@@ -19,6 +19,7 @@ from rembert.common.labels import PROBLEM_TYPES, LabelKind
 
 BASE_PREFIX = "rembert."
 BASE_MODEL = "model"  # the head of the bare encoder
+CUSTOM = "custom"  # the head of a class of the user's own, which has no entry in `HEADS`
 
 
 class Kind(Enum):
@@ -206,6 +207,14 @@ HEADS: dict[str, Head] = {
 }
 
 
+def find_head(name: str) -> Head:
+    """The declaration of a head; one without parameters, labels and logits for `CUSTOM`."""
+    return _CUSTOM_HEAD if name == CUSTOM else HEADS[name]
+
+
+_CUSTOM_HEAD = Head(CUSTOM, "", has_pooler=False)
+
+
 def head_of_architecture(architecture: str) -> Head | None:
     """The head with a class of this name, in PyTorch or in TensorFlow, or None."""
     name = architecture.removeprefix("TF")
@@ -219,7 +228,7 @@ def counts_labels(head: str, layer: str) -> bool:
         >>> counts_labels("token-classification", "classifier"), counts_labels("multiple-choice", "classifier")
         (True, False)
     """
-    return layer == "classifier" and HEADS[head].own_parameters is _classifier
+    return layer == "classifier" and find_head(head).own_parameters is _classifier
 
 
 def head_config(config: RemBertConfig, head: str) -> RemBertConfig:
@@ -227,7 +236,7 @@ def head_config(config: RemBertConfig, head: str) -> RemBertConfig:
 
     transformers takes the width of question answering's output from `num_labels`, so a saved one must be 2.
     """
-    count = HEADS[head].num_labels
+    count = find_head(head).num_labels
     if count is None or config.num_labels == count:
         return config
     config = copy.deepcopy(config)
@@ -243,11 +252,11 @@ def parameters(config: RemBertConfig, head: str, *, pooler: bool | None = None) 
         head: a key of `HEADS`.
         pooler: whether to include a pooler; by default if the head has one.
     """
-    with_pooler = HEADS[head].has_pooler if pooler is None else pooler
+    with_pooler = find_head(head).has_pooler if pooler is None else pooler
     table = [*_embeddings(config), *_encoder(config)]
     if with_pooler:
         table += dense("rembert.pooler.dense", config.hidden_size, config.hidden_size)
-    table += HEADS[head].own_parameters(config)
+    table += find_head(head).own_parameters(config)
     return {parameter.name: parameter for parameter in table}
 
 

@@ -42,6 +42,10 @@ __all__ = [
 register_outputs()
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     # The tokenizers load on first use, as in `rembert` itself.
     if name in ("RemBertTokenizer", "RemBertTokenizerFast"):

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from rembert.common.checks import check_table, resized_vocabulary
 from rembert.common.config import RemBertConfig, as_config
 from rembert.common.errors import InputError
+from rembert.common.initialization import added_rows
 from rembert.common.label_smoothing import LabelSmoothing
+from rembert.common.model_methods import ModelMethods
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import BASE_PREFIX, Parameter, counts_labels, file_name, head_config, parameters
+from rembert.common.parameters import BASE_PREFIX, CUSTOM, Parameter, counts_labels, file_name, head_config, parameters
 from rembert.pt.inference import check_can_convert, check_kept, optimize, quantize
 from rembert.pt.initialization import initialize
 from rembert.pt.peft_targets import register_targets
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from rembert.pt.encoder import RemBertModel
 
 
-class RemBertModelBase(LabelSmoothing, ConversionWatcher):
+class RemBertModelBase(ModelMethods, LabelSmoothing, ConversionWatcher):
     """Everything in a model class but its forward pass. A subclass sets `head`, a key of `HEADS`."""
 
     head: ClassVar[str]
@@ -40,7 +42,6 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
         config = as_config(config)
         config.validate()
         self._config = head_config(config, self.head)
-        self.name_or_path = ""  # of the checkpoint; PEFT writes it into an adapter's file
         # What the checkpoint held and this head does not use, by canonical name; saved with the model's parameters.
         self.kept: dict[str, np.ndarray] = {}
 
@@ -55,6 +56,10 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
             if not isinstance(child, RemBertModelBase):
                 for module in child.modules():
                     initialize(module, self.config.initializer_range)
+
+    def init_weights(self) -> None:
+        """`post_init` under its older name."""
+        self.post_init()
 
     # ------------------------------------------------------------------ parts
 
@@ -106,16 +111,21 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
         return None
 
     def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
     ) -> nn.Embedding:
         """Change the size of the vocabulary: of the input table, and of a language model's output table and bias.
 
-        Existing rows keep their values, new rows are initialised as those of a new model, and new biases are 0. An
-        optimizer must be created again.
+        Existing rows keep their values. An optimizer must be created again.
 
         Args:
             new_num_tokens: the number of tokens; by default the current one.
             pad_to_multiple_of: round the number up to a multiple of this.
+            mean_resizing: draw new rows from the mean and covariance of the present ones, as
+                `rembert.common.initialization.added_rows` describes, and set new biases to the mean bias. Otherwise
+                rows are drawn as those of a new model, and biases are 0.
 
         Returns:
             The input embeddings.
@@ -143,16 +153,16 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
                 )
         if size == self.config.vocab_size:
             return table
-        self._resize(table, "weight", size)
+        self._resize(table, "weight", size, mean_resizing)
         table.num_embeddings = size
         if output is not None:
-            self._resize(output, "weight", size)
-            self._resize(output, "bias", size)
+            self._resize(output, "weight", size, mean_resizing)
+            self._resize(output, "bias", size, mean_resizing)
             output.out_features = size
         self.config.vocab_size = size
         return table
 
-    def _resize(self, layer: nn.Module, name: str, size: int) -> None:
+    def _resize(self, layer: nn.Module, name: str, size: int, mean_resizing: bool) -> None:
         """Give a parameter `size` rows."""
         old = getattr(layer, name)
         new = old.new_empty(size, *old.shape[1:])
@@ -160,7 +170,10 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
         with torch.no_grad():
             new[:kept] = old[:kept]
             if name == "bias":
-                nn.init.zeros_(new[kept:])
+                new[kept:] = old.mean() if mean_resizing else 0
+            elif mean_resizing and len(new) > kept:
+                rows = added_rows(old.float().cpu().numpy(), len(new) - kept, int(torch.randint(2**31 - 1, ())))
+                new[kept:] = torch.from_numpy(rows).to(new)
             else:
                 nn.init.normal_(new[kept:], std=self.config.initializer_range)
         setattr(layer, name, nn.Parameter(new, requires_grad=old.requires_grad))
@@ -174,6 +187,10 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
     def device(self) -> torch.device:
         """Device of the parameters."""
         return next(self.parameters()).device
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """The bytes that the parameters take, with or without those of the buffers."""
+        return sum(each.nbytes for each in [*self.parameters(), *(self.buffers() if return_buffers else ())])
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """The number of values in the parameters, with or without those of the input tables.
@@ -210,7 +227,10 @@ class RemBertModelBase(LabelSmoothing, ConversionWatcher):
 
     def parameter_table(self) -> dict[str, Parameter]:
         """This model's entries of the parameter table, by canonical name."""
-        return parameters(self.config, self.head, pooler=getattr(self.get_base_model(), "pooler", None) is not None)
+        base = self.get_base_model()
+        if base is self and self.head == CUSTOM:
+            return {}  # a class of the user's own, without a base model as `rembert`
+        return parameters(self.config, self.head, pooler=getattr(base, "pooler", None) is not None)
 
     def _own_name(self, canonical: str) -> str:
         """The name of a parameter in this model's `state_dict`, which is its name in a file."""

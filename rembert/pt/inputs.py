@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -172,6 +173,8 @@ def check_prediction(
     """
     if input_ids is None and inputs_embeds is None:
         return  # refused by the base model
+    if input_ids is not None:
+        check_tensor("input_ids", input_ids)
     leading = tuple(input_ids.shape) if input_ids is not None else tuple(inputs_embeds.shape[:-1])  # type: ignore[union-attr]
     shape, meaning = leading, "[tokens]" if len(leading) == 1 else "[batch, sequence]"
     if logits_at is not None:
@@ -203,7 +206,10 @@ def count_sequences(input_ids: Tensor | None, inputs_embeds: Tensor | None, cu_s
     if cu_seqlens is not None:
         return cu_seqlens.shape[0] - 1 if isinstance(cu_seqlens, Tensor) and cu_seqlens.ndim == 1 else None
     given = input_ids if input_ids is not None else inputs_embeds
-    return None if given is None else given.shape[0]
+    if given is None:
+        return None
+    check_tensor("input_ids" if given is input_ids else "inputs_embeds", given)
+    return given.shape[0]
 
 
 def check_tensor(name: str, value: Any) -> None:
@@ -212,6 +218,8 @@ def check_tensor(name: str, value: Any) -> None:
     Raises:
         InputError: names its type.
     """
+    if isinstance(value, Mapping):
+        raise InputError(f"`{name}` must be a torch.Tensor. Received: a mapping. Unpack it: `model(**batch)`.")
     if not isinstance(value, Tensor):
         raise InputError(f"`{name}` must be a torch.Tensor. Received: {type(value).__name__}.")
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rembert.bridge import TensorSource, save_safetensors
+from rembert.bridge import TensorSource
+from rembert.bridge.format import variant_name
 from rembert.bridge.loading import open_stored
+from rembert.bridge.saving import save_model, save_pickle
 from rembert.bridge.tensors import DTYPES
 from rembert.common.arguments import check_argument, one_of
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
+from rembert.common.files import atomic_path
 from rembert.common.keywords import take_hub_options
-from rembert.common.loading import check_match
-from rembert.common.name_matching import canonical_name, check_shapes, kept_tensors, match
-from rembert.common.parameters import HEADS, Kind, Parameter
-from rembert.common.saves import saved_together
+from rembert.common.loading import arguments_and_config, check_match
+from rembert.common.name_matching import canonical_name, check_complete, check_shapes, kept_tensors, match
+from rembert.common.parameters import CUSTOM, Kind, Parameter
 from rembert.pt.base import RemBertModelBase
 from rembert.pt.inference import check_kept
 from rembert.pt.initialization import initialize, skip_initialization
@@ -39,8 +42,29 @@ class RemBertPreTrainedModel(RemBertModelBase):
         True
     """
 
+    head = CUSTOM
     # The constructor's arguments beside `config` that `from_pretrained` passes on.
     _own_arguments: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def from_config(cls, config: RemBertConfig, *, dtype: str | torch.dtype | None = None, **keywords: Any) -> Self:
+        """A new model, with the keys of the configuration in `keywords` replaced.
+
+        Args:
+            config: the configuration.
+            dtype: of the parameters.
+            **keywords: keys of the configuration to replace, and the class's own arguments.
+
+        Example:
+            >>> from rembert.pt import RemBertConfig, RemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+            >>> RemBertModel.from_config(config, dtype="float16", hidden_act="relu").dtype
+            torch.float16
+        """
+        own, changed = arguments_and_config(cls._own_arguments, config, keywords)
+        model = cls(changed, **own)
+        wanted = _as_dtype(dtype)
+        return model if wanted is None else model.to(wanted)
 
     # Long: the steps from keywords to a model, each a few lines.
     @classmethod
@@ -145,7 +169,6 @@ class RemBertPreTrainedModel(RemBertModelBase):
             if tensor.is_floating_point():
                 tensor.data = tensor.data.to(common)
         stored.config.dtype = str(common).removeprefix("torch.")
-        model.name_or_path = stored.source
         model.eval()
         if device is not None:
             model.to(device)
@@ -153,25 +176,38 @@ class RemBertPreTrainedModel(RemBertModelBase):
 
     def save_pretrained(
         self,
-        directory: str | os.PathLike[str],
+        save_directory: str | os.PathLike[str],
         *,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        save_function: Callable[..., Any] | None = None,
+        push_to_hub: bool = False,
         max_shard_size: int | str = "5GB",
-        state_dict: dict[str, Tensor] | None = None,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        **keywords: Any,
     ) -> None:
-        """Write `model.safetensors` (or shards and their index) and `config.json` into `directory`.
+        """Write `model.safetensors` (or shards and their index) and `config.json` into `save_directory`.
 
         The weights of modules that a subclass adds are written too, and `from_pretrained` of the subclass reads them.
         So is a pooler that the checkpoint had and this head does not use. Other files
         in the directory are left unchanged. Each file is written completely or not at all.
 
         Args:
-            directory: created if missing.
-            max_shard_size: bytes, or text such as '5GB'; larger models are split into several files.
+            save_directory: created if missing.
+            is_main_process: False writes nothing, for all processes but one of a distributed run.
             state_dict: replaces the model's own, for example one that distributed training has gathered.
+            save_function: writes `pytorch_model.bin` in place of `torch.save`, if `safe_serialization` is False.
+            push_to_hub: upload the files as well.
+            max_shard_size: bytes, or text such as '5GB'; larger models are split into several files.
+            safe_serialization: False writes `pytorch_model.bin`, a pickle, in place of `model.safetensors`.
+            variant: the weights' file is `model.VARIANT.safetensors`.
+            **keywords: those of `push_to_hub`; `repo_id` is by default the directory's name.
 
         Raises:
-            InputError: `state_dict` lacks a parameter, a shape contradicts the configuration, or the parameters were
-                dropped for inference.
+            InputError: `save_directory` is a file, `state_dict` lacks a parameter, a shape contradicts the
+                configuration, or the parameters were dropped for inference.
+            KeywordError: a keyword is unknown.
 
         Example:
             >>> from rembert.pt import RemBertConfig, RemBertModel
@@ -180,26 +216,41 @@ class RemBertPreTrainedModel(RemBertModelBase):
             >>> sorted(os.listdir("my-rembert"))
             ['config.json', 'model.safetensors']
         """
+        if not is_main_process:
+            return
         if state_dict is None:
             check_kept(self, "saved")
         state = self.state_dict() if state_dict is None else state_dict
         table = self.parameter_table()
-        absent = [name for name in map(self._own_name, table) if name not in state]
-        if absent:
-            raise InputError(f"`state_dict` must hold every parameter. Missing: {', '.join(absent[:12])}.")
+        check_complete(state, map(self._own_name, table))
         check_shapes(table, {name: tuple(state[self._own_name(name)].shape) for name in table})
         names = map(self._own_name, [*table, *self._added(state)])
         tensors = {name: _as_source(state[name]) for name in names}
-        config = RemBertConfig.from_dict(self.config.to_dict())
-        config.architectures = [HEADS[self.head].architecture]
+        config = type(self.config).from_dict(self.config.to_dict())
+        config.architectures = [type(self).__name__]
         config.dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
         for canonical, array in self.kept.items():
             source = TensorSource(array.shape, DTYPES[config.dtype], partial(np.asarray, array))
             tensors.setdefault(self._own_name(canonical), source)
-        os.makedirs(directory, exist_ok=True)
-        with saved_together(directory):
-            save_safetensors(directory, tensors, max_shard_size=max_shard_size)
-            config.save_pretrained(directory)
+
+        def write_pickle(directory: Path) -> list[Path]:
+            if save_function is None:
+                return save_pickle(directory, tensors, max_shard_size=max_shard_size, variant=variant)
+            target = directory / variant_name("pytorch_model.bin", variant)
+            with atomic_path(target) as temporary:
+                save_function({name: state[name] for name in tensors if name in state}, str(temporary))
+            return [target]
+
+        save_model(
+            save_directory,
+            tensors,
+            config,
+            max_shard_size=max_shard_size,
+            variant=variant,
+            push_to_hub=push_to_hub,
+            keywords=keywords,
+            write=None if safe_serialization else write_pickle,
+        )
 
     def _added(self, state: Mapping[str, Tensor]) -> dict[str, Parameter]:
         """The parameters and buffers in `state` that a subclass or a caller added, by canonical name."""

@@ -10,6 +10,15 @@ if not is_installed("tensorflow"):
 if not is_installed("keras"):
     raise MissingDependencyError("keras", needed_for="rembert.tf", extra="tf")
 
+import os
+import sys
+
+if "keras" not in sys.modules and os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    raise ImportError(
+        "rembert.tf needs Keras' TensorFlow backend. Received: the environment variable "
+        f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}. Unset it, or set it to tensorflow, and start Python again."
+    )
+
 import keras
 
 if keras.backend.backend() != "tensorflow":

@@ -11,9 +11,12 @@ from rembert.bridge.names import KERAS_ATTRIBUTES
 from rembert.common.checks import check_table, resized_vocabulary
 from rembert.common.config import RemBertConfig, as_config
 from rembert.common.errors import InputError
+from rembert.common.initialization import added_rows
 from rembert.common.label_smoothing import LabelSmoothing
+from rembert.common.loading import arguments_and_config
+from rembert.common.model_methods import ModelMethods
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import Kind, Parameter, counts_labels, file_name, head_config, parameters
+from rembert.common.parameters import CUSTOM, Kind, Parameter, counts_labels, file_name, head_config, parameters
 from rembert.tf.adaptation import adapt, adaptations
 from rembert.tf.additions import build_additions
 from rembert.tf.initialization import is_initialization_skipped, normal
@@ -22,7 +25,7 @@ from rembert.tf.layers import build_parts, layers_inside
 from rembert.tf.training import TrainableModel
 
 
-class TFRemBertModelBase(LabelSmoothing, TrainableModel):
+class TFRemBertModelBase(ModelMethods, LabelSmoothing, TrainableModel):
     """Everything in a model class but its forward pass. A subclass sets `head`, a key of `HEADS`."""
 
     head: ClassVar[str]
@@ -66,7 +69,26 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
         return {"adaptations": done} if done else {}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> TFRemBertModelBase:
+    def from_config(
+        cls, config: dict[str, Any] | RemBertConfig, custom_objects: Any = None, **keywords: Any
+    ) -> TFRemBertModelBase:
+        """A new model, from the result of `get_config` or from a configuration.
+
+        Args:
+            config: a configuration, or a dictionary from `get_config`.
+            custom_objects: of Keras.
+            **keywords: beside a configuration, keys to replace, the class's own arguments, and Keras' `name` and
+                `dtype`.
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+            >>> TFRemBertModel.from_config(config, dtype="float16", hidden_act="relu").variable_dtype
+            'float16'
+        """
+        if not isinstance(config, dict):
+            own, changed = arguments_and_config((*cls._own_arguments, "name", "dtype"), config, keywords)
+            return cls(changed, **own)
         settings = dict(config)
         settings["dtype"] = keras.saving.deserialize_keras_object(settings["dtype"])
         done = settings.pop("adaptations", {})
@@ -114,16 +136,22 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
         return None
 
     def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
     ) -> keras.layers.Embedding:
         """Change the size of the vocabulary: of the input table, and of a language model's output table and bias.
 
-        Existing rows keep their values, new rows are initialised as those of a new model, and new biases are 0. A
-        compiled model must be compiled again: its optimizer refers to the old tables.
+        Existing rows keep their values. A compiled model must be compiled again: its optimizer refers to the old
+        tables.
 
         Args:
             new_num_tokens: the number of tokens; by default the current one.
             pad_to_multiple_of: round the number up to a multiple of this.
+            mean_resizing: draw new rows from the mean and covariance of the present ones, as
+                `rembert.common.initialization.added_rows` describes, and set new biases to the mean bias. Otherwise
+                rows are drawn as those of a new model, and biases are 0.
 
         Returns:
             The input embeddings.
@@ -152,17 +180,21 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
                 )
         if size == self.config.vocab_size:
             return table
-        draw = normal(self.config.initializer_range)
+        draw = None if mean_resizing else normal(self.config.initializer_range)
         replace_variables(table, {"embeddings": _resized(table.embeddings, 0, size, draw)})
         table.input_dim = size
         if output is not None:
             kernel = _resized(output.kernel, 1, size, draw)
-            bias = _resized(output.bias, 0, size, keras.initializers.Zeros())
+            bias = _resized(output.bias, 0, size, None if mean_resizing else keras.initializers.Zeros())
             replace_variables(output, {"kernel": kernel, "bias": bias})
             output.units = size
         self.config.vocab_size = size
         self.train_function = self.test_function = self.predict_function = None  # traced with the old tables
         return table
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """The bytes that the parameters take; Keras has no buffers beside them."""
+        return sum(variable.value.dtype.size * int(np.prod(variable.shape)) for variable in self.weights)
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """The number of values in the parameters, with or without those of the input tables.
@@ -181,7 +213,10 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
 
     def parameter_table(self) -> dict[str, Parameter]:
         """This model's entries of the parameter table, by canonical name."""
-        return parameters(self.config, self.head, pooler=getattr(self.get_base_model(), "pooler", None) is not None)
+        base = self.get_base_model()
+        if base is self and self.head == CUSTOM:
+            return {}  # a class of the user's own, without a base model as `rembert`
+        return parameters(self.config, self.head, pooler=getattr(base, "pooler", None) is not None)
 
     def variable(self, parameter: Parameter) -> keras.Variable:
         """The variable of a parameter; a dense kernel is [in, out], the transpose of the table's shape."""
@@ -251,8 +286,20 @@ class TFRemBertModelBase(LabelSmoothing, TrainableModel):
 
 
 def _resized(variable: keras.Variable, axis: int, size: int, initializer: Any) -> np.ndarray:
-    """A variable's values with `size` rows or columns: existing ones are kept, new ones come from the initialiser."""
-    kept = np.take(np.asarray(variable.value), range(min(size, variable.shape[axis])), axis)
-    shape = [*variable.shape]
+    """A variable's values with `size` rows or columns: existing ones are kept, new ones come from the initialiser.
+
+    Without an initialiser, new rows are drawn as `added_rows` describes, and new numbers are the mean.
+    """
+    old = np.asarray(variable.value)
+    kept = np.take(old, range(min(size, old.shape[axis])), axis)
+    shape = [*old.shape]
     shape[axis] = size - kept.shape[axis]
-    return np.concatenate([kept, np.asarray(initializer(shape, dtype=variable.dtype))], axis)
+    if initializer is not None:
+        new = np.asarray(initializer(shape, dtype=variable.dtype))
+    elif old.ndim == 1:
+        new = np.full(shape, old.mean(dtype=np.float64))
+    else:
+        seed = int(keras.random.randint((), 0, 2**31 - 1))
+        new = added_rows(old.T if axis else old, shape[axis], seed)
+        new = new.T if axis else new
+    return np.concatenate([kept, new.astype(old.dtype)], axis)

@@ -14,17 +14,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rembert.bridge import TensorSource, open_checkpoint, save_safetensors
+from rembert.bridge import TensorSource, open_checkpoint
 from rembert.bridge.loading import open_stored
 from rembert.bridge.names import KERAS_ATTRIBUTES
+from rembert.bridge.saving import save_h5, save_model
 from rembert.bridge.tensors import DTYPES, is_float
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.keywords import take_hub_options
 from rembert.common.loading import check_exact_match, check_match
 from rembert.common.name_matching import check_shapes, kept_tensors, match
-from rembert.common.parameters import HEADS, Kind, Parameter, file_name
-from rembert.common.saves import saved_together
+from rembert.common.parameters import CUSTOM, Kind, Parameter, file_name
 from rembert.tf.adaptation import check_plain, is_adapted, merged
 from rembert.tf.additions import Addition, additions, build_additions, built_additions, is_extended
 from rembert.tf.base import TFRemBertModelBase
@@ -40,6 +40,8 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         >>> issubclass(TFRemBertForMaskedLM, TFRemBertPreTrainedModel)
         True
     """
+
+    head = CUSTOM
 
     @classmethod
     def from_pretrained(
@@ -142,8 +144,18 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         stored.config.dtype = model.variable_dtype
         return (model, report) if output_loading_info else model
 
-    def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: int | str = "5GB") -> None:
-        """Write `model.safetensors` (or shards and their index) and `config.json` into `directory`.
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        is_main_process: bool = True,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "5GB",
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        **keywords: Any,
+    ) -> None:
+        """Write `model.safetensors` (or shards and their index) and `config.json` into `save_directory`.
 
         The weights of layers that a subclass adds are written too, and `from_pretrained` of the subclass reads them.
         So is a pooler that the checkpoint had and this head does not use. `rembert.pt` writes
@@ -151,12 +163,19 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         unchanged. Each file is written completely or not at all.
 
         Args:
-            directory: created if missing.
+            save_directory: created if missing.
+            is_main_process: False writes nothing, for all processes but one of a distributed run.
+            push_to_hub: upload the files as well.
             max_shard_size: bytes, or text such as '5GB'; larger models are split into several files.
+            safe_serialization: False writes `tf_model.h5`, in the layout of transformers' TensorFlow classes, in place
+                of `model.safetensors`.
+            variant: the weights' file is `model.VARIANT.safetensors`.
+            **keywords: those of `push_to_hub`; `repo_id` is by default the directory's name.
 
         Raises:
-            InputError: the model is quantized (a checkpoint holds floating-point weights), or a shape contradicts the
-                configuration.
+            InputError: `save_directory` is a file, the model is quantized (a checkpoint holds floating-point weights),
+                or a shape contradicts the configuration.
+            KeywordError: a keyword is unknown.
 
         Example:
             >>> from rembert.tf import RemBertConfig, TFRemBertModel
@@ -165,25 +184,34 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             >>> sorted(os.listdir("my-rembert"))
             ['config.json', 'model.safetensors']
         """
+        if not is_main_process:
+            return
+        if variant is not None and not safe_serialization:
+            raise InputError(f"`variant` must be None for `tf_model.h5`. Received: `variant={variant!r}`.")
         check_plain(self, "saved as a checkpoint")
         table = self.parameter_table()
         check_shapes(table, {name: self._shape(parameter) for name, parameter in table.items()})
-        tensors = {}
-        for canonical, parameter in table.items():
-            tensors[file_name(canonical, self.head)] = _as_source(self._holder(parameter), parameter)
-        for canonical, addition in additions(self).items():
-            tensors[file_name(canonical, self.head)] = addition.source
-        for canonical, array in self.kept.items():
-            tensors[file_name(canonical, self.head)] = TensorSource(
-                array.shape, DTYPES[self.variable_dtype], partial(np.asarray, array)
-            )
-        config = RemBertConfig.from_dict(self.config.to_dict())
-        config.architectures = [HEADS[self.head].architecture]
+        canonical = {name: _as_source(self._holder(parameter), parameter) for name, parameter in table.items()}
+        canonical |= {name: addition.source for name, addition in additions(self).items()}
+        for name, array in self.kept.items():
+            canonical[name] = TensorSource(array.shape, DTYPES[self.variable_dtype], partial(np.asarray, array))
+        config = type(self.config).from_dict(self.config.to_dict())
+        config.architectures = [type(self).__name__.removeprefix("TF")]
         config.dtype = self.variable_dtype
-        os.makedirs(directory, exist_ok=True)
-        with saved_together(directory):
-            save_safetensors(directory, tensors, max_shard_size=max_shard_size)
-            config.save_pretrained(directory)
+
+        def write_h5(directory: Path) -> list[Path]:
+            return save_h5(directory, canonical, config, self.head, max_shard_size=max_shard_size)
+
+        save_model(
+            save_directory,
+            {file_name(name, self.head): source for name, source in canonical.items()},
+            config,
+            max_shard_size=max_shard_size,
+            variant=variant,
+            push_to_hub=push_to_hub,
+            keywords=keywords,
+            write=None if safe_serialization else write_h5,
+        )
 
     def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Keras' `save`, which writes a `.keras` file.
@@ -216,9 +244,14 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             >>> TFRemBertModel(config).load_weights("model.weights.h5")
         """
         path = Path(filepath)
+        if not path.name.endswith((".weights.h5", ".keras")):
+            raise InputError(
+                "`filepath` must be a file of Keras 3, which ends in .weights.h5 or .keras. Received: "
+                f"`filepath={str(path)!r}`. Load other checkpoints with `{type(self).__name__}.from_pretrained`."
+            )
         build_additions(self)
         adapted = is_adapted(self) or is_extended(self)
-        if not skip_mismatch and not adapted and path.name.endswith((".weights.h5", ".keras")):
+        if not skip_mismatch and not adapted:
             with open_checkpoint(path) as checkpoint:
                 # The reader ignores variables of the optimizer, seeds of dropout, and integer weights.
                 if any(not re.search(r"optimizer/|seed_generator", name) for name in checkpoint.left_out):

@@ -17,7 +17,7 @@ from keras.utils import unpack_x_y_sample_weight
 
 from rembert.common.errors import InputError
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import HEADS
+from rembert.common.parameters import find_head
 from rembert.tf.inputs import argument_names, by_name
 from rembert.tf.keras_internals import DistributedModel, is_structure, warn_unbuilt
 from rembert.tf.structures import as_structure, check_symbolic_ids, refuse_legacy
@@ -47,7 +47,7 @@ class TrainableModel(DistributedModel):
     @property
     def label_names(self) -> list[str]:
         """The arguments that the head's loss requires; empty if it has no loss."""
-        return list(HEADS[self.head].labels)
+        return list(find_head(self.head).labels)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -237,7 +237,7 @@ class TrainableModel(DistributedModel):
         if not self._by_name or y is None or isinstance(y, Mapping):
             return y
         values = y if isinstance(y, tuple | list) else [y]
-        names = self.loss if isinstance(self.loss, Mapping) and len(self.loss) == 1 else HEADS[self.head].logits
+        names = self.loss if isinstance(self.loss, Mapping) and len(self.loss) == 1 else find_head(self.head).logits
         return dict(zip(names, values, strict=False))
 
 
@@ -245,7 +245,7 @@ def _predictions(head: str, outputs: Any, targets: Any) -> Any:
     """The logits, in the targets' structure, for a loss or metric given to `compile`."""
     if not isinstance(outputs, ModelOutput):
         return outputs
-    logits = {name: outputs[name] for name in HEADS[head].logits if name in outputs}
+    logits = {name: outputs[name] for name in find_head(head).logits if name in outputs}
     if not logits or isinstance(targets, Mapping):
         return logits or dict(outputs)
     return next(iter(logits.values())) if len(logits) == 1 else tuple(logits.values())

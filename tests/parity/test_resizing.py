@@ -27,7 +27,7 @@ def test_tables_are_resized(
     config = MASKED.config(num_hidden_layers=1, initializer_range=0.5, eos_token_id=3)
     model = build(framework, MASKED, config, dtype="float32")
     before = framework.weights(model)
-    table = model.resize_token_embeddings(wanted, pad_to_multiple_of=multiple)
+    table = model.resize_token_embeddings(wanted, pad_to_multiple_of=multiple, mean_resizing=False)
     assert table is model.get_input_embeddings()
     assert model.config.vocab_size == size
     after = framework.weights(model)
@@ -56,6 +56,24 @@ def test_tables_are_resized(
     np.testing.assert_array_equal(
         framework.array(framework.call(again, **inputs).logits), framework.array(outputs.logits)
     )
+
+
+@on_both
+def test_new_rows_are_drawn_from_the_old_ones(framework: Framework) -> None:
+    """By default, as transformers draws them: the mean, with 1e-9 of the covariance."""
+    model = build(framework, MASKED, MASKED.config(num_hidden_layers=1), dtype="float32")
+    before = framework.weights(model)
+    model.resize_token_embeddings(61 + 2000)
+    after = framework.weights(model)
+    for name in TABLES:
+        old, new = before[name].astype(np.float64), after[name][61:].astype(np.float64)
+        deviation = 1e-9**0.5 * old.std(0)  # about 1e-5, of which float32 keeps two digits near 0.4
+        assert np.abs(new - old.mean(0)).max() <= 6 * deviation.max() + 1e-7
+        if name.endswith("weight"):
+            np.testing.assert_allclose(new.std(0), deviation, rtol=0.15)
+            assert np.abs(new.mean(0) - old.mean(0)).max() <= 5 * deviation.max() / 2000**0.5 + 1e-7
+            correlation = np.corrcoef(old.T)
+            assert np.abs(np.corrcoef(new.T) - correlation).max() <= 5 / 2000**0.5  # 5 standard errors
 
 
 @on_both
