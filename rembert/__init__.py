@@ -8,13 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["RemBertConfig", "RemBertTokenizer", "RemBertTokenizerFast", "__version__"]
+__all__ = ["AddedToken", "BatchEncoding", "RemBertConfig", "RemBertTokenizer", "RemBertTokenizerFast", "__version__"]
 
 if TYPE_CHECKING:
     from rembert.common.config import RemBertConfig
-    from rembert.common.tokenization import RemBertTokenizer, RemBertTokenizerFast
+    from rembert.common.tokenization import AddedToken, BatchEncoding, RemBertTokenizer, RemBertTokenizerFast
 
 _HOME = {
+    "AddedToken": "rembert.common.tokenization",
+    "BatchEncoding": "rembert.common.tokenization",
     "RemBertConfig": "rembert.common.config",
     "RemBertTokenizer": "rembert.common.tokenization",
     "RemBertTokenizerFast": "rembert.common.tokenization",

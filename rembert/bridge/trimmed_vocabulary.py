@@ -167,7 +167,7 @@ class Vocabulary:
 
     @staticmethod
     def _encode(tokenizer: RemBertTokenizer, texts: list[str]) -> list[list[int]]:
-        return tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def nonblank_lines(paths: Sequence[str | os.PathLike[str]]) -> Iterator[str]:

@@ -24,6 +24,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint with the masked language model's head")
     parser.add_argument("text", nargs="+", metavar="TEXT", help="a text that contains [MASK]")
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="tokens to show (default: %(default)s)")
+    parser.add_argument(
+        "--targets", nargs="+", metavar="WORD", help="choose only among these words, each of which is one token"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object for each [MASK]")
     add_framework_argument(parser)
     add_device_argument(parser)
@@ -36,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     device = find_device(args.framework, args.device)
     tokenizer = RemBertTokenizerFast.from_pretrained(args.checkpoint)
     model = load_trained(args.framework, MaskedLM.head, args.checkpoint, device=device)
-    for text, masks in zip(args.text, fill_mask(model, tokenizer, args.text, top_k=args.top_k), strict=True):
+    found = fill_mask(model, tokenizer, args.text, top_k=args.top_k, targets=args.targets)
+    for text, masks in zip(args.text, found, strict=True):
         for number, fillings in enumerate(masks):
             if args.json:
                 tokens = [

@@ -58,6 +58,7 @@ def _encoded(tokenizer: RemBertTokenizer, batch: list[str], args: argparse.Names
         return_offsets_mapping=args.to == "jsonl",
         return_token_type_ids=False,
         return_attention_mask=False,
+        verbose=False,
     )
     for number, ids in enumerate(rows["input_ids"]):
         if args.to == "ids":

@@ -23,9 +23,11 @@ from rembert.pt.pretrained import RemBertPreTrainedModel
 from rembert.pt.structures import register_outputs
 
 if TYPE_CHECKING:
-    from rembert.common.tokenization import RemBertTokenizer, RemBertTokenizerFast
+    from rembert.common.tokenization import AddedToken, BatchEncoding, RemBertTokenizer, RemBertTokenizerFast
 
 __all__ = [
+    "AddedToken",
+    "BatchEncoding",
     "RemBertConfig",
     "RemBertForCausalLM",
     "RemBertForMaskedLM",
@@ -48,7 +50,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     # The tokenizers load on first use, as in `rembert` itself.
-    if name in ("RemBertTokenizer", "RemBertTokenizerFast"):
+    if name in ("AddedToken", "BatchEncoding", "RemBertTokenizer", "RemBertTokenizerFast"):
         import rembert
 
         return getattr(rembert, name)

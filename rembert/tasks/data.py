@@ -40,6 +40,9 @@ class DataOptions:
     skip_bad_lines: bool = False
 
 
+NOT_IN_A_WINDOW = "answers_in_no_window"  # a count: answers that are longer than what windows share
+
+
 @dataclass
 class Report:
     """What was read: counts, and the first reasons why lines were skipped.

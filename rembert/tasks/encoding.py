@@ -32,7 +32,9 @@ def _encode_alike(
 ) -> None:
     def call(some: list[int], **options: Any) -> Any:
         second = None if pairs is None else [pairs[number] for number in some]
-        return task.tokenizer([texts[number] for number in some], second, return_attention_mask=False, **options)
+        first = [texts[number] for number in some]
+        # Long rows are counted and cut below.
+        return task.tokenizer(first, second, return_attention_mask=False, verbose=False, **options)
 
     def store(some: list[int], encoded: Any) -> None:
         for number, ids, types in zip(some, encoded["input_ids"], encoded["token_type_ids"], strict=True):
@@ -53,6 +55,7 @@ def token_ids(task: Task, texts: Sequence[str]) -> list[list[int]]:
         truncation=False,
         return_token_type_ids=False,
         return_attention_mask=False,
+        verbose=False,
     )["input_ids"]
     return rows
 

@@ -24,7 +24,12 @@ class Filling(NamedTuple):
 
 
 def fill_mask(
-    model: Any, tokenizer: RemBertTokenizer, texts: Sequence[str], *, top_k: int = 5
+    model: Any,
+    tokenizer: RemBertTokenizer,
+    texts: Sequence[str],
+    *,
+    top_k: int = 5,
+    targets: Sequence[str] | None = None,
 ) -> list[list[list[Filling]]]:
     """For each text, for each of its masks, the `top_k` most likely tokens, most likely first.
 
@@ -33,9 +38,12 @@ def fill_mask(
         tokenizer: the model's.
         texts: each with at least one `[MASK]`.
         top_k: the number of tokens.
+        targets: the only tokens to choose from, as words ("Nairobi") or, inside words, as tokens of the vocabulary.
+            Their probabilities are those among all tokens. At most `top_k` of them are returned.
 
     Raises:
-        InputError: a text has no mask or is longer than the model allows, or `top_k` exceeds the vocabulary.
+        InputError: a text has no mask or is longer than the model allows, `top_k` exceeds the vocabulary, or a target
+            is not one token.
 
     Example:
         >>> from rembert.pt import RemBertForMaskedLM
@@ -50,10 +58,11 @@ def fill_mask(
         raise InputError("`tokenizer` must have a mask token. Received: one without `mask_token`.")
     check_argument("top_k", top_k, integer(at_least=1, at_most=model.config.vocab_size))
     limit = model.config.max_position_embeddings
+    choices = None if targets is None else _target_ids(tokenizer, targets)
     result = []
     with running(model) as runner:
         for text in texts:
-            ids = tokenizer(text, truncation=False)["input_ids"]
+            ids = tokenizer(text, truncation=False, verbose=False)["input_ids"]
             if mask not in ids:
                 raise InputError(f"A text must contain {tokenizer.mask_token!r}. Received: {text!r:.80}.")
             if len(ids) > limit:
@@ -64,12 +73,35 @@ def fill_mask(
             positions = np.flatnonzero(np.array(ids) == mask)
             batch = pad_inputs([{"input_ids": ids, "token_type_ids": [0] * len(ids)}], mask)
             [logits] = runner.outputs({**model_inputs(batch), "logits_at": positions[None]})["logits"]
-            result.append([_fillings(tokenizer, text, number, row, top_k) for number, row in enumerate(logits)])
+            result.append(
+                [_fillings(tokenizer, text, number, row, top_k, choices) for number, row in enumerate(logits)]
+            )
     return result
 
 
-def _fillings(tokenizer: RemBertTokenizer, text: str, number: int, logits: np.ndarray, top_k: int) -> list[Filling]:
-    """The most likely tokens for the mask with this number in a text."""
+def _target_ids(tokenizer: RemBertTokenizer, targets: Sequence[str]) -> np.ndarray:
+    """The ids of the targets, each once, ascending."""
+    if isinstance(targets, str) or not len(targets):
+        raise InputError(f"`targets` must be a list of at least one word. Received: `targets={targets!r:.80}`.")
+    vocabulary = tokenizer.get_vocab()
+    found = set()
+    for target in targets:
+        ids = tokenizer.encode(target, add_special_tokens=False)
+        if len(ids) != 1 and target in vocabulary:  # a token inside words
+            ids = [vocabulary[target]]
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            tokens = tokenizer.convert_ids_to_tokens(ids)
+            raise InputError(
+                f"Each of `targets` must be one token of the model. Received: {target!r}, which is {tokens}."
+            )
+        found.add(ids[0])
+    return np.array(sorted(found))
+
+
+def _fillings(
+    tokenizer: RemBertTokenizer, text: str, number: int, logits: np.ndarray, top_k: int, choices: np.ndarray | None
+) -> list[Filling]:
+    """The most likely tokens, of `choices` or of all, for the mask with this number in a text."""
     values = logits.astype(np.float64)
     likely = np.exp(values - values.max())
     likely /= likely.sum()
@@ -78,7 +110,10 @@ def _fillings(tokenizer: RemBertTokenizer, text: str, number: int, logits: np.nd
     # A token that begins a word has a space of its own, so the space before the mask is dropped.
     before, after = mask.join(parts[: number + 1]).rstrip(" "), mask.join(parts[number + 1 :])
     found = []
-    for index in np.argsort(-likely, kind="stable")[:top_k].tolist():
+    best = (
+        np.argsort(-likely, kind="stable") if choices is None else choices[np.argsort(-likely[choices], kind="stable")]
+    )
+    for index in best[:top_k].tolist():
         token = str(tokenizer.convert_ids_to_tokens(index))
         found.append(Filling(token, float(likely[index]), (before + token.replace("▁", " ") + after).lstrip(" ")))
     return found

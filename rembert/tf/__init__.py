@@ -28,7 +28,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from rembert.common.config import RemBertConfig
-from rembert.common.tokenization import RemBertTokenizer, RemBertTokenizerFast
+from rembert.common.tokenization import AddedToken, BatchEncoding, RemBertTokenizer, RemBertTokenizerFast
 from rembert.tf.data import bucket_by_length
 from rembert.tf.encoder import TFRemBertModel
 from rembert.tf.heads import (
@@ -44,6 +44,8 @@ from rembert.tf.structures import register_outputs
 
 __all__ = [
     "AdamW",
+    "AddedToken",
+    "BatchEncoding",
     "RemBertConfig",
     "RemBertTokenizer",
     "RemBertTokenizerFast",

@@ -13,6 +13,7 @@ import numpy as np
 
 from rembert.common.errors import DataError, InputError
 from rembert.common.label_smoothing import check_smoothing
+from rembert.tasks.data import NOT_IN_A_WINDOW
 from rembert.tasks.examples import Example
 from rembert.tasks.task import Feature, Task
 from rembert.training.disk_list import DiskList
@@ -123,6 +124,10 @@ class _Counter:
         text += f", {unlabelled} unlabelled skipped" if unlabelled else ""
         text += f", {counts['truncated']} truncated to {self._task.max_length} tokens" if counts["truncated"] else ""
         text += f", {counts['skipped']} malformed lines skipped" if counts["skipped"] else ""
+        unplaced = now.get(NOT_IN_A_WINDOW, 0) - self._before.get(NOT_IN_A_WINDOW, 0)
+        if unplaced:
+            text += f", {unplaced} answers that are whole in no window, trained as no answer"
+            counts[NOT_IN_A_WINDOW] = unplaced
         report(text)
         for reason in self._task.report.reasons[self._before["skipped"] :]:
             report(f"    {reason}")

@@ -6,6 +6,7 @@ import copy
 import multiprocessing
 import pickle
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from rembert import RemBertTokenizer
-from rembert.common.errors import InputError, TokenizerError
+from rembert.common.errors import InputError
 from rembert.common.tokenization import AddedToken
 from rembert.common.tokenization.batch_encoding import BatchEncoding
 from tests.common.tokenizer_cases import MODEL, TRICKY, processor, random_texts, train
@@ -53,14 +54,24 @@ def test_padding_and_unknown_tokens_are_those_of_the_model(
     assert tokenizer.encode("the [CLS] of")[2] == tokenizer.cls_token_id
 
 
-def test_a_model_without_cls_needs_another(tokenizer_class: type[RemBertTokenizer], tmp_path: Path) -> None:
+def test_a_model_without_cls_gets_the_special_tokens(tokenizer_class: type[RemBertTokenizer], tmp_path: Path) -> None:
     path = tmp_path / "plain.model"
     path.write_bytes(train())
-    with pytest.raises(TokenizerError, match=r"plain\.model has no token '\[SEP\]'"):
-        tokenizer_class(path)
-    tokenizer = tokenizer_class(path, cls_token="<s>", sep_token="</s>", mask_token="<mask>")
-    assert tokenizer.encode("")[0] == 1
-    assert tokenizer.mask_token_id == tokenizer.vocab_size == len(tokenizer) - 1  # the user added it
+    with pytest.warns(UserWarning, match=r"plain\.model has no \[CLS\].* \[CLS\], \[SEP\], <pad>, \[MASK\] got ids"):
+        tokenizer = tokenizer_class(path)
+    # The order of transformers 4.57's slow class, which does the same (with `unk_token="<unk>", pad_token="<pad>"`).
+    size = tokenizer.vocab_size
+    ids = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id]
+    assert ids == list(range(size, size + 4))
+    assert (tokenizer.unk_token_id, len(tokenizer)) == (0, size + 4)
+    assert tokenizer.tokenize("the [MASK] of") == ["▁the", "[MASK]", "▁of"]
+    tokenizer.save_pretrained(tmp_path / "saved")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tokenizer_class.from_pretrained(tmp_path / "saved").get_vocab() == tokenizer.get_vocab()
+        other = tokenizer_class(path, cls_token="<s>", sep_token="</s>", mask_token="<mask>")
+    assert other.encode("")[0] == 1
+    assert other.mask_token_id == other.vocab_size == len(other) - 1  # the user added it
 
 
 def test_mask_takes_the_space_before_it(tokenizer: RemBertTokenizer) -> None:
@@ -71,7 +82,7 @@ def test_mask_takes_the_space_before_it(tokenizer: RemBertTokenizer) -> None:
 def test_added_tokens(fresh: RemBertTokenizer) -> None:
     tokens = [AddedToken("<l>", lstrip=True), AddedToken("<r>", rstrip=True), AddedToken("zqx", single_word=True)]
     assert fresh.add_tokens(tokens) == 3
-    assert fresh.add_tokens("<l>") == 0
+    assert fresh.add_tokens(tokens) == 0
     assert (len(fresh), fresh.vocab_size) == (32003, 32000)
     assert fresh.get_added_vocab()["zqx"] == fresh.get_vocab()["zqx"] == 32002
     assert fresh.encode("x<l>x  <l>  <r>  x zqx zqxx", add_special_tokens=False) == [

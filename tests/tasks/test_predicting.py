@@ -193,6 +193,18 @@ def test_masks_are_filled_with_the_most_likely_tokens(framework: Framework, open
         fill_mask(model, TOKENIZER(), ["nothing to fill"])
     with pytest.raises(InputError, match="top_k=0"):
         fill_mask(model, TOKENIZER(), [text], top_k=0)
+    targets = ["ist", "▁und", "a", "▁a"]  # two names of one token count once
+    [chosen] = fill_mask(model, TOKENIZER(), [text], top_k=9, targets=targets)
+    ids = TOKENIZER().convert_tokens_to_ids(["▁ist", "▁und", "▁a"])
+    for position, found in zip(positions, chosen, strict=True):
+        likely = np.exp(logits[position] - logits[position].max())
+        likely /= likely.sum()
+        best = sorted(ids, key=lambda index: -likely[index])
+        assert [filling.token for filling in found] == TOKENIZER().convert_ids_to_tokens(best)
+        assert [filling.probability for filling in found] == pytest.approx(likely[best].tolist(), rel=1e-3)
+    for wrong in (["Zeppelinflug"], [], "ist", ["𐍈"]):
+        with pytest.raises(InputError, match="`targets` must be"):
+            fill_mask(model, TOKENIZER(), [text], targets=wrong)
 
 
 @on_both

@@ -17,6 +17,26 @@ class AnswerSpan:
     score: float
 
 
+def covered_part(start: int, end: int, windows: Sequence[np.ndarray]) -> tuple[int, int] | None:
+    """The characters `start` to `end` - 1 without those at both edges that belong to no token of any window.
+
+    Such characters are spaces, and what the normaliser removes at the start of a text. None if nothing is left.
+
+    Args:
+        start, end: characters of the context.
+        windows: for each window of the context [s, 2] as for `answer_tokens`.
+
+    Example:
+        >>> covered_part(4, 8, [np.array([(-1, -1), (0, 4), (5, 7), (-1, -1)])])
+        (5, 7)
+    """
+    covered = np.zeros(end - start, bool)
+    for first, last in np.concatenate(windows).tolist():
+        covered[max(first - start, 0) : max(last - start, 0)] = True
+    inside = np.flatnonzero(covered)
+    return (start + int(inside[0]), start + int(inside[-1]) + 1) if len(inside) else None
+
+
 def answer_tokens(start: int, end: int, spans: np.ndarray) -> tuple[int, int] | None:
     """The first and the last token of the characters `start` to `end` - 1, or None if the window lacks any of them.
 

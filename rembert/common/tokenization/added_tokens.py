@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from rembert.common.errors import InputError
 from rembert.common.tokenization.normalization import Normalization
 
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
 
 @dataclass(frozen=True)
 class AddedToken:
@@ -39,6 +41,9 @@ class AddedToken:
     def __post_init__(self) -> None:
         if not isinstance(self.content, str) or not self.content:
             raise InputError(f"`content` of an added token must be a non-empty string. Received: {self.content!r}.")
+        for name in FLAGS:
+            if not isinstance(getattr(self, name), bool) and (name, getattr(self, name)) != ("normalized", None):
+                raise InputError(f"`{name}` must be True or False. Received: `{name}={getattr(self, name)!r:.80}`.")
         if self.normalized is None:
             object.__setattr__(self, "normalized", not self.special)
 
@@ -57,11 +62,11 @@ class AddedToken:
         """
         if isinstance(token, str):
             return cls(token, special=bool(special), **defaults)
-        names = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+        names = ("content", *FLAGS)
         if isinstance(token, Mapping):
-            fields = {name: token[name] for name in names if name in token}
+            fields = {name: token[name] for name in names if token.get(name) is not None}
         else:
-            fields = {name: getattr(token, name) for name in names if hasattr(token, name)}
+            fields = {name: getattr(token, name) for name in names if getattr(token, name, None) is not None}
         if "content" not in fields:
             raise InputError(f"A token must be a string or an `AddedToken`. Received: {token!r}.")
         if special is not None:

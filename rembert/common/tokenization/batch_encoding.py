@@ -6,17 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from rembert.common.errors import InputError
-from rembert.common.tokenization.offsets import Span
-from rembert.common.tokenization.samples import EncodedSamples
-from rembert.common.tokenization.truncation import Window
-
-
-class RowAlignment(NamedTuple):
-    """The text, the word and the characters of each token of a row; None for special tokens and padding."""
-
-    sequences: list[int | None]
-    words: list[int | None]
-    spans: list[Span | None]
+from rembert.common.tokenization.alignment import Alignment, RowEncoding
+from rembert.common.tokenization.padding import check_tensors, is_tensor, to_tensors
 
 
 class Range(NamedTuple):
@@ -24,67 +15,6 @@ class Range(NamedTuple):
 
     start: int
     end: int
-
-
-class Alignment:
-    """The alignment of every row, computed when it is needed.
-
-    A pickle holds the alignments of all rows, not the texts and the model.
-    """
-
-    def __init__(
-        self, samples: tuple[EncodedSamples, EncodedSamples | None], windows: list[Window] | None, *,
-        specials: bool, width: int | None, left: bool,
-    ) -> None:  # fmt: skip
-        """`windows` is None if row i is all of sample i; `width` is the padded length, None without padding."""
-        self._samples = samples
-        self._windows = windows
-        self._specials = specials
-        self._width = width
-        self._left = left
-        self._rows: dict[int, RowAlignment] = {}
-        # Words and ranges of whole samples, by text (0 or 1) and sample: all windows of a sample share them.
-        self._whole: dict[tuple[int, int], tuple[list[int], list[Span]]] = {}
-
-    def __len__(self) -> int:
-        if self._windows is not None:
-            return len(self._windows)
-        return len(self._samples[0].ids) if self._samples else len(self._rows)
-
-    def row(self, index: int) -> RowAlignment:
-        """The alignment of one row; negative indices count from the end."""
-        count = len(self)
-        if not -count <= index < count:
-            raise InputError(f"There is no row {index} in a batch of {count}.")
-        index %= count
-        if index not in self._rows:
-            self._rows[index] = self._make(index)
-        return self._rows[index]
-
-    def _make(self, index: int) -> RowAlignment:
-        whole = slice(None)
-        sample, *stretches = self._windows[index] if self._windows else Window(index, whole, whole)
-        edge: list[Any] = [None] if self._specials else []
-        sequences, words, spans = list(edge), list(edge), list(edge)
-        for number, (samples, stretch) in enumerate(zip(self._samples, stretches, strict=True)):
-            if samples is not None and stretch is not None:
-                if (number, sample) not in self._whole:
-                    self._whole[number, sample] = samples.words(sample), samples.spans(sample)
-                all_words, all_spans = self._whole[number, sample]
-                sequences += [number] * len(all_spans[stretch]) + edge
-                words += all_words[stretch] + edge
-                spans += all_spans[stretch] + edge
-        padding = [None] * (max(self._width - len(words), 0) if self._width else 0)
-        columns = (sequences, words, spans)
-        return RowAlignment(*(padding + column if self._left else column + padding for column in columns))
-
-    def __getstate__(self) -> dict[str, Any]:
-        for number, samples in enumerate(self._samples):
-            if samples is not None:  # the ranges of all samples at once cost a tenth of one sample at a time
-                for sample, spans in enumerate(samples.all_spans()):
-                    self._whole[number, sample] = samples.words(sample), spans
-        rows = {index: self.row(index) for index in range(len(self))}
-        return {**self.__dict__, "_rows": rows, "_samples": (), "_windows": None, "_whole": {}}
 
 
 class BatchEncoding(dict):
@@ -102,13 +32,29 @@ class BatchEncoding(dict):
         'Moja'
         >>> encoding.sequence_ids()[0] is None  # [CLS] belongs to no text
         True
+        >>> encoding.tokens()[-1]
+        '[SEP]'
     """
 
     def __init__(
-        self, data: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), alignment: Alignment | None = None
+        self,
+        data: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+        alignment: Alignment | None = None,
+        tensor_type: str | None = None,
+        prepend_batch_axis: bool = False,
     ) -> None:
-        super().__init__(data)
+        """Make a result from inputs by name; `tensor_type` and `prepend_batch_axis` as in `convert_to_tensors`."""
+        super().__init__({} if data is None else data)
         self._alignment = alignment
+        self.convert_to_tensors(tensor_type, prepend_batch_axis)
+
+    def __getitem__(self, key: Any) -> Any:
+        """The values of a name; the `RowEncoding` of a row's number; for a slice, these rows of all values."""
+        if isinstance(key, slice):
+            return {name: value[key] for name, value in self.items()}
+        if isinstance(key, int):
+            return self._row(key)
+        return super().__getitem__(key)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and name in self:
@@ -134,18 +80,62 @@ class BatchEncoding(dict):
                 self[name] = value.to(device, non_blocking=non_blocking)
         return self
 
-    def _row(self, index: int) -> RowAlignment:
+    def convert_to_tensors(self, tensor_type: str | None = None, prepend_batch_axis: bool = False) -> BatchEncoding:
+        """Make all values tensors, in place, and return self.
+
+        Args:
+            tensor_type: "np", "pt" or "tf"; None changes nothing. Values that are such tensors stay as they are.
+            prepend_batch_axis: give each value that is converted a first axis of length 1.
+
+        Raises:
+            InputError: rows of different lengths, or values that are not numbers.
+            MissingDependencyError: the framework is not installed.
+        """
+        kind = check_tensors(tensor_type)
+        if kind is not None:
+            others = {name: value for name, value in self.items() if not is_tensor(value, kind)}
+            if prepend_batch_axis:
+                others = {name: [value] for name, value in others.items()}
+            self.update(to_tensors(others, kind))
+        return self
+
+    @property
+    def encodings(self) -> list[RowEncoding] | None:
+        """All rows token by token, or None if this result does not come from a text."""
+        return (
+            None if self._alignment is None else [self._alignment.row(index) for index in range(len(self._alignment))]
+        )
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the result comes from a text, so that it has tokens, words and characters."""
+        return self._alignment is not None
+
+    @property
+    def n_sequences(self) -> int | None:
+        """The number of texts of each row, 1 or 2, or None if this result does not come from a text."""
+        return None if self._alignment is None else self._alignment.n_sequences
+
+    def _row(self, index: int) -> RowEncoding:
         if self._alignment is None:
             raise InputError("This result does not come from a text, so it has no words and characters.")
         return self._alignment.row(index)
 
+    def tokens(self, batch_index: int = 0) -> list[str]:
+        """The tokens of a row as strings; an unknown token is shown as the text that it covers."""
+        return list(self._row(batch_index).tokens)
+
     def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
         """For each token of a row the number of its text, 0 or 1; None for special tokens and padding."""
-        return list(self._row(batch_index).sequences)
+        return list(self._row(batch_index).sequence_ids)
 
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
         """For each token of a row the number of its word in its text, from 0; None for special tokens and padding."""
-        return list(self._row(batch_index).words)
+        return list(self._row(batch_index).word_ids)
+
+    def words(self, batch_index: int = 0) -> list[int | None]:
+        """`word_ids`, under its older name."""
+        return self.word_ids(batch_index)
 
     def char_to_token(
         self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
@@ -158,7 +148,7 @@ class BatchEncoding(dict):
         row, char = _row_and_index(batch_or_char_index, char_index)
         alignment = self._row(row)
         self._check_char(char)
-        for token, (sequence, span) in enumerate(zip(alignment.sequences, alignment.spans, strict=True)):
+        for token, (sequence, span) in enumerate(zip(alignment.sequence_ids, alignment.spans, strict=True)):
             if sequence == sequence_index and span is not None and span[0] <= char < span[1]:
                 return token
         return None
@@ -177,12 +167,12 @@ class BatchEncoding(dict):
     def token_to_word(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
         """The number of the word of a token, or None for special tokens and padding."""
         row, token = _row_and_index(batch_or_token_index, token_index)
-        return self._at(self._row(row).words, token)
+        return self._at(self._row(row).word_ids, token)
 
     def token_to_sequence(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
         """The number of the text of a token, 0 or 1, or None for special tokens and padding."""
         row, token = _row_and_index(batch_or_token_index, token_index)
-        return self._at(self._row(row).sequences, token)
+        return self._at(self._row(row).sequence_ids, token)
 
     @staticmethod
     def _at(column: list[Any], token: int) -> Any:
@@ -198,7 +188,7 @@ class BatchEncoding(dict):
         alignment = self._row(row)
         tokens = [
             token
-            for token, (sequence, number) in enumerate(zip(alignment.sequences, alignment.words, strict=True))
+            for token, (sequence, number) in enumerate(zip(alignment.sequence_ids, alignment.word_ids, strict=True))
             if sequence == sequence_index and number == word
         ]
         return Range(tokens[0], tokens[-1] + 1) if tokens else None
@@ -220,7 +210,7 @@ class BatchEncoding(dict):
         """The number of the word of a character, or None."""
         row, position = _row_and_index(batch_or_char_index, char_index)
         token = self.char_to_token(row, position, sequence_index)
-        return None if token is None else self._row(row).words[token]
+        return None if token is None else self._row(row).word_ids[token]
 
 
 def _row_and_index(first: int, second: int | None) -> tuple[int, int]:

@@ -14,7 +14,7 @@ def sort_inputs(text: Any, text_pair: Any, words: bool) -> tuple[Samples, Sample
     """First samples, second samples (None without pairs), and whether the input was a batch.
 
     Args:
-        text: a sample, a list of samples, or (without `text_pair` and `words`) a list of pairs of strings.
+        text: a sample, a list of samples, or (without `text_pair`) a list of pairs of samples.
         text_pair: None, or second samples in the same form.
         words: samples are lists of words.
 
@@ -36,6 +36,8 @@ def sort_inputs(text: Any, text_pair: Any, words: bool) -> tuple[Samples, Sample
 
 def _sort_words(text: Any, text_pair: Any) -> tuple[Samples, Samples | None, bool]:
     _check_list("text", text, "a list of words or a list of such lists, with `is_split_into_words=True`")
+    if text_pair is None and len(text) and all(map(_is_pair_of_words, text)):
+        return [first for first, _ in text], [second for _, second in text], True
     batched = len(text) > 0 and not isinstance(text[0], str)
     if not batched:
         _check_strings("text", text)
@@ -61,6 +63,14 @@ def _second(text: Any, text_pair: Any, check: Any) -> Samples | None:
 
 def _is_pair(item: Any) -> bool:
     return isinstance(item, list | tuple) and len(item) == 2 and all(isinstance(part, str) for part in item)
+
+
+def _is_pair_of_words(item: Any) -> bool:
+    return isinstance(item, list | tuple) and len(item) == 2 and all(map(_is_words, item))
+
+
+def _is_words(item: Any) -> bool:
+    return isinstance(item, list | tuple) and all(isinstance(word, str) for word in item)
 
 
 def _check_list(name: str, value: Any, form: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rembert.common.arguments import boolean_or, check_argument, integer, one_of, optional, plain
+from rembert.common.arguments import Constraint, boolean_or, check_argument, integer, one_of, optional, plain
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import InputError
 from rembert.common.tokenization.truncation import Padding
@@ -21,7 +21,11 @@ _FILL: dict[str, Any] = {
     "offset_mapping": (0, 0),
 }
 COUNT = integer(at_least=1)
+UNLIMITED = int(1e30)  # `model_max_length` without a limit, as transformers writes it; some files have it as a float
 SIDE = one_of(("left", "right"))
+LENGTH = Constraint(
+    COUNT.wording, lambda value: COUNT.accepts(value) or (isinstance(value, float) and value >= UNLIMITED)
+)
 # The packages for tensors of these kinds; arrays ("np") need no other package.
 _PACKAGES = {"pt": "torch", "tf": "tensorflow"}
 
@@ -145,6 +149,13 @@ def check_tensors(kind: Any) -> str | None:
     if name in _PACKAGES:
         require_packages(_PACKAGES[name], needed_for=f"`return_tensors={name!r}`")
     return name
+
+
+def is_tensor(value: Any, kind: str) -> bool:
+    """Whether `value` is a tensor of the kind "np", "pt" or "tf"; imports no framework."""
+    if kind == "np":
+        return isinstance(value, np.ndarray)
+    return type(value).__module__.split(".")[0] == _PACKAGES[kind] and hasattr(value, "shape")
 
 
 def to_tensors(columns: dict[str, Any], kind: str) -> dict[str, Any]:

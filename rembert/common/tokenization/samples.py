@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, chain, pairwise
+from typing import Protocol
 
+from rembert.common.errors import InputError
 from rembert.common.tokenization.added_tokens import AddedTokenSplitter, Part
 from rembert.common.tokenization.offsets import Span, project, token_spans, word_numbers
 from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 
 Sample = str | Sequence[str]  # a text, or the words of one
+
+
+class EncodedTexts(Protocol):
+    """Texts as ids: of `EncodedSamples`, or given by the caller."""
+
+    ids: list[list[int]]
+
+    def all_spans(self) -> list[list[Span]]:
+        """For each text, for each id, its range of characters."""
+
+
+class GivenIds:
+    """Ids that the caller made."""
+
+    def __init__(self, ids: list[list[int]]) -> None:
+        """Take the ids of each text."""
+        self.ids = ids
+
+    def all_spans(self) -> list[list[Span]]:
+        raise InputError("Ids have no characters.")
 
 
 class EncodedSamples:
@@ -68,6 +90,23 @@ class EncodedSamples:
     def spans(self, sample: int) -> list[Span]:
         """`all_spans()[sample]`, without computing the others."""
         return list(chain.from_iterable(self._text_spans(self._range(sample))))
+
+    def tokens(self, sample: int, names: Callable[[list[int]], list[str]]) -> list[str]:
+        """For each id of a sample its token; an unknown one is shown as the text that it covers.
+
+        `names` gives the tokens of ids.
+        """
+        result: list[str] = []
+        for number in self._range(sample):
+            whole = [(self._texts[number], self._text_ids[number])]
+            parts = (
+                zip((part.text for part in self._parts[number]), self._part_ids[number], strict=True)
+                if number in self._parts
+                else whole
+            )
+            for text, ids in parts:
+                result += self._model.encode_as_tokens(text) if text and self._model.unk_id in ids else names(ids)
+        return result
 
     def words(self, sample: int) -> list[int]:
         """For each id of a sample the number of its word, from 0.

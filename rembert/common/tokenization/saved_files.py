@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rembert.common.errors import NotFoundError, TokenizerError
+from rembert.common.arguments import BOOLEAN, check_arguments, optional
+from rembert.common.errors import InputError, NotFoundError, TokenizerError
 from rembert.common.files import read_json_object
 from rembert.common.hub import not_found
-from rembert.common.tokenization.added_tokens import AddedToken, has_surrogate
+from rembert.common.tokenization.added_tokens import FLAGS, AddedToken, has_surrogate
 from rembert.common.tokenization.normalization import Normalization
+from rembert.common.tokenization.padding import LENGTH, SIDE
+from rembert.common.tokenization.rows import NAMES
 from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 from rembert.common.tokenization.tokenizer_json import TokenizerJson, read_tokenizer_json
 from rembert.common.tokenization.vocabulary import ROLES
@@ -25,7 +28,14 @@ SPECIAL_NAME = "special_tokens_map.json"
 ADDED_NAME = "added_tokens.json"
 OWN_KEY = "rembert_version"  # in the configuration: this library wrote it
 
-_SETTINGS = ("remove_space", "model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces")
+_SETTINGS = {
+    "remove_space": optional(BOOLEAN),
+    "model_max_length": optional(LENGTH),
+    "model_input_names": optional(NAMES),
+    "padding_side": optional(SIDE),
+    "truncation_side": optional(SIDE),
+    "clean_up_tokenization_spaces": optional(BOOLEAN),
+}
 _NORMALIZATION_SETTINGS = ("do_lower_case", "keep_accents")
 _IDS = 2**31  # ids are 32-bit integers in TensorFlow
 _ADDED_BY_TRANSFORMERS = ("[PAD]", "[UNK]")
@@ -59,6 +69,10 @@ def read_saved(path: str | os.PathLike[str], overrides: Mapping[str, Any]) -> di
     model = None if model_path is None else SentencePieceModel.from_file(model_path)
     described = read_tokenizer_json(json_path) if json_path.exists() else None
     config = _read_tokens(path / CONFIG_NAME)
+    try:
+        check_arguments(_SETTINGS, {name: config.get(name) for name in _SETTINGS})
+    except InputError as problem:
+        raise TokenizerError(f"{path / CONFIG_NAME}: {problem}") from None
     special = _read_tokens(path / SPECIAL_NAME)
     if "added_tokens_decoder" not in config:
         # Before transformers 4.34 only these two files held the flags.
@@ -98,6 +112,11 @@ def _check_token(path: Path, name: str, index: Any, token: Any) -> None:
     if not isinstance(content, str) or not content or has_surrogate(content):
         raise TokenizerError(
             f"Tokens in {path} must be strings or objects with a `content`. Received: `{name}` with {token!a:.60}."
+        )
+    flags = [token.get(name) for name in FLAGS] if isinstance(token, dict) else []
+    if not all(flag is None or isinstance(flag, bool) for flag in flags):
+        raise TokenizerError(
+            f"{', '.join(FLAGS)} of a token in {path} must be true or false. Received: {token!a:.100}."
         )
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < _IDS:
         raise TokenizerError(f"Tokens in {path} must have ids below {_IDS}. Received: {content!r} with {index!a:.60}.")

@@ -62,6 +62,11 @@ class SentencePieceModel:
                 f"RemBERT's tokenizer is a SentencePiece Unigram model. Received: {source}, which is a "
                 f"{_MODEL_TYPES.get(model_type, model_type)} model. Train one with `model_type=unigram`."
             )
+        if self._specs.trainer_spec.treat_whitespace_as_suffix:
+            raise TokenizerError(
+                f"RemBERT's tokens have the space marker before a word. Received: {source}, trained with "
+                f"`treat_whitespace_as_suffix=true`."
+            )
         if self._specs.trainer_spec.byte_fallback:
             raise TokenizerError(
                 f"RemBERT's tokenizer has no byte tokens. Received: {source}, trained with `byte_fallback=true`."

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rembert.common.arguments import check_argument
-from rembert.common.errors import InputError, TokenizerError
+from rembert.common.arguments import check_argument, optional
+from rembert.common.errors import InputError
 from rembert.common.files import atomic_path, make_directory, write_json
 from rembert.common.hub import locate
 from rembert.common.keywords import check_known, constructor_keywords, take_hub_options
 from rembert.common.tokenization.added_tokens import AddedToken
-from rembert.common.tokenization.encoding import UNLIMITED, CallableTokenizer
+from rembert.common.tokenization.encoding import CallableTokenizer
+from rembert.common.tokenization.new_model import train_tokenizer
 from rembert.common.tokenization.normalization import Normalization
-from rembert.common.tokenization.padding import SIDE
+from rembert.common.tokenization.padding import SIDE, UNLIMITED
+from rembert.common.tokenization.rows import INPUT_NAMES, NAMES
 from rembert.common.tokenization.saved_files import (
     ADDED_NAME,
     CONFIG_NAME,
@@ -58,6 +61,7 @@ class RemBertTokenizer(CallableTokenizer, PushToHub):
 
     is_fast = False
 
+    # Long: a line for each argument.
     def __init__(
         self,
         vocab_file: str | os.PathLike[str] | None = None,
@@ -74,10 +78,14 @@ class RemBertTokenizer(CallableTokenizer, PushToHub):
         cls_token: str | AddedToken | None = _CLS,
         mask_token: str | AddedToken | None = _MASK,
         additional_special_tokens: Sequence[str | AddedToken] | None = None,
+        extra_special_tokens: Sequence[str | AddedToken] | None = None,
         model_max_length: int | None = None,
+        model_input_names: Sequence[str] | None = None,
         padding_side: str = "right",
         truncation_side: str = "right",
         clean_up_tokenization_spaces: bool = False,
+        verbose: bool = True,
+        name_or_path: str = "",
         model: SentencePieceModel | None = None,
         added_tokens: Mapping[int, AddedToken] | None = None,
     ) -> None:
@@ -92,18 +100,22 @@ class RemBertTokenizer(CallableTokenizer, PushToHub):
             keep_accents: False strips accents first; by default True. With `tokenizer_file` alone, the file gives the
                 defaults of `do_lower_case` and `keep_accents`.
             bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token: the tokens with these roles;
-                None for none. By default the model's own tokens; a token that the model lacks is added to it.
+                None for none. By default the model's own tokens; a given token that the model lacks is added to it.
+                To a model without `[CLS]` or `[SEP]`, all of them are added, with a warning.
                 `mask_token`, as a string, includes the space before it.
-            additional_special_tokens: more special tokens.
+            additional_special_tokens, extra_special_tokens: more special tokens.
             model_max_length: the longest row of the model, the default of `max_length`.
+            model_input_names: what a call returns by default, `input_ids` first; by default these, `token_type_ids`
+                and `attention_mask`.
             padding_side, truncation_side: "right" or "left".
             clean_up_tokenization_spaces: the default of `decode`.
+            verbose: warn of tokens that had to be added to the model, and once of rows longer than `model_max_length`.
+            name_or_path: where the tokenizer comes from, for other programs to read.
             model: a loaded model, instead of files.
             added_tokens: tokens to find in the text, by id.
 
         Raises:
-            TokenizerError: a file is missing, damaged or not a Unigram model, or the model has no `[CLS]` or `[SEP]`
-                and no other token is given for it.
+            TokenizerError: a file is missing, damaged or not a Unigram model.
             InputError: an invalid argument.
         """
         if model is None:
@@ -123,32 +135,50 @@ class RemBertTokenizer(CallableTokenizer, PushToHub):
         self._limit(None)  # refuses an invalid `model_max_length`
         check_argument("padding_side", padding_side, SIDE)
         check_argument("truncation_side", truncation_side, SIDE)
+        check_argument("model_input_names", model_input_names, optional(NAMES))
+        self.model_input_names = list(INPUT_NAMES if model_input_names is None else model_input_names)
+        self.verbose = verbose
+        self.name_or_path = name_or_path
         self.padding_side = padding_side
         self.truncation_side = truncation_side
         self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
         for index, token in sorted((added_tokens or {}).items()):
             self._register(token, index)
         given = (bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token)
+        foreign = self._is_foreign(cls_token) or self._is_foreign(sep_token)
         for name, role in zip(ROLES, given, strict=True):
-            self._set_role(name, self._resolve(name, role), add=True)
-        if additional_special_tokens:
-            self.add_special_tokens({"additional_special_tokens": additional_special_tokens})
+            self._set_role(name, self._resolve(role, name, foreign), add=True)
+        if foreign and verbose:
+            self._warn_of_added()
+        for extra in (additional_special_tokens, extra_special_tokens):
+            if extra:
+                self.add_special_tokens({"additional_special_tokens": extra}, replace_extra_special_tokens=False)
 
-    def _resolve(self, name: str, token: Any) -> Any:
-        """The token of a role: the given one, or the default one if the model has it."""
+    def _is_foreign(self, token: Any) -> bool:
+        """Whether the default token is used, and the model lacks it."""
+        return isinstance(token, DefaultToken) and self._model.find(token) is None and token not in self._added_ids
+
+    def _resolve(self, token: Any, name: str, foreign: bool) -> Any:
+        """The token of a role: the given one, or the default one if the model has it or is `foreign`.
+
+        A foreign model has no `[CLS]` or `[SEP]`: it was not trained for RemBERT, so it gets the special tokens.
+        """
         if not isinstance(token, DefaultToken):
             return token
         if token is _FROM_MODEL:
             index = self._model.unk_id if name == "unk_token" else self._model.pad_id
-            return None if index is None else self._model.token(index)
-        if self._model.find(token) is None and token not in self._added_ids:
-            if name in ("cls_token", "sep_token"):
-                raise TokenizerError(
-                    f"{self._model.source} has no token {str(token)!r}. Pass another token as `{name}`, or train the "
-                    f"model with `control_symbols=[CLS],[SEP],[MASK]`."
-                )
-            return None
-        return str(token)
+            missing = "<pad>" if foreign else None
+            return missing if index is None else self._model.token(index)
+        return None if self._is_foreign(token) and not foreign else str(token)
+
+    def _warn_of_added(self) -> None:
+        names = ", ".join(token for token, index in self.added_tokens_encoder.items() if index >= self.vocab_size)
+        warnings.warn(
+            f"{self._model.source} has no [CLS] or no [SEP], so {names} got ids from {self.vocab_size} on. The "
+            f"embedding table needs len(tokenizer) = {len(self)} rows: use `model.resize_token_embeddings`, or train "
+            f"the SentencePiece model with `control_symbols=[CLS],[SEP],[MASK]`.",
+            stacklevel=3,
+        )
 
     @classmethod
     def from_pretrained(
@@ -170,7 +200,9 @@ class RemBertTokenizer(CallableTokenizer, PushToHub):
         """
         hub, overrides = take_hub_options(keywords)
         check_known(overrides, constructor_keywords(cls), f"{cls.__name__}.from_pretrained")
-        return cls(**read_saved(locate(pretrained_model_name_or_path, hub), overrides))
+        tokenizer = cls(**read_saved(locate(pretrained_model_name_or_path, hub), overrides))
+        tokenizer.name_or_path = tokenizer.name_or_path or str(pretrained_model_name_or_path)
+        return tokenizer
 
     def save_pretrained(
         self,
@@ -241,6 +273,40 @@ class RemBertTokenizer(CallableTokenizer, PushToHub):
             temporary.write_bytes(self._model.content)
         return (str(target),)
 
+    def train_new_from_iterator(
+        self: Self,
+        text_iterator: Iterable[str | Sequence[str]],
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: Sequence[str | AddedToken] | None = None,
+        special_tokens_map: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """A tokenizer with the settings of this one and a Unigram model that SentencePiece trains on new texts.
+
+        The special tokens of the model come first, in the same order. Other added tokens are added again.
+
+        Args:
+            text_iterator: texts, or lists of them.
+            vocab_size: the number of tokens, special ones included; texts with too few words give fewer.
+            length: the number of texts; has no effect.
+            new_special_tokens: more special tokens.
+            special_tokens_map: new names of special tokens, by their present names.
+            options: arguments of SentencePiece's trainer, such as `character_coverage`.
+
+        Raises:
+            InputError: no text, or arguments that SentencePiece refuses.
+
+        Example:
+            >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+            >>> new = tokenizer.train_new_from_iterator(["Moja habari", "habari"] * 50, vocab_size=20)
+            >>> new.tokenize("[CLS] habari")[0], len(new) <= 20
+            ('[CLS]', True)
+        """
+        return train_tokenizer(
+            self, text_iterator, vocab_size, new_special_tokens or (), special_tokens_map or {}, options
+        )
+
     def _tokenizer_json(self) -> dict[str, Any]:
         if self.cls_token is None or self.sep_token is None:
             raise InputError("A tokenizer must have a `cls_token` and a `sep_token` to be saved. Received: None.")
@@ -250,11 +316,13 @@ class RemBertTokenizer(CallableTokenizer, PushToHub):
             self._normalization,
             self.cls_token,
             self.sep_token,
+            self._tokens_with_space,
         )
 
     def _config(self) -> dict[str, Any]:
         from rembert import __version__
 
+        names = {} if tuple(self.model_input_names) == INPUT_NAMES else {"model_input_names": self.model_input_names}
         return {
             "added_tokens_decoder": {str(index): token.as_json() for index, token in sorted(self._added.items())},
             "additional_special_tokens": list(self._extra),
@@ -263,6 +331,7 @@ class RemBertTokenizer(CallableTokenizer, PushToHub):
             "do_lower_case": self.do_lower_case,
             "keep_accents": self.keep_accents,
             "model_max_length": self.model_max_length,
+            **names,
             "padding_side": self.padding_side,
             "remove_space": self.remove_space,
             OWN_KEY: __version__,
@@ -272,17 +341,23 @@ class RemBertTokenizer(CallableTokenizer, PushToHub):
             "truncation_side": self.truncation_side,
         }
 
-    def _special_tokens_json(self) -> dict[str, Any]:
-        """Tokens with flags as objects, others as strings, as transformers 4 writes them."""
-        result: dict[str, Any] = {}
-        for name, content in self.special_tokens_map.items():
-            if name not in ROLES:
-                result[name] = content
-                continue
-            fields = self._added[self._added_ids[content]].as_json()
-            plain = AddedToken(content, special=True).as_json()
-            result[name] = content if fields == plain else {key: fields[key] for key in fields if key != "special"}
-        return result
+    @property
+    def init_kwargs(self) -> dict[str, Any]:
+        """The present settings, as a constructor takes them."""
+        return {
+            "vocab_file": self.vocab_file,
+            "name_or_path": self.name_or_path,
+            "do_lower_case": self.do_lower_case,
+            "keep_accents": self.keep_accents,
+            "remove_space": self.remove_space,
+            **self._roles,
+            "additional_special_tokens": list(self._extra),
+            "model_max_length": self.model_max_length,
+            "model_input_names": list(self.model_input_names),
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
+            "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
+        }
 
     def __copy__(self: Self) -> Self:
         return deepcopy(self)  # the model is shared; added tokens are not

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,13 +144,13 @@ _SPACE_RUNS = ({"Regex": " {2,}"}, {"Regex": " +"})
 
 def _flat(step: Any) -> Iterator[dict[str, Any]]:
     """The steps of a normaliser or pre-tokeniser, with sequences flattened."""
-    if step is None:
-        return
-    if step["type"] == "Sequence":
-        for inner in step.get("normalizers") or step.get("pretokenizers") or []:
-            yield from _flat(inner)
-    else:
-        yield step
+    left = [] if step is None else [step]
+    while left:
+        first = left.pop()
+        if first["type"] == "Sequence":
+            left += reversed(first.get("normalizers") or first.get("pretokenizers") or [])
+        else:
+            yield first
 
 
 def _prepends(step: dict[str, Any]) -> bool:
@@ -165,8 +166,17 @@ def make_tokenizer_json(
     normalization: Normalization,
     cls_token: str,
     sep_token: str,
+    spaced: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """The content of a `tokenizer.json`, as close to SentencePiece as that file can be."""
+    """The content of a `tokenizer.json`, as close to SentencePiece as that file can be.
+
+    Args:
+        model: the model.
+        added_tokens: the tokens that are matched in the text, by id.
+        normalization: what changes a text before the model.
+        cls_token, sep_token: the tokens around a text.
+        spaced: the added tokens that `decode` puts a space before.
+    """
     spec = model.normalizer_spec
     scores, tokens = model.scores, model.tokens
     ids = {token.content: index for index, token in added_tokens.items()}
@@ -192,7 +202,7 @@ def make_tokenizer_json(
                 token: {"id": token, "ids": [index], "tokens": [token]} for token, index in ids.items()
             },
         },
-        "decoder": {"type": "Metaspace", "replacement": MARKER, "prepend_scheme": "always", "split": True},
+        "decoder": _decoder(spaced),
         "model": {
             "type": "Unigram",
             "unk_id": model.unk_id,
@@ -227,6 +237,16 @@ def _pre_tokenizers(spec: Any, split: bool) -> list[dict[str, Any]]:
     scheme = "always" if spec.add_dummy_prefix else "never"
     steps.append({"type": "Metaspace", "replacement": MARKER, "prepend_scheme": scheme, "split": split})
     return steps
+
+
+def _decoder(spaced: Iterable[str]) -> dict[str, Any]:
+    metaspace = {"type": "Metaspace", "replacement": MARKER, "prepend_scheme": "always", "split": True}
+    contents = "|".join(map(re.escape, sorted(spaced)))
+    if not contents:
+        return metaspace
+    # The empty match before a token that is one of these becomes a marker.
+    marker = {"type": "Replace", "pattern": {"Regex": rf"\A(?=(?:{contents})\z)"}, "content": MARKER}
+    return {"type": "Sequence", "decoders": [marker, metaspace]}
 
 
 def _special(token: str, kind: int) -> dict[str, Any]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rembert.common.arguments import plain
 from rembert.common.errors import InputError, TokenizerError
 from rembert.common.tokenization.added_tokens import AddedToken, AddedTokenSplitter, has_surrogate
 from rembert.common.tokenization.normalization import Normalization
-from rembert.common.tokenization.sentencepiece_model import MARKER, SentencePieceModel
+from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
-_CLEAN_UP = re.compile(r" (?=[.?!,]|n't|'m|'s|'ve|'re)")
+# What is made again when it is needed. A copy or a pickle leaves it out, so that using a tokenizer does not change it.
+_TRANSIENT = ("_splitter", "_warned")
 
 
 class Vocabulary:
@@ -30,6 +31,9 @@ class Vocabulary:
     cls_token_id: int | None
     sep_token_id: int | None
     mask_token_id: int | None
+    bos_token_id: int | None
+    eos_token_id: int | None
+    unk_token_id: int | None
 
     def __init__(self, model: SentencePieceModel, normalization: Normalization) -> None:
         self._model = model
@@ -39,12 +43,20 @@ class Vocabulary:
         self._length = model.size
         self._roles: dict[str, str | None] = dict.fromkeys(ROLES)
         self._extra: list[str] = []
-        self.clean_up_tokenization_spaces = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in _TRANSIENT}
 
     @property
     def sentencepiece_model(self) -> SentencePieceModel:
         """The SentencePiece model that splits text into tokens."""
         return self._model
+
+    @property
+    def vocab_file(self) -> str | None:
+        """The path of the SentencePiece model that was loaded; None if it came from a `tokenizer.json`."""
+        source = self._model.source
+        return None if source.endswith(".json") else source
 
     # Adding tokens
 
@@ -188,6 +200,18 @@ class Vocabulary:
         roles: dict[str, Any] = {name: token for name, token in self._roles.items() if token is not None}
         return roles | ({"additional_special_tokens": list(self._extra)} if self._extra else {})
 
+    def _special_tokens_json(self) -> dict[str, Any]:
+        """Tokens with flags as objects, others as strings, as transformers 4 writes them."""
+        result: dict[str, Any] = {}
+        for name, content in self.special_tokens_map.items():
+            if name not in ROLES:
+                result[name] = content
+                continue
+            fields = self._added[self._added_ids[content]].as_json()
+            plain = AddedToken(content, special=True).as_json()
+            result[name] = content if fields == plain else {key: fields[key] for key in fields if key != "special"}
+        return result
+
     @property
     def all_special_tokens(self) -> list[str]:
         """Every special token once."""
@@ -228,6 +252,11 @@ class Vocabulary:
         vocabulary = {token: index for index, token in enumerate(self._model.tokens)}
         return vocabulary | self.added_tokens_encoder
 
+    @property
+    def vocab(self) -> dict[str, int]:
+        """All tokens and their ids, made at each use."""
+        return self.get_vocab()
+
     def _token_id(self, token: str) -> int:
         index = self._added_ids.get(token)
         if index is None:
@@ -248,7 +277,7 @@ class Vocabulary:
         """
         if isinstance(tokens, str):
             return self._token_id(tokens)
-        listed = _strings("tokens", tokens)
+        listed = check_strings("tokens", tokens)
         return [self._token_id(token) for token in listed]
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
@@ -257,7 +286,7 @@ class Vocabulary:
         Raises:
             InputError: an id that is not an integer, or without a token.
         """
-        ids = _plain(ids)
+        ids = plain_ids(ids)
         if isinstance(ids, int):
             return self._token(ids)
         if skip_special_tokens:
@@ -280,44 +309,6 @@ class Vocabulary:
             raise InputError(f"A token's id must be from 0 to {len(self) - 1}. Received: {index}.")
         return self._model.token(index)
 
-    # Ids to text
-
-    def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
-        """The text of some tokens: joined, with spaces for the markers, but none at the start."""
-        return "".join(_strings("tokens", tokens)).replace(MARKER, " ").lstrip(" ")
-
-    def decode(
-        self,
-        token_ids: Any,
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-    ) -> Any:
-        """The text of some ids.
-
-        Args:
-            token_ids: an id, or a list, array or tensor of ids; with two dimensions, a list of texts is returned.
-            skip_special_tokens: leave special tokens out (the unknown token is one of them).
-            clean_up_tokenization_spaces: remove the space before `. ? ! ,` and English contractions; by default
-                `self.clean_up_tokenization_spaces`.
-        """
-        ids = _plain(token_ids)
-        if isinstance(ids, list) and ids and isinstance(ids[0], list):
-            return self.batch_decode(ids, skip_special_tokens, clean_up_tokenization_spaces)
-        tokens = self.convert_ids_to_tokens([ids] if isinstance(ids, int) else ids, skip_special_tokens)
-        text = self.convert_tokens_to_string(tokens)
-        if clean_up_tokenization_spaces is None:
-            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
-        return _CLEAN_UP.sub("", text).replace(" ' ", "'") if clean_up_tokenization_spaces else text
-
-    def batch_decode(
-        self, sequences: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
-    ) -> list[str]:
-        """`decode` for each sequence of a batch."""
-        rows = _plain(sequences)
-        if isinstance(rows, int):
-            raise InputError(f"`sequences` must be a list of sequences of ids. Received: {sequences!r}.")
-        return [self.decode(ids, skip_special_tokens, clean_up_tokenization_spaces) for ids in rows]
-
 
 _EXTRA_NAMES = ("additional_special_tokens", "extra_special_tokens")
 
@@ -333,7 +324,13 @@ def _role_property(name: str) -> property:
 
 
 def _role_id_property(name: str) -> property:
-    return property(lambda self: self._role_id(name), doc=f"The id of the `{name}`, or None.")
+    def get(self: Vocabulary) -> int | None:
+        return self._role_id(name)
+
+    def put(self: Vocabulary, value: Any) -> None:
+        self._set_role(name, None if value is None else self._token(plain(value)))
+
+    return property(get, put, doc=f"The id of the `{name}`, or None; settable to an id of the vocabulary.")
 
 
 for _name in ROLES:
@@ -341,17 +338,26 @@ for _name in ROLES:
     setattr(Vocabulary, f"{_name}_id", _role_id_property(_name))
 
 
-def _plain(ids: Any) -> Any:
+def plain_ids(ids: Any) -> Any:
+    """Ids as an integer or a list: from a list, an array or a tensor."""
     if hasattr(ids, "tolist"):  # NumPy, PyTorch
         return ids.tolist()
     if hasattr(ids, "numpy"):  # TensorFlow
         return ids.numpy().tolist()
     if isinstance(ids, str | bytes) or not isinstance(ids, int | Iterable):
         raise InputError(f"Ids must be integers. Received: {ids!r}.")
-    return ids if isinstance(ids, int) else [_plain(item) if hasattr(item, "tolist") else item for item in ids]
+    return ids if isinstance(ids, int) else [plain_ids(item) if hasattr(item, "tolist") else item for item in ids]
 
 
-def _strings(name: str, values: Any) -> list[str]:
+def check_ids(ids: Any) -> list[int]:
+    """`ids` as a list, if they are integers."""
+    listed = plain_ids(ids)
+    if not isinstance(listed, list) or not all(isinstance(index, int) for index in listed):
+        raise InputError(f"Ids must be a list of integers. Received: {ids!r:.60}.")
+    return listed
+
+
+def check_strings(name: str, values: Any) -> list[str]:
     """`values` as a list, if they are strings."""
     listed = list(values) if isinstance(values, Iterable) else [values]
     if not all(isinstance(value, str) for value in listed):

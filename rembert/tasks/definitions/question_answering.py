@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rembert.common.arguments import integer
-from rembert.common.collation.answer_spans import AnswerSpan, answer_tokens, best_spans, merged
+from rembert.common.collation.answer_spans import AnswerSpan, answer_tokens, best_spans, covered_part, merged
 from rembert.common.collation.padding import pad_inputs
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError, InputError
 from rembert.common.metrics.answers import AnswerScores
 from rembert.common.parameters import HEADS
 from rembert.common.tokenization import RemBertTokenizer
+from rembert.tasks.data import NOT_IN_A_WINDOW
 from rembert.tasks.declarations import Option, Score
 from rembert.tasks.encoding import row_of, token_ids
 from rembert.tasks.examples import Answer, Example, QuestionExample
@@ -140,17 +141,25 @@ class QuestionAnswering(Task):
             spans[-1] = -1  # the last [SEP]
             feature = row_of(encoded["input_ids"][number], encoded["token_type_ids"][number])
             feature["spans"] = spans
-            answers = mine[sample].answers
-            if answers is not None:
-                found = None
-                if answers:
-                    start = answers[0].start
-                    found = answer_tokens(start, start + len(answers[0].text), spans)
-                # A window without the answer points at [CLS], like a question without one.
-                feature["start_positions"], feature["end_positions"] = found or (0, 0)
             rows[sample].append(feature)
         self.report.counts["windows"] += len(encoded["input_ids"])
+        for example, windows in zip(mine, rows, strict=True):
+            if example.answers is not None:
+                self._point_at_answer(example, windows)
         return rows
+
+    def _point_at_answer(self, example: QuestionExample, windows: list[Feature]) -> None:
+        """Give each window the positions of the answer's tokens, or of [CLS] where the window lacks the answer."""
+        found: list[tuple[int, int] | None] = [None] * len(windows)
+        if example.answers:
+            first = example.answers[0]
+            spans = [window["spans"] for window in windows]
+            part = covered_part(first.start, first.start + len(first.text), spans)
+            found = [None if part is None else answer_tokens(*part, each) for each in spans]
+            if not any(found):
+                self.report.counts[NOT_IN_A_WINDOW] += 1
+        for window, tokens in zip(windows, found, strict=True):
+            window["start_positions"], window["end_positions"] = tokens or (0, 0)
 
     def _questions(self, questions: list[str]) -> list[str]:
         """The questions, truncated to `max_question_length`."""
@@ -164,12 +173,13 @@ class QuestionAnswering(Task):
             add_special_tokens=False,
             truncation=False,
             return_offsets_mapping=True,
+            verbose=False,
         )["offset_mapping"]
         cut = list(questions)
         for number, row in zip(long, spans, strict=True):
             # The last word, truncated, may become several tokens: drop characters until the question fits.
             kept = questions[number][: row[self.max_question_length - 1][1]]
-            while len(self.tokenizer.encode(kept, add_special_tokens=False)) > self.max_question_length:
+            while len(self.tokenizer.encode(kept, add_special_tokens=False, verbose=False)) > self.max_question_length:
                 kept = kept[:-1]
             cut[number] = kept
         return cut

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,34 @@ def test_windows_cover_the_context_and_the_answer(tmp_path: Path) -> None:
     assert [feature["start_positions"] for feature in task.features(examples[2])] == [0] * len(
         task.features(examples[2])
     )
+
+
+@pytest.mark.parametrize("context", [" Paris is big. ", "\u200bParis is big.\u200b", "Paris"])
+def test_an_answer_may_have_characters_without_a_token_at_its_edges(context: str, tmp_path: Path) -> None:
+    # At the start of a context no token has the characters that the normaliser removes.
+    for answer in (context, context.rstrip(), context[: context.index("s") + 1]):
+        record = {"id": "1", "question": "What?", "context": context, "answers": [{"text": answer, "answer_start": 0}]}
+        (tmp_path / "a.jsonl").write_text(json.dumps(record), "utf-8")
+        task, examples = windowed(tmp_path / "a.jsonl")
+        [feature] = task.features(examples[0])
+        spans = feature["spans"]
+        first, last = feature["start_positions"], feature["end_positions"]
+        found = context[spans[first][0] : spans[last][1]]
+        assert found.strip("\u200b ") == answer.strip("\u200b "), answer
+        assert "answers_in_no_window" not in task.report.to_dict()
+
+
+def test_an_answer_that_no_window_holds_is_counted(tmp_path: Path) -> None:
+    context = " ".join(f"word{number}" for number in range(60))
+    record = {"id": "1", "question": "What?", "context": context, "answers": [{"text": context, "answer_start": 0}]}
+    short = record | {"id": "2", "answers": [{"text": "word0", "answer_start": 0}]}
+    none = record | {"id": "3", "answers": []}
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, (record, short, none))), "utf-8")
+    task, examples = windowed(tmp_path / "a.jsonl")
+    assert all(feature["start_positions"] == 0 for feature in task.features(examples[0]))
+    for example in examples[1:]:
+        task.features(example)
+    assert task.report.to_dict()["answers_in_no_window"] == 1
 
 
 def sure(task: Task, example: Example, start: int, end: int, null: float = 0.0) -> list[dict[str, np.ndarray]]:
