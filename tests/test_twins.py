@@ -56,6 +56,8 @@ DECLARED = {
         "Decoder.prompt": "in PyTorch a call, which changes the decoder's own state",
         "Decoder.step": "in PyTorch a call, which changes the decoder's own state",
         "Decoder.shapes": "a graph's loop needs to know them",
+        "Outside": "calls Python from a graph",
+        "is_stopped": "in TensorFlow a method of `Outside`",
     },
     "embeddings.py": {"RemBertEmbeddings.embed_words": "PyTorch's `padding_idx` does it"},
     "initialization.py": {

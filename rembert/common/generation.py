@@ -1,8 +1,9 @@
-"""The settings of generation, their defaults, and the checks of its arguments. Needs no framework."""
+"""The settings of generation, their defaults, the caller's functions, and checks of arguments. Needs no framework."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -17,10 +18,11 @@ from rembert.common.arguments import (
     check_arguments,
     integer,
     number,
+    optional,
     plain,
 )
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import InputError
+from rembert.common.errors import InputError, KeywordError
 
 _POSITIVE = number(above=0)
 _CONSTRAINTS = {
@@ -33,7 +35,12 @@ _CONSTRAINTS = {
     "repetition_penalty": _POSITIVE,
     "length_penalty": number(),
     "early_stopping": boolean_or(("never",)),
+    "num_return_sequences": integer(at_least=1),
+    "no_repeat_ngram_size": integer(at_least=0),
+    "min_new_tokens": integer(at_least=0),
 }
+_LENGTHS = {"max_length": optional(integer(at_least=1)), "min_length": optional(integer(at_least=0))}
+_NEW_TOKENS = 20  # the default of `max_new_tokens`
 
 
 EXCLUDED = (
@@ -60,6 +67,9 @@ class GenerationSettings:
     repetition_penalty: float
     length_penalty: float
     early_stopping: bool | str
+    num_return_sequences: int
+    no_repeat_ngram_size: int
+    min_new_tokens: int
     eos_token_ids: tuple[int, ...]
     pad_token_id: int
 
@@ -79,10 +89,119 @@ class GenerationSettings:
         return self.early_stopping == "never" and self.length_penalty > 0
 
 
+@dataclass(frozen=True)
+class Callbacks:
+    """The functions of the caller.
+
+    Attributes:
+        processors: each takes the texts so far [rows, length] and the scores of the next token [rows, v], and returns
+            scores.
+        criteria: each takes the texts [rows, length] and None, and returns whether they end: one bool, or [rows].
+        streamer: a function of the new tokens of every step, or an object with `put` and `end`, as transformers'
+            streamers have.
+    """
+
+    processors: tuple[Callable[..., Any], ...] = ()
+    criteria: tuple[Callable[..., Any], ...] = ()
+    streamer: Any = None
+
+    def stream(self, tokens: Any, *, is_prompt: bool = False) -> None:
+        """Give the streamer the tokens of a step [b], or the prompts [b, s] if it has `put`."""
+        if hasattr(self.streamer, "put"):
+            self.streamer.put(tokens)
+        elif self.streamer is not None and not is_prompt:
+            self.streamer(tokens)
+
+    def end(self) -> None:
+        """Tell the streamer that no token follows."""
+        if hasattr(self.streamer, "end"):
+            self.streamer.end()
+
+
+def callbacks(logits_processor: Any, stopping_criteria: Any, streamer: Any) -> Callbacks:
+    """The caller's functions, from the arguments as they were given: None, one function, or a list of them.
+
+    Raises:
+        InputError: something that cannot be called.
+
+    Example:
+        >>> len(callbacks(None, [lambda texts, scores: False], print).criteria)
+        1
+    """
+    if streamer is not None and not callable(streamer) and not hasattr(streamer, "put"):
+        raise InputError(
+            f"`streamer` must be a function, or an object with `put` and `end`. Received: `streamer={streamer!r:.80}`."
+        )
+    return Callbacks(
+        _functions("logits_processor", logits_processor), _functions("stopping_criteria", stopping_criteria), streamer
+    )
+
+
+def _functions(name: str, given: Any) -> tuple[Callable[..., Any], ...]:
+    listed = () if given is None else tuple(given) if isinstance(given, list | tuple) else (given,)
+    for each in listed:
+        if not callable(each):
+            raise InputError(f"`{name}` must be functions. Received: `{name}={given!r:.80}`.")
+    return listed
+
+
+# Arguments of transformers' `generate` that this library does not have.
+_ELSEWHERE = frozenset(
+    {
+        *("generation_config", "prefix_allowed_tokens_fn", "synced_gpus", "assistant_model", "custom_generate"),
+        *("negative_prompt_ids", "negative_prompt_attention_mask", "use_model_defaults", "tokenizer", "stop_strings"),
+        *("max_time", "num_beam_groups", "penalty_alpha", "dola_layers", "cache_implementation", "cache_config"),
+        *("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "diversity_penalty", "encoder_repetition_penalty"),
+        *("bad_words_ids", "force_words_ids", "renormalize_logits", "constraints", "forced_bos_token_id"),
+        *("forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens"),
+        *("begin_suppress_tokens", "sequence_bias", "token_healing", "guidance_scale", "watermarking_config"),
+        *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
+        *("encoder_no_repeat_ngram_size", "decoder_start_token_id", "bos_token_id", "prompt_lookup_num_tokens"),
+        *("inputs_embeds", "position_ids", "past_key_values", "return_legacy_cache", "top_h", "compile_config"),
+    }
+)
+
+
+def check_others(others: dict[str, Any]) -> None:
+    """Refuse arguments that `generate` does not have; None and False, which ask for nothing, pass for known ones.
+
+    Raises:
+        KeywordError: names the argument, and where generation with it is to be had.
+    """
+    for name, value in others.items():
+        if name not in _ELSEWHERE:
+            raise KeywordError(f"`generate` has no argument `{name}`. Received: `{name}={value!r:.80}`.")
+        if value is not None and value is not False:
+            raise KeywordError(
+                f"`generate` has no argument `{name}` here. Received: `{name}={value!r:.80}`. With `import "
+                "rembert.transformers`, transformers' own `generate` has every option for the same model."
+            )
+
+
+def prompt_of(input_ids: Any, inputs: Any) -> Any:
+    """The prompts, which have two names.
+
+    Raises:
+        InputError: both or neither are given.
+    """
+    if (input_ids is None) == (inputs is None):
+        received = "neither" if inputs is None else "both"
+        raise InputError(f"Prompts must be given as `input_ids`, or as `inputs`. Received: {received}.")
+    return inputs if input_ids is None else input_ids
+
+
+# Long: a line for each argument.
 def generation_settings(
     config: RemBertConfig,
     *,
+    prompts: Any,
     max_new_tokens: Any,
+    max_length: Any,
+    min_new_tokens: Any,
+    min_length: Any,
+    num_return_sequences: Any,
+    no_repeat_ngram_size: Any,
+    use_cache: Any,
     do_sample: Any,
     num_beams: Any,
     temperature: Any,
@@ -102,8 +221,16 @@ def generation_settings(
     """
     if not config.is_decoder:
         raise InputError("Generation needs a model with `is_decoder=True`. Received: `is_decoder=False`.")
+    shape: Sequence[int] = getattr(prompts, "shape", ())
+    longest, shortest = _new_tokens(
+        shape[-1] if len(shape) == 2 else 0, max_new_tokens, max_length, min_new_tokens, min_length
+    )
+    check_argument("use_cache", True if use_cache is None else use_cache, BOOLEAN)
     given = {
-        "max_new_tokens": max_new_tokens,
+        "max_new_tokens": longest,
+        "min_new_tokens": shortest,
+        "num_return_sequences": num_return_sequences,
+        "no_repeat_ngram_size": 0 if no_repeat_ngram_size is None else no_repeat_ngram_size,
         "num_beams": num_beams,
         "do_sample": do_sample,
         "temperature": temperature,
@@ -120,6 +247,7 @@ def generation_settings(
             "`streamer` needs final tokens, which beam search has only at its end. Received: "
             f"`num_beams={num_beams}`. Omit one of the two."
         )
+    _check_returned(given)
     if config.vocab_size < 2:
         raise InputError(f"Generation needs two tokens to choose from. Received: `vocab_size={config.vocab_size}`.")
     ends = _eos_token_ids(config, eos_token_id)
@@ -131,6 +259,45 @@ def generation_settings(
     numbers = ("temperature", "top_p", "repetition_penalty", "length_penalty")
     given.update({name: float(given[name]) for name in numbers})
     return GenerationSettings(**given, eos_token_ids=ends, pad_token_id=pad_token_id)
+
+
+def _new_tokens(
+    prompt: int, max_new_tokens: Any, max_length: Any, min_new_tokens: Any, min_length: Any
+) -> tuple[Any, Any]:
+    """The largest and the smallest number of new tokens after `prompt` tokens."""
+    lengths = {name: plain(value) for name, value in (("max_length", max_length), ("min_length", min_length))}
+    check_arguments(_LENGTHS, lengths)
+    longest, shortest = plain(max_new_tokens), plain(min_new_tokens)
+    if longest is None:
+        longest = _NEW_TOKENS if lengths["max_length"] is None else lengths["max_length"] - prompt
+        if longest < 1:
+            raise InputError(
+                f"`max_length` counts the prompt too, and must be more than its {prompt} tokens. Received: "
+                f"`max_length={max_length}`. Use `max_new_tokens`."
+            )
+    elif lengths["max_length"] is not None:
+        warnings.warn(
+            f"`max_new_tokens={max_new_tokens}` and `max_length={max_length}` are both given; the first one is used.",
+            stacklevel=4,
+        )
+    if shortest is None:
+        shortest = 0 if lengths["min_length"] is None else max(lengths["min_length"] - prompt, 0)
+    return longest, shortest
+
+
+def _check_returned(given: dict[str, Any]) -> None:
+    """Refuse more sequences than there are, and a minimum above the maximum."""
+    count, beams = given["num_return_sequences"], given["num_beams"]
+    if count > beams and (beams > 1 or not given["do_sample"]):
+        raise InputError(
+            "`num_return_sequences` must be at most `num_beams`, or tokens must be sampled. Received: "
+            f"`num_return_sequences={count}` and `num_beams={beams}`."
+        )
+    if given["min_new_tokens"] > given["max_new_tokens"]:
+        raise InputError(
+            f"`min_new_tokens` must be at most the {given['max_new_tokens']} new tokens that are allowed. Received: "
+            f"{given['min_new_tokens']}."
+        )
 
 
 def _eos_token_ids(config: RemBertConfig, given: Any) -> tuple[int, ...]:

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rembert.common.generation import EXCLUDED, GenerationSettings
-from rembert.pt.decoding import Decoder, add_seen, adjusted_scores, is_one_of, seen_tokens
+from rembert.common.generation import EXCLUDED, Callbacks, GenerationSettings
+from rembert.pt.decoding import Decoder, add_seen, adjusted_scores, is_one_of, is_stopped, seen_tokens
 
 
 class Candidates(NamedTuple):
@@ -68,20 +68,22 @@ class EndedBeams(NamedTuple):
 
 
 def beam_search(
-    decoder: Decoder, prompt: Tensor, mask: Tensor, settings: GenerationSettings, generator: torch.Generator | None
-) -> Tensor:
-    """The prompts [b, s] and their best continuations, [b, s + new]."""
+    decoder: Decoder, prompt: Tensor, mask: Tensor, settings: GenerationSettings, calls: Callbacks,
+    generator: torch.Generator | None,
+) -> Tensor:  # fmt: skip
+    """The prompts [b, s] and their best continuations, [b × num_return_sequences, s + new]."""
     logits = decoder(prompt)
     copies = torch.arange(len(prompt), device=prompt.device).repeat_interleave(settings.num_beams)
     decoder.select(copies)
-    logits = logits[copies]
-    seen = None
-    if settings.repetition_penalty != 1:
-        seen = seen_tokens(prompt, mask, logits.shape[1])[copies]
+    logits, prompts, mask = logits[copies], prompt[copies], mask[copies]
+    seen = seen_tokens(prompts, mask, logits.shape[1]) if settings.repetition_penalty != 1 else None
     open_beams, ended = _start(prompt, logits, settings)
     for count in range(1, settings.max_new_tokens + 1):
-        steps = adjusted_scores(logits.log_softmax(-1), seen, settings)
+        texts = torch.cat([prompts, open_beams.tokens[:, :, : count - 1].flatten(0, 1)], 1)
+        is_real = torch.cat([mask, mask.new_ones(len(mask), count - 1)], 1)
+        steps = adjusted_scores(logits.log_softmax(-1), seen, texts, is_real, count, settings, calls)
         candidates = _expand(open_beams, steps, count, settings, generator)
+        candidates = _stop(candidates, prompt, count, calls)
         open_beams = _keep_open(candidates, settings)
         ended = _keep_ended(candidates, open_beams, ended, count, settings)
         if _is_done(candidates, ended, settings):
@@ -90,8 +92,10 @@ def beam_search(
         last = open_beams.tokens[:, :, count - 1].flatten()
         seen = add_seen(None if seen is None else seen[open_beams.rows], last)
         logits = decoder(last[:, None])
-    longest = int(ended.counts[:, 0].max())
-    return torch.cat([prompt, ended.tokens[:, 0, :longest]], 1)
+    returned = settings.num_return_sequences
+    longest = int(ended.counts[:, :returned].max())
+    tokens = ended.tokens[:, :returned, :longest].flatten(0, 1)
+    return torch.cat([prompt.repeat_interleave(returned, 0), tokens], 1)
 
 
 def _start(prompt: Tensor, logits: Tensor, settings: GenerationSettings) -> tuple[OpenBeams, EndedBeams]:
@@ -141,6 +145,15 @@ def _expand(
     tokens[:, :, count - 1] = last
     is_end = is_one_of(last, settings.eos_token_ids) | (count == settings.max_new_tokens)
     return Candidates(tokens, total.gather(1, chosen), beams, is_end)
+
+
+def _stop(candidates: Candidates, prompt: Tensor, count: int, calls: Callbacks) -> Candidates:
+    """The candidates, of which those are complete too that the caller's criteria end."""
+    if not calls.criteria:
+        return candidates
+    size = candidates.tokens.shape[1]
+    texts = torch.cat([prompt.repeat_interleave(size, 0), candidates.tokens[:, :, :count].flatten(0, 1)], 1)
+    return candidates._replace(is_end=candidates.is_end | is_stopped(texts, calls).view(-1, size))
 
 
 def _keep_open(candidates: Candidates, settings: GenerationSettings) -> OpenBeams:

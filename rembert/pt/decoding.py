@@ -2,7 +2,8 @@
 
 Sampling: Fan et al., "Hierarchical Neural Story Generation" (2018), section 5.1 (top-k); Holtzman et al., "The
 Curious Case of Neural Text Degeneration" (2020), section 3.1 (top-p). Repetition penalty: Keskar et al., "CTRL"
-(2019), section 4.1.
+(2019), section 4.1. No repeated n-grams: Paulus et al., "A Deep Reinforced Model for
+Abstractive Summarization" (2018), section 2.5.
 
 Notation: b sequences, v vocabulary.
 """
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rembert.common.generation import GenerationSettings
+from rembert.common.generation import Callbacks, GenerationSettings
 from rembert.pt.cache import CacheBuffer
 
 
@@ -22,9 +23,10 @@ class Decoder:
     """Calls the model: with the prompt first, then with one token at a time and the cache of all earlier ones."""
 
     def __init__(
-        self, model: Any, mask: Tensor, settings: GenerationSettings, source: Tensor | None, source_mask: Tensor | None
-    ) -> None:
-        self.model, self.source_mask, self.mask = model, source_mask, mask
+        self, model: Any, mask: Tensor, settings: GenerationSettings, types: Tensor | None, source: Tensor | None,
+        source_mask: Tensor | None,
+    ) -> None:  # fmt: skip
+        self.model, self.source_mask, self.mask, self.types = model, source_mask, mask, types
         self.source: Tensor | None = source
         # Padding has no position: the first real token is at 0.
         self.positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -41,6 +43,7 @@ class Decoder:
         outputs = self.model(
             tokens,
             attention_mask=None if self.is_all_real else self.mask,
+            token_type_ids=self.types,
             position_ids=self.positions,
             encoder_hidden_states=self.source,
             encoder_attention_mask=self.source_mask,
@@ -56,6 +59,7 @@ class Decoder:
             self.source = None
         self.mask = torch.cat([self.mask, self.mask.new_ones(batch, 1)], 1)
         self.positions = self.positions[:, -1:] + 1
+        self.types = None if self.types is None else self.types[:, -1:]
         logits = outputs.logits[:, 0]
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
@@ -64,6 +68,7 @@ class Decoder:
         if len(rows) == len(self.mask) and bool((rows == torch.arange(len(rows), device=rows.device)).all()):
             return
         self.mask, self.positions = self.mask[rows], self.positions[rows]
+        self.types = None if self.types is None else self.types[rows]
         if self.source_mask is not None and len(rows) != len(self.source_mask):
             self.source_mask = self.source_mask[rows]  # the beams of one sequence share its source
         for key, value, *_ in self.cache:
@@ -89,17 +94,31 @@ def add_seen(seen: Tensor | None, tokens: Tensor) -> Tensor | None:
     return None if seen is None else seen.scatter(1, tokens[:, None], True)
 
 
-def adjusted_scores(scores: Tensor, seen: Tensor | None, settings: GenerationSettings) -> Tensor:
-    """Scores [b, v] after the repetition penalty and, if tokens are sampled, after temperature, top-k and top-p.
+def adjusted_scores(
+    scores: Tensor, seen: Tensor | None, texts: Tensor, mask: Tensor, count: int, settings: GenerationSettings,
+    calls: Callbacks,
+) -> Tensor:  # fmt: skip
+    """Scores [b, v] after the penalties and, if tokens are sampled, after temperature, top-k and top-p.
 
     Args:
         scores: logits or log probabilities.
         seen: from `seen_tokens`; None without a repetition penalty.
-        settings: the penalty and the limits; a token beyond them gets minus infinity.
+        texts: [b, length], the tokens so far.
+        mask: [b, length], 0 at padding.
+        count: the number of new tokens with the next one.
+        settings: the penalties and the limits; a token beyond them gets minus infinity.
+        calls: the caller's functions.
     """
     if seen is not None:
         penalty = settings.repetition_penalty
         scores = torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+    if 0 < settings.no_repeat_ngram_size <= texts.shape[1]:
+        scores = scores.masked_fill(_repeating(texts, mask, settings.no_repeat_ngram_size, scores), -torch.inf)
+    if count <= settings.min_new_tokens and settings.eos_token_ids:
+        columns = torch.arange(scores.shape[1], device=scores.device)
+        scores = scores.masked_fill(is_one_of(columns, settings.eos_token_ids), -torch.inf)
+    for process in calls.processors:
+        scores = process(texts, scores)
     if not settings.do_sample:
         return scores
     scores = scores / settings.temperature
@@ -111,6 +130,22 @@ def adjusted_scores(scores: Tensor, seen: Tensor | None, settings: GenerationSet
         before = probabilities.cumsum(-1) - probabilities
         scores = scores.masked_fill((before >= settings.top_p).scatter(1, order, before >= settings.top_p), -torch.inf)
     return scores
+
+
+def _repeating(texts: Tensor, mask: Tensor, size: int, scores: Tensor) -> Tensor:
+    """[b, v], whether a token would complete a sequence of `size` tokens that the text has already."""
+    parts = texts.unfold(1, size, 1)  # (b, parts, size)
+    last = texts[:, None, texts.shape[1] - size + 1 :]
+    is_same = (parts[:, :, :-1] == last).all(-1) & mask.unfold(1, size, 1).bool().all(-1)
+    return seen_tokens(parts[:, :, -1], is_same.long(), scores.shape[1])
+
+
+def is_stopped(texts: Tensor, calls: Callbacks) -> Tensor:
+    """[rows], whether the caller's criteria end each text [rows, length]."""
+    stopped = torch.zeros(len(texts), dtype=torch.bool, device=texts.device)
+    for criterion in calls.criteria:
+        stopped = stopped | torch.as_tensor(criterion(texts, None), dtype=torch.bool, device=texts.device)
+    return stopped
 
 
 def is_one_of(tokens: Tensor, ids: tuple[int, ...]) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from rembert.common.generation import EXCLUDED, GenerationSettings
-from rembert.tf.decoding import Decoder, add_seen, adjusted_scores, is_one_of, seen_tokens
+from rembert.tf.decoding import Decoder, Outside, add_seen, adjusted_scores, is_one_of, seen_tokens
 
 Tensor = Any
 
@@ -69,9 +69,10 @@ class EndedBeams(NamedTuple):
 
 
 def beam_search(
-    decoder: Decoder, prompt: Tensor, mask: Tensor, seeds: Tensor, most: Tensor, settings: GenerationSettings
-) -> Tensor:
-    """The new tokens of the best continuations of the prompts [b, s], [b, new].
+    decoder: Decoder, prompt: Tensor, mask: Tensor, seeds: Tensor, most: Tensor, settings: GenerationSettings,
+    outside: Outside,
+) -> Tensor:  # fmt: skip
+    """The new tokens of the best continuations of the prompts [b, s], [b × num_return_sequences, new].
 
     Args:
         decoder: of the model.
@@ -80,19 +81,21 @@ def beam_search(
         seeds: [2], of random numbers.
         most: the largest number of new tokens, in place of `settings.max_new_tokens`.
         settings: how tokens are chosen.
+        outside: the caller's functions.
     """
     logits, state = decoder.prompt(prompt, mask)
     copies = tf.repeat(tf.range(tf.shape(prompt)[0]), settings.num_beams)
-    logits, state = decoder.select(copies, (logits, state))
+    logits, state, prompts, mask = decoder.select(copies, (logits, state, prompt, mask))
     if decoder.source_mask is not None:
         decoder.source_mask = tf.gather(decoder.source_mask, copies)  # the beams of one sequence share its source
-    seen: Any = ()
-    if settings.repetition_penalty != 1:
-        seen = tf.gather(seen_tokens(prompt, mask, logits.shape[1]), copies)
+    seen = seen_tokens(prompts, mask, logits.shape[1]) if settings.repetition_penalty != 1 else ()
 
     def advance(count: Tensor, logits: Tensor, seen: Any, open_beams: OpenBeams, ended: EndedBeams) -> Any:
-        steps = adjusted_scores(tf.nn.log_softmax(logits), seen, settings)
+        new = _flat(open_beams.tokens)
+        texts, is_real = tf.concat([prompts, new], 1), tf.concat([mask, tf.ones_like(new)], 1)
+        steps = adjusted_scores(tf.nn.log_softmax(logits), seen, texts, is_real, count, settings, outside)
         candidates = _expand(open_beams, steps, count, most, settings, seeds)
+        candidates = _stop(candidates, prompt, outside)
         open_beams = _keep_open(candidates, settings)
         ended = _keep_ended(candidates, open_beams, ended, count, most, settings)
         return open_beams, ended, _is_done(candidates, ended, settings)
@@ -120,7 +123,8 @@ def beam_search(
             decoder.shapes(state),
         ),
     )[3]
-    return ended.tokens[:, 0, : tf.reduce_max(ended.counts[:, 0])]
+    returned = settings.num_return_sequences
+    return _flat(ended.tokens[:, :returned, : tf.reduce_max(ended.counts[:, :returned])])
 
 
 def _start(prompt: Tensor, logits: Tensor, settings: GenerationSettings) -> tuple[OpenBeams, EndedBeams]:
@@ -173,6 +177,20 @@ def _expand(
     tokens = tf.concat([tf.gather(open_beams.tokens, origins, batch_dims=1), last[:, :, None]], 2)
     is_end = is_one_of(last, settings.eos_token_ids) | (count == most)
     return Candidates(tokens, tf.gather(total, chosen, batch_dims=1), origins, is_end)
+
+
+def _stop(candidates: Candidates, prompt: Tensor, outside: Outside) -> Candidates:
+    """The candidates, of which those are complete too that the caller's criteria end."""
+    size = tf.shape(candidates.tokens)[1]
+    texts = tf.concat([tf.repeat(prompt, size, 0), _flat(candidates.tokens)], 1)
+    stopped = tf.reshape(outside.is_stopped(texts), tf.shape(candidates.is_end))
+    return candidates._replace(is_end=candidates.is_end | stopped)
+
+
+def _flat(tokens: Tensor) -> Tensor:
+    """[b, n, c] to [b × n, c]."""
+    shape = tf.shape(tokens)
+    return tf.reshape(tokens, tf.stack([shape[0] * shape[1], shape[2]]))
 
 
 def _keep_open(candidates: Candidates, settings: GenerationSettings) -> OpenBeams:

@@ -148,7 +148,7 @@ class CallableTokenizer(RowBuilder):
             add_special_tokens: put `[CLS]` and `[SEP]` around them.
 
         Raises:
-            InputError: `text` or `pair` is no string, or holds lone surrogates.
+            InputError: `text` or `pair` is not a string, or holds lone surrogates.
         """
         if not isinstance(text, str):
             raise InputError(f"`text` must be a string. Received: {describe(text)}.")

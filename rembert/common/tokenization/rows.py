@@ -339,8 +339,8 @@ class RowBuilder(TextDecoder):
         rows: list[Window] | None, options: CallOptions,
     ) -> dict[str, Any]:  # fmt: skip
         """The columns of the result, one list per row, before padding."""
-        a = _stretches(first.ids, rows, 0)
-        b = None if second is None else _stretches(second.ids, rows, 1)
+        a = _windows_of(first.ids, rows, 0)
+        b = None if second is None else _windows_of(second.ids, rows, 1)
         opening, closing = ([self._edge("cls_token")], [self._edge("sep_token")]) if options.specials else ([], [])
         columns: dict[str, Any] = {"input_ids": framed(a, b, opening, closing)}
         edges = len(closing)
@@ -356,9 +356,9 @@ class RowBuilder(TextDecoder):
             zeros_b = None if b is None else [[0] * len(x) for x in b]
             columns["special_tokens_mask"] = framed([[0] * len(x) for x in a], zeros_b, [1] * edges, [1] * edges)
         if options.spans:
-            spans_b = None if second is None else _stretches(second.all_spans(), rows, 1)
+            spans_b = None if second is None else _windows_of(second.all_spans(), rows, 1)
             empty = [(0, 0)] * edges
-            columns["offset_mapping"] = framed(_stretches(first.all_spans(), rows, 0), spans_b, empty, empty)
+            columns["offset_mapping"] = framed(_windows_of(first.all_spans(), rows, 0), spans_b, empty, empty)
         return columns
 
     def _edge(self, name: str) -> int:
@@ -371,7 +371,7 @@ class RowBuilder(TextDecoder):
         return index
 
 
-def _stretches(ids: Rows, rows: list[Window] | None, sequence: int) -> Rows:
+def _windows_of(ids: Rows, rows: list[Window] | None, sequence: int) -> Rows:
     if rows is None:
         return ids
     return [ids[row.sample][row[1 + sequence]] for row in rows]  # type: ignore[index]
