@@ -25,7 +25,14 @@ from tests.test_docs import IN_GUIDES, IN_TRANSFORMERS, PUBLIC
 
 ROOT = Path(__file__).parent.parent
 # What the examples of a package need beside the core dependencies.
-_NEEDS = {"pt": (needs_pt,), "tf": (needs_tf,), "tasks": (needs_pt,), "training": (needs_pt,), "bleurt": (needs_pt,)}
+_NEEDS = {
+    "pt": (needs_pt,),
+    "tf": (needs_tf,),
+    "tasks": (needs_pt,),
+    "training": (needs_pt,),
+    "bleurt": (needs_pt,),
+    "transformers": (needs("torch", "transformers"),),
+}
 # Modules whose examples need another package, or take long because they write and compare an export.
 _MARKS = {
     "rembert.bridge.saving": (needs_pt,),  # pickles are torch's own

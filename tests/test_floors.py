@@ -14,7 +14,7 @@ import pytest
 
 from rembert.common.errors import MissingDependencyError
 from rembert.common.parameters import BASE_MODEL, HEADS
-from tests.frameworks import needs_pt, needs_tf
+from tests.frameworks import needs, needs_pt, needs_tf
 
 PACKAGE = Path(__file__).parent.parent / "rembert"
 # What a part of the package may import beside itself and what lies outside.
@@ -23,6 +23,7 @@ BELOW = {
     "bridge": {"common"},
     "pt": {"common", "bridge"},
     "tf": {"common", "bridge"},
+    "transformers": {"common", "bridge", "pt"},
     "tasks": {"common", "bridge", "pt", "tf"},
     "training": {"common", "bridge", "pt", "tf", "tasks"},
     "bleurt": {"common", "bridge", "pt", "tf", "tasks"},
@@ -31,7 +32,15 @@ BELOW = {
 # Files that offer names of the floors above them, imported when they are asked for, so that users need one import.
 FACADES = {"tasks/__init__.py": {"training", "bleurt"}}
 PYTORCH, TENSORFLOW = {"torch"}, {"tensorflow", "keras"}
-FOREIGN = {"common": PYTORCH | TENSORFLOW, "bridge": PYTORCH | TENSORFLOW, "pt": TENSORFLOW, "tf": PYTORCH}
+PLUG_IN = {"transformers"}
+FOREIGN = {
+    "common": PYTORCH | TENSORFLOW | PLUG_IN,
+    "bridge": PYTORCH | TENSORFLOW | PLUG_IN,
+    "pt": TENSORFLOW | PLUG_IN,
+    "tf": PYTORCH | PLUG_IN,
+    "transformers": TENSORFLOW,
+    **dict.fromkeys(("tasks", "training", "bleurt", "cli"), PLUG_IN),
+}
 
 
 def _imports(path: Path, in_functions: bool = True) -> set[str]:
@@ -98,7 +107,14 @@ def test_tensorflow_models_load_no_pytorch() -> None:
     assert _loaded("rembert.tf") == TENSORFLOW
 
 
-@pytest.mark.parametrize(("module", "package", "extra"), [("pt", "torch", "pt"), ("tf", "tensorflow", "tf")])
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("pt", "torch", "pt"),
+        ("tf", "tensorflow", "tf"),
+        pytest.param("transformers", "transformers", "transformers", marks=needs_pt),
+    ],
+)
 def test_a_missing_framework_names_the_extra_to_install(module: str, package: str, extra: str) -> None:
     said = _run(
         f"import sys\nsys.modules[{package!r}] = None\n"
@@ -153,7 +169,11 @@ def test_heads_are_declared_and_not_compared() -> None:
 
 
 # The only files that may use a private name of another library; each says what for, and what happens without it.
-INTERNALS = {PACKAGE / "pt" / "torch_internals.py", PACKAGE / "tf" / "keras_internals.py"}
+INTERNALS = {
+    PACKAGE / "pt" / "torch_internals.py",
+    PACKAGE / "tf" / "keras_internals.py",
+    PACKAGE / "transformers" / "transformers_internals.py",
+}
 ALL_FILES = sorted(PACKAGE.rglob("*.py"))
 # argparse has no other name for what `add_subparsers` returns, pickle none for its reader in Python.
 _STANDARD = {"_SubParsersAction", "_Unpickler"}
@@ -228,6 +248,22 @@ def _check_no_private_override(module: str, foreign: set[str]) -> None:
 @needs_pt
 def test_no_private_method_of_pytorch_is_overridden() -> None:
     _check_no_private_override("pt", PYTORCH)
+
+
+@needs("torch", "transformers")
+def test_no_private_method_of_transformers_is_overridden() -> None:
+    _check_no_private_override("transformers", PYTORCH | PLUG_IN)
+
+
+@needs("torch", "transformers")
+def test_transformers_and_pytorch_models_have_no_private_name_in_common() -> None:
+    # Both are base classes of one class: the one would take the other's name for its own.
+    from transformers import PreTrainedModel
+
+    from rembert.pt import RemBertPreTrainedModel
+
+    ours = {name for base in RemBertPreTrainedModel.__mro__ if "rembert" in base.__module__ for name in vars(base)}
+    assert not {name for name in ours if _is_private(name)} & set(dir(PreTrainedModel)) - {"_apply"}
 
 
 @needs_tf

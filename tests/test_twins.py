@@ -30,6 +30,9 @@ UNLIKE = {"exporting.py"}
 KERAS = {"build", "build_parts", "get_config", "from_config"}
 # Other public names that one twin lacks, by file; a name stands for its methods too.
 DECLARED = {
+    "encoder.py": {
+        "RemBertModel.attention_implementation": "for the plug-in; TensorFlow has no fused attention",
+    },
     "activations.py": {
         "gelu": "TensorFlow's own is 5e-9 off in float64",
         "mish": "TensorFlow has none",
@@ -51,7 +54,10 @@ DECLARED = {
         "RemBertModelBase.quantize_dynamic": "kernels of PyTorch; Keras has `quantize`",
         "RemBertModelBase.variable": "PyTorch finds parameters by name in `state_dict`",
     },
-    "cache.py": {"CacheBuffer": "a graph's loop takes and returns tensors"},
+    "cache.py": {
+        "CacheBuffer": "a graph's loop takes and returns tensors",
+        "CacheView": "for transformers' caches",
+    },
     "decoding.py": {
         "Decoder.prompt": "in PyTorch a call, which changes the decoder's own state",
         "Decoder.step": "in PyTorch a call, which changes the decoder's own state",

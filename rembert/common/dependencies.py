@@ -21,6 +21,7 @@ EXTRAS = {
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
     "sentence_transformers": "sentence-transformers",
+    "transformers": "transformers",
 }
 
 

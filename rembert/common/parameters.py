@@ -82,6 +82,7 @@ class Head:
         takes_source: whether a decoder of this class takes `encoder_hidden_states`.
         takes_cache: whether a decoder of this class takes `past_key_values` and `use_cache`.
         predicts_next: whether the logits at a position predict the label of the next one, as in a decoder.
+        auto_classes: the Auto classes of transformers that return it.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Head:
     takes_source: bool = False
     takes_cache: bool = False
     predicts_next: bool = False
+    auto_classes: tuple[str, ...] = ()
 
     def kind_of_labels(self, problem_type: str | None) -> LabelKind:
         """The kind of labels that a problem type gives the head, by default `label_kind`.
@@ -141,7 +143,14 @@ def _span(config: RemBertConfig) -> Iterator[Parameter]:
 HEADS: dict[str, Head] = {
     head.name: head
     for head in (
-        Head(BASE_MODEL, "RemBertModel", has_pooler=True, takes_source=True, takes_cache=True),
+        Head(
+            BASE_MODEL,
+            "RemBertModel",
+            has_pooler=True,
+            takes_source=True,
+            takes_cache=True,
+            auto_classes=("AutoModel",),
+        ),
         Head(
             "masked-lm",
             "RemBertForMaskedLM",
@@ -151,6 +160,7 @@ HEADS: dict[str, Head] = {
             label_kind=LabelKind.TOKEN,
             logits=("logits",),
             takes_source=True,
+            auto_classes=("AutoModelForPreTraining", "AutoModelForMaskedLM"),
         ),
         Head(
             "causal-lm",
@@ -163,6 +173,7 @@ HEADS: dict[str, Head] = {
             takes_source=True,
             takes_cache=True,
             predicts_next=True,
+            auto_classes=("AutoModelForCausalLM",),
         ),
         Head(
             "sequence-classification",
@@ -173,6 +184,7 @@ HEADS: dict[str, Head] = {
             label_kind=LabelKind.CLASS,
             by_problem_type=True,
             logits=("logits",),
+            auto_classes=("AutoModelForSequenceClassification",),
         ),
         Head(
             "multiple-choice",
@@ -183,6 +195,7 @@ HEADS: dict[str, Head] = {
             label_kind=LabelKind.CLASS,
             logits=("logits",),
             takes_choices=True,
+            auto_classes=("AutoModelForMultipleChoice",),
         ),
         Head(
             "token-classification",
@@ -192,6 +205,7 @@ HEADS: dict[str, Head] = {
             labels=("labels",),
             label_kind=LabelKind.TOKEN,
             logits=("logits",),
+            auto_classes=("AutoModelForTokenClassification",),
         ),
         Head(
             "question-answering",
@@ -202,6 +216,7 @@ HEADS: dict[str, Head] = {
             label_kind=LabelKind.SPAN,
             logits=("start_logits", "end_logits"),
             num_labels=2,
+            auto_classes=("AutoModelForQuestionAnswering",),
         ),
     )
 }

@@ -61,6 +61,24 @@ class CacheBuffer:
         self.memory[:, :, : self.length] = chosen
 
 
+class CacheView:
+    """Keys and values of one layer that another object holds: in the tuple of a layer it stands for both of them.
+
+    A subclass says how many positions there are and adds new ones.
+    """
+
+    length: int
+
+    @property
+    def shape(self) -> tuple[int | None, int | None, int, int | None]:
+        """As of a tensor [b, h, t, d], where t is the number of positions so far."""
+        return (None, None, self.length, None)
+
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Add [b, h, s, d] twice; return the keys and values of all positions, [b, h, t, d] twice."""
+        raise NotImplementedError
+
+
 def cached_length(past_key_values: Cache | None) -> int:
     """Number of positions in the cache, 0 without one."""
     return past_key_values[0][0].shape[2] if past_key_values else 0
@@ -72,4 +90,6 @@ def extend(cached: LayerCache | None, key: Tensor, value: Tensor) -> tuple[Tenso
         return key, value
     if isinstance(cached[0], CacheBuffer):
         return cached[0].append(key), cached[1].append(value)
+    if isinstance(cached[0], CacheView):
+        return cached[0].extend(key, value)
     return torch.cat([cached[0], key], dim=2), torch.cat([cached[1], value], dim=2)

@@ -5,7 +5,7 @@ Chung et al. (ICLR 2021), section 5. With `is_decoder` a token attends to itself
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,12 @@ from rembert.pt.torch_internals import sees_states
 class RemBertEncoder(nn.Module):
     """A linear map from the width of the embeddings to the hidden size, and the layers."""
 
+    layer_class: ClassVar[type[RemBertLayer]] = RemBertLayer
+
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__()
         self.embedding_hidden_mapping_in = nn.Linear(config.input_embedding_size, config.hidden_size)
-        self.layer = nn.ModuleList(RemBertLayer(config) for _ in range(config.num_hidden_layers))
+        self.layer = nn.ModuleList(self.layer_class(config) for _ in range(config.num_hidden_layers))
         # The keywords of gradient checkpointing if it is on; transformers 3 and 4 wrote it into configurations.
         is_on = getattr(config, "gradient_checkpointing", False)
         self.checkpointing: dict[str, Any] | None = {"use_reentrant": False} if is_on else None
@@ -110,12 +112,13 @@ class RemBertModel(RemBertPreTrainedModel):
     """
 
     head = "model"
+    encoder_class: ClassVar[type[RemBertEncoder]] = RemBertEncoder
     _own_arguments = ("add_pooling_layer",)
 
     def __init__(self, config: RemBertConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
         self.embeddings = RemBertEmbeddings(self.config)
-        self.encoder = RemBertEncoder(self.config)
+        self.encoder = self.encoder_class(self.config)
         self.pooler = RemBertPooler(self.config) if add_pooling_layer else None
         self.post_init()
 
@@ -188,7 +191,7 @@ class RemBertModel(RemBertPreTrainedModel):
         check_cache(config, past_key_values, _score_dtype(table.weight), input_ids, inputs_embeds)
         requested = requested_outputs(config, output_attentions, output_hidden_states, use_cache, self.training)
         use_cache, past_length = requested.cache and cu_seqlens is None, cached_length(past_key_values)
-        explicit = requested.attentions or config.attn_implementation == "eager"
+        explicit = requested.attentions or self.attention_implementation == "eager"
         can_read = all(values_can_be_read(each) for each in (attention_mask, cu_seqlens) if each is not None)
         # A hook on a module inside expects [b, s, ...], not the packed [t, ...].
         is_watched = can_read and attention_mask is not None and sees_states(self.embeddings, self.encoder)
@@ -212,6 +215,11 @@ class RemBertModel(RemBertPreTrainedModel):
             fields["pooler_output"] = self.pooler(first)
         return self.finish(BaseModelOutputWithPoolingAndCrossAttentions(**fields), return_dict)
 
+    @property
+    def attention_implementation(self) -> str:
+        """How attention is computed, one of `rembert.common.config_values.ATTENTION_IMPLEMENTATIONS`."""
+        return self.config.attn_implementation
+
     def _biases(
         self, embeddings: Tensor, layout: Layout, source_mask: Tensor | None, past_length: int
     ) -> tuple[Tensor | None, Tensor | None]:
@@ -222,6 +230,9 @@ class RemBertModel(RemBertPreTrainedModel):
         causal = self.config.is_decoder
         bias = attention_bias(layout.attention_mask, past_length=past_length, causal=causal, **shapes)
         return bias, attention_bias(source_mask, past_length=0, causal=False, **shapes)
+
+
+RemBertPreTrainedModel.base_class = RemBertModel
 
 
 def _score_dtype(embeddings: Tensor) -> torch.dtype:

@@ -16,7 +16,6 @@ from rembert.common.outputs import (
     TokenClassifierOutput,
 )
 from rembert.common.packed_checks import check_packed_choices
-from rembert.pt.encoder import RemBertModel
 from rembert.pt.inputs import (
     check_choices,
     check_class_labels,
@@ -49,7 +48,7 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.rembert = RemBertModel(self.config)
+        self.rembert = self.base_class(self.config)
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
@@ -141,7 +140,7 @@ class RemBertForMultipleChoice(RemBertPreTrainedModel):
 
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
-        self.rembert = RemBertModel(self.config)
+        self.rembert = self.base_class(self.config)
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, 1)
         self.post_init()
@@ -233,7 +232,7 @@ class RemBertForTokenClassification(RemBertPreTrainedModel):
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.rembert = RemBertModel(self.config, add_pooling_layer=False)
+        self.rembert = self.base_class(self.config, add_pooling_layer=False)
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
@@ -308,7 +307,7 @@ class RemBertForQuestionAnswering(RemBertPreTrainedModel):
 
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
-        self.rembert = RemBertModel(self.config, add_pooling_layer=False)
+        self.rembert = self.base_class(self.config, add_pooling_layer=False)
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
 

@@ -24,7 +24,7 @@ from rembert.common.checks import (
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.packed_checks import check_packed_lengths
-from rembert.pt.cache import Cache, CacheBuffer, cached_length
+from rembert.pt.cache import Cache, CacheBuffer, CacheView, cached_length
 from rembert.pt.torch_internals import has_values, is_dispatched
 
 
@@ -111,8 +111,10 @@ def check_cache(
     Raises:
         InputError: see `rembert.common.checks`.
     """
-    if past_key_values is None or any(isinstance(layer[0], CacheBuffer) for layer in past_key_values if layer):
-        return  # generation allocates its own cache to fit
+    if past_key_values is None or any(
+        isinstance(layer[0], CacheBuffer | CacheView) for layer in past_key_values if layer
+    ):
+        return  # generation allocates its own cache to fit, and the owner of a view checks it
     layers = [
         [(_shape("past_key_values", tensor) or (), _name(tensor.dtype)) for tensor in layer]
         for layer in past_key_values

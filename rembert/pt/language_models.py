@@ -12,7 +12,6 @@ from rembert.common.config import RemBertConfig
 from rembert.common.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
 from rembert.pt.activations import ACTIVATIONS
 from rembert.pt.cache import Cache
-from rembert.pt.encoder import RemBertModel
 from rembert.pt.generation import GenerationMixin
 from rembert.pt.inputs import check_prediction, values_can_be_read
 from rembert.pt.linear_cross_entropy import is_plain_linear, linear_cross_entropy
@@ -112,7 +111,7 @@ class RemBertForMaskedLM(RemBertLanguageModel):
             warnings.warn(
                 "A masked language model attends in both directions. Received: `is_decoder=True`.", stacklevel=2
             )
-        self.rembert = RemBertModel(self.config, add_pooling_layer=False)
+        self.rembert = self.base_class(self.config, add_pooling_layer=False)
         self.cls = RemBertOnlyMLMHead(config)
         self.post_init()
 
@@ -204,7 +203,7 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
                 "A causal language model needs `is_decoder=True`; without it, tokens attend to later tokens.",
                 stacklevel=2,
             )
-        self.rembert = RemBertModel(self.config, add_pooling_layer=False)
+        self.rembert = self.base_class(self.config, add_pooling_layer=False)
         self.cls = RemBertOnlyMLMHead(config)
         self.post_init()
 

@@ -43,6 +43,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
     """
 
     head = CUSTOM
+    base_class: ClassVar[Any]  # of the encoder inside a head: `RemBertModel`, or a subclass
     # The constructor's arguments beside `config` that `from_pretrained` passes on.
     _own_arguments: ClassVar[tuple[str, ...]] = ()
 

@@ -1,0 +1,313 @@
+"""The seven model classes: the modules and forward passes of `rembert.pt` in transformers' `PreTrainedModel`.
+
+The order of the base classes says what comes from where. A class of `rembert.pt` comes first: its constructor builds
+the modules and its forward pass computes. `RemBertPreTrainedModel` follows: loading, saving, initialisation,
+generation and training are those of transformers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from transformers import GenerationMixin, PreTrainedModel, RemBertConfig
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+import rembert.pt as pt
+from rembert.common.outputs import ModelOutput
+from rembert.common.parameters import head_config
+from rembert.pt.encoder import RemBertEncoder as PtEncoder
+from rembert.pt.language_models import RemBertOnlyMLMHead
+from rembert.pt.layer import RemBertLayer as PtLayer
+from rembert.transformers.cache import check_cache, keep_source, new_cache, view, with_free_positions
+from rembert.transformers.configs import check_config
+from rembert.transformers.masks import kept_positions, pairwise_mask
+from rembert.transformers.outputs import translate
+from rembert.transformers.transformers_internals import ModelDeclarations, attention_implementation
+
+
+class _Start(nn.Module):
+    """Ends the chain of constructors that transformers' begins, before that of `rembert.pt`."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+
+
+class RemBertPreTrainedModel(ModelDeclarations, PreTrainedModel, _Start, pt.RemBertPreTrainedModel):
+    """Base of the seven model classes: a `PreTrainedModel` that computes as `rembert.pt`.
+
+    Example:
+        >>> from rembert.transformers import RemBertForMaskedLM, RemBertPreTrainedModel
+        >>> issubclass(RemBertForMaskedLM, RemBertPreTrainedModel)
+        True
+    """
+
+    config: RemBertConfig
+    config_class = RemBertConfig
+    base_model_prefix = "rembert"
+    supports_gradient_checkpointing = True
+    name_or_path: str = ""  # set by transformers; `rembert.pt` computes it
+
+    def __init__(self, config: RemBertConfig, *inputs: Any, **keywords: Any) -> None:
+        """Raises: ConfigError if no model can be built from `config`."""
+        check_config(config)
+        PreTrainedModel.__init__(self, head_config(config, self.head), *inputs, **keywords)
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the input table; transformers does so before it changes the configuration."""
+        self.get_base_model().embeddings.word_embeddings = value
+
+    def finish(self, outputs: ModelOutput, return_dict: bool | None) -> Any:
+        """`outputs` as transformers' class of the same name, or as its tuple."""
+        wants_dict = self.config.return_dict if return_dict is None else return_dict
+        return translate(outputs) if wants_dict else outputs.to_tuple()
+
+
+class RemBertLayer(GradientCheckpointingLayer, PtLayer):
+    """A layer of the encoder that transformers can recompute in the backward pass."""
+
+
+class RemBertEncoder(PtEncoder):
+    """The linear map and the layers."""
+
+    layer_class: ClassVar[type[PtLayer]] = RemBertLayer
+
+
+class RemBertModel(pt.RemBertModel, RemBertPreTrainedModel):
+    """The base model: embeddings, encoder and pooler.
+
+    Example:
+        >>> import torch
+        >>> from transformers import RemBertConfig
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> RemBertModel(config)(torch.tensor([[312, 5, 6, 313]])).last_hidden_state.shape
+        torch.Size([1, 4, 72])
+    """
+
+    encoder_class: ClassVar[type[PtEncoder]] = RemBertEncoder
+
+    @property
+    def attention_implementation(self) -> str:
+        return attention_implementation(self.config)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
+        head_mask: None = None,
+    ) -> Any:
+        """As `rembert.pt.RemBertModel`, with transformers' caches and masks of four dimensions.
+
+        The arguments not named here are those of `rembert.pt.RemBertModel`.
+
+        Args:
+            attention_mask: as there, or [b, 1, s, t]: True, or 0.0, where a query may attend.
+            encoder_attention_mask: likewise.
+            past_key_values: any cache of transformers; it is extended in place.
+            use_cache: whether a decoder returns its cache, a new one if none was given; by default
+                `config.use_cache`.
+
+        Raises:
+            InputError: arguments do not fit each other, or indices are outside their tables.
+        """
+        check_cache(past_key_values)
+        given = input_ids if input_ids is not None else inputs_embeds
+        wants_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
+        can_cache = self.config.is_decoder and cu_seqlens is None and not self._recomputes()
+        cache = past_key_values
+        if cache is None and wants_cache and can_cache:
+            cache = new_cache(self.config.add_cross_attention)
+        views = None
+        attention_mask = pairwise_mask("attention_mask", attention_mask)
+        if cache is not None and given is not None:
+            views = view(cache, self.config.num_hidden_layers, given.shape[1])
+            attention_mask, position_ids = with_free_positions(cache, views, given, attention_mask, position_ids)
+        outputs: Any = super().forward(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            encoder_hidden_states,
+            pairwise_mask("encoder_attention_mask", encoder_attention_mask),
+            views,
+            use_cache=cache is not None,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            cu_seqlens=cu_seqlens,
+            max_seqlen=max_seqlen,
+            head_mask=head_mask,
+        )
+        if cache is not None:
+            keep_source(cache, outputs.past_key_values)
+            outputs.past_key_values = cache if wants_cache else None
+        if self.config.return_dict if return_dict is None else return_dict:
+            return outputs
+        return (outputs.last_hidden_state, outputs.pooler_output, *outputs.to_tuple()[1 + (self.pooler is not None) :])
+
+    def _recomputes(self) -> bool:
+        """Whether the backward pass computes layers a second time, which would extend a cache a second time."""
+        return self.training and any(getattr(layer, "gradient_checkpointing", False) for layer in self.encoder.layer)
+
+
+class _Head(RemBertPreTrainedModel):
+    """A model with the `RemBertModel` of this file inside."""
+
+    base_class: ClassVar[type[pt.RemBertModel]] = RemBertModel
+
+
+class _LanguageModel(_Head):
+    """A model whose output table can be replaced, as when the vocabulary grows."""
+
+    cls: RemBertOnlyMLMHead
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the output table."""
+        self.cls.predictions.decoder = new_embeddings
+
+
+class RemBertForMaskedLM(pt.RemBertForMaskedLM, _LanguageModel):
+    """Predicts the tokens under `[MASK]`.
+
+    Example:
+        >>> import torch
+        >>> from transformers import RemBertConfig
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> RemBertForMaskedLM(config)(torch.tensor([[312, 5, 6, 313]])).logits.shape
+        torch.Size([1, 4, 1000])
+    """
+
+
+class RemBertForCausalLM(GenerationMixin, pt.RemBertForCausalLM, _LanguageModel):
+    """Predicts the next token, and generates with all of transformers' options.
+
+    Example:
+        >>> import torch
+        >>> from transformers import RemBertConfig
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2, is_decoder=True)
+        >>> model = RemBertForCausalLM(config).eval()
+        >>> model.generate(torch.tensor([[312, 5]]), max_new_tokens=3, min_new_tokens=3, num_beams=2).shape
+        torch.Size([1, 5])
+    """
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        labels: Tensor | None = None,
+        logits_at: Tensor | None = None,
+        return_logits: bool | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        head_mask: None = None,
+        logits_to_keep: int | Tensor = 0,
+        shift_labels: Tensor | None = None,
+    ) -> Any:
+        """As `rembert.pt.RemBertForCausalLM`, with transformers' caches and its argument for chosen positions.
+
+        The arguments not named here are those of `rembert.pt.RemBertForCausalLM`.
+
+        Args:
+            logits_to_keep: how many of the last positions have logits, 0 for all; or positions, [k] or [b, k].
+            shift_labels: [b, s] token ids, where logits at i predict the label at i; in place of `labels`.
+
+        Raises:
+            InputError: arguments do not fit each other, or indices are outside their tables.
+        """
+        given = input_ids if input_ids is not None else inputs_embeds
+        if given is not None and cu_seqlens is None and logits_at is None:
+            logits_at = kept_positions(given.shape[1] if shift_labels is not None else logits_to_keep, given)
+        return super().forward(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            past_key_values,
+            labels if shift_labels is None else shift_labels,
+            logits_at,
+            return_logits,
+            use_cache,
+            output_attentions,
+            output_hidden_states,
+            return_dict,
+            cu_seqlens,
+            max_seqlen,
+            num_items_in_batch,
+            head_mask,
+        )
+
+
+class RemBertForSequenceClassification(pt.RemBertForSequenceClassification, _Head):
+    """Classifies, or rates, a text or a pair of texts from the pooled output.
+
+    Example:
+        >>> import torch
+        >>> from transformers import RemBertConfig
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2, num_labels=3)
+        >>> RemBertForSequenceClassification(config)(torch.tensor([[312, 5, 6, 313]])).logits.shape
+        torch.Size([1, 3])
+    """
+
+
+class RemBertForMultipleChoice(pt.RemBertForMultipleChoice, _Head):
+    """Chooses among several continuations, each encoded with the text by itself.
+
+    Example:
+        >>> import torch
+        >>> from transformers import RemBertConfig
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> RemBertForMultipleChoice(config)(torch.tensor([[[312, 5, 313], [312, 6, 313]]])).logits.shape
+        torch.Size([1, 2])
+    """
+
+
+class RemBertForTokenClassification(pt.RemBertForTokenClassification, _Head):
+    """Classifies every token, as for named entities or parts of speech.
+
+    Example:
+        >>> import torch
+        >>> from transformers import RemBertConfig
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2, num_labels=3)
+        >>> RemBertForTokenClassification(config)(torch.tensor([[312, 5, 6, 313]])).logits.shape
+        torch.Size([1, 4, 3])
+    """
+
+
+class RemBertForQuestionAnswering(pt.RemBertForQuestionAnswering, _Head):
+    """Finds where an answer starts and ends.
+
+    Example:
+        >>> import torch
+        >>> from transformers import RemBertConfig
+        >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+        >>> RemBertForQuestionAnswering(config)(torch.tensor([[312, 5, 6, 313]])).start_logits.shape
+        torch.Size([1, 4])
+    """

@@ -1,0 +1,108 @@
+"""The model classes inside transformers: they compute what transformers computes, and are loaded and saved by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+import rembert.pt  # noqa: E402
+import rembert.transformers  # noqa: E402
+from rembert.common.errors import ConfigError  # noqa: E402
+from rembert.common.parameters import HEADS  # noqa: E402
+from rembert.transformers import models  # noqa: E402
+from tests.parity.cases import CASES, WITH_LOSS, Case, by_case  # noqa: E402
+from tests.transformers.support import as_transformers, build_both, real_rows, tensors  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+BY_HEAD = list({case.head: case for case in CASES}.values())
+
+
+@by_case()
+def test_outputs_are_those_of_transformers(case: Case) -> None:
+    theirs, ours = build_both(case)
+    inputs = tensors(case.inputs(case.config()))
+    for name in HEADS[case.head].labels:
+        del inputs[name]
+    seen = {"output_hidden_states": True, "use_cache": False} if HEADS[case.head].takes_cache else {}
+    with torch.no_grad():
+        wanted, found = theirs(**inputs, **seen), ours(**inputs, **seen)
+    assert type(found) is type(wanted)
+    assert list(found) == list(wanted)
+    mask = inputs["attention_mask"]
+    assert mask[..., 0].all()  # where the first token is padding, transformers pools it
+    for name in wanted:
+        for ours_, theirs_ in zip(_flat(found[name]), _flat(wanted[name]), strict=True):
+            torch.testing.assert_close(real_rows(ours_, mask), real_rows(theirs_, mask), rtol=0, atol=1e-10)
+
+
+def _flat(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+@by_case(WITH_LOSS)
+def test_losses_and_gradients_are_those_of_the_pytorch_models(case: Case) -> None:
+    _, ours = build_both(case)
+    plain = getattr(rembert.pt, HEADS[case.head].architecture)(case.config()).double()
+    plain.load_state_dict(ours.state_dict())
+    inputs = tensors(case.inputs(case.config()))
+    losses = []
+    for model in (ours.train(), plain.train()):
+        torch.manual_seed(1)  # the same dropout
+        losses.append(model(**inputs).loss)
+        losses[-1].backward()
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-12)
+    wanted = dict(plain.named_parameters())
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, wanted[name].grad, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", BY_HEAD, ids=lambda case: case.head)
+def test_auto_classes_load_what_transformers_and_this_library_save(case: Case, tmp_path: Path) -> None:
+    theirs, ours = build_both(case)
+    inputs = tensors(case.inputs(case.config()))
+    theirs.save_pretrained(tmp_path / "theirs")
+    autos = HEADS[case.head].auto_classes
+    assert autos
+    for auto in autos:
+        loaded = getattr(transformers, auto).from_pretrained(tmp_path / "theirs", dtype="float64")
+        assert type(loaded) is type(ours)
+    loaded.save_pretrained(tmp_path / "ours", max_shard_size="20KB")
+    wanted = ours(**inputs)[0]
+    again = getattr(transformers, auto).from_pretrained(tmp_path / "ours", dtype="float64")
+    plain = getattr(rembert.pt, HEADS[case.head].architecture).from_pretrained(tmp_path / "ours")
+    for model in (loaded, again, plain):
+        torch.testing.assert_close(model(**inputs)[0], wanted, rtol=0, atol=1e-12)
+
+
+def test_unregister_gives_the_auto_classes_back(tmp_path: Path) -> None:
+    config = as_transformers(CASES[0].config())
+    rembert.transformers.unregister()
+    try:
+        assert type(transformers.AutoModel.from_config(config)) is transformers.RemBertModel
+    finally:
+        rembert.transformers.register()
+    assert type(transformers.AutoModel.from_config(config)) is models.RemBertModel
+
+
+def test_a_vocabulary_grows() -> None:
+    case = next(case for case in CASES if case.head == "masked-lm")
+    _, model = build_both(case)
+    inputs = tensors(case.inputs(case.config()))
+    before = model(**inputs).logits
+    model.resize_token_embeddings(70)
+    assert (model.config.vocab_size, model.get_input_embeddings().num_embeddings) == (70, 70)
+    after = model(**inputs).logits
+    assert after.shape[-1] == 70
+    torch.testing.assert_close(after[..., : before.shape[-1]], before, rtol=0, atol=1e-10)
+
+
+def test_a_model_that_cannot_be_built_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be a RemBertConfig"):
+        models.RemBertModel(transformers.BertConfig())
+    with pytest.raises(ConfigError, match="`hidden_act` must be one of"):
+        models.RemBertModel(as_transformers(CASES[0].config()).__class__(hidden_act="celu"))
