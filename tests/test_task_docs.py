@@ -117,7 +117,7 @@ def test_the_pages_name_only_options_that_exist(capsys: pytest.CaptureFixture[st
     assert main(["finetune", "--help"]) == 0
     assert main(["evaluate", "--help"]) == 0
     known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
-    known |= {"--output", "--top-k"}  # of other commands
+    known |= {"--output", "--top-k", "--targets"}  # of other commands
     known |= {"--nproc-per-node"}  # of torchrun
     for path in DOCS.glob("*.md"):
         assert set(re.findall(r"--[a-z][\w-]*", path.read_text(encoding="utf-8"))) <= known, path.name

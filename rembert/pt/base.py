@@ -42,8 +42,8 @@ class RemBertModelBase(ModelMethods, LabelSmoothing, ConversionWatcher):
         config = as_config(config)
         config.validate()
         self._config = head_config(config, self.head)
-        # What the checkpoint held and this head does not use, by canonical name; saved with the model's parameters.
-        self.kept: dict[str, np.ndarray] = {}
+        self.__dict__["name_or_path"] = self._config.name_or_path  # PEFT looks for it here
+        self.kept: dict[str, np.ndarray] = {}  # what this head does not use, by canonical name; saved with the rest
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

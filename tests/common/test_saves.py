@@ -78,11 +78,11 @@ def _killed_at(step: int, directory: Path, work: Callable[[], None]) -> int:
     [
         ("pt", None, None),
         ("pt", 20_000, 20_000),
-        ("pt", 20_000, None),
-        ("pt", None, 20_000),
-        ("tf", 20_000, 20_000),
-        ("keras", None, None),
-        pytest.param("torch-bin", 20_000, 20_000, marks=needs_pt),
+        pytest.param("pt", 20_000, None, marks=pytest.mark.slow),
+        pytest.param("pt", None, 20_000, marks=pytest.mark.slow),
+        pytest.param("tf", 20_000, 20_000, marks=pytest.mark.slow),
+        pytest.param("keras", None, None, marks=pytest.mark.slow),
+        pytest.param("torch-bin", 20_000, 20_000, marks=[needs_pt, pytest.mark.slow]),
     ],
 )
 def test_a_save_killed_anywhere_leaves_the_old_or_the_new(

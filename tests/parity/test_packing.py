@@ -243,7 +243,7 @@ REFUSED = {
     "too many tokens": ({"cu_seqlens": np.array([0, 2, 5])}, ("here 6", "from 0 to 5")),
     "no start": ({"cu_seqlens": np.array([1, 2, 6])}, ("from 1 to 6",)),
     "an empty sequence": ({"cu_seqlens": np.array([0, 2, 2, 6])}, ("at least one token", "2 and then 2")),
-    "falling": ({"cu_seqlens": np.array([0, 4, 2, 6])}, ("must rise", "4 and then 2", "sequence 1")),
+    "falling": ({"cu_seqlens": np.array([0, 4, 2, 6])}, ("must increase", "4 and then 2", "sequence 1")),
     "floats": ({"cu_seqlens": np.array([0.0, 6.0])}, ("`cu_seqlens` must hold integers",)),
     "one number": ({"cu_seqlens": np.array([6])}, ("at least two numbers", "[1]")),
     "two dimensions": ({"cu_seqlens": ENDS[None]}, ("[sequences + 1]", "[1, 3]")),

@@ -77,8 +77,9 @@ def test_a_base_model_is_an_attribute_too() -> None:
 
 
 def test_parts() -> None:
-    head = PT.build(CASES[0].config(), "masked-lm")
-    table = torch.nn.Embedding(70, 10)
+    config = CASES[0].config()
+    head = PT.build(config, "masked-lm")
+    table = torch.nn.Embedding(config.vocab_size, 10)
     head.set_input_embeddings(table)
     assert head.get_input_embeddings() is table
     assert (head.dtype, head.device.type) == (torch.float32, "cpu")

@@ -27,19 +27,20 @@ def _inputs(case: Case) -> dict[str, Any]:
 def test_gradient_checkpointing(case: Case, reentrant: bool) -> None:
     model = build(PT, case, case.config(classifier_dropout_prob=0.0)).train()
     assert not model.is_gradient_checkpointing
-    wanted = PT.gradients(model, **case.inputs(case.config()))
-    model.gradient_checkpointing_enable({"use_reentrant": True} if reentrant else None)
-    assert model.is_gradient_checkpointing
     runs = []
     model.base_model.encoder.layer[0].intermediate.register_forward_hook(lambda *_: runs.append(1))
+    wanted = PT.gradients(model, **case.inputs(case.config()))
+    assert len(runs) == 1
+    model.gradient_checkpointing_enable({"use_reentrant": True} if reentrant else None)
+    assert model.is_gradient_checkpointing
     for name, gradient in PT.gradients(model, **case.inputs(case.config())).items():
         assert difference(gradient, wanted[name]) <= 1e-12, name
-    assert len(runs) == 2  # forward, and again in the backward pass
+    assert len(runs) == 3  # forward, and again in the backward pass
     PT.call(model.eval(), **case.inputs(case.config()))
-    assert len(runs) == 3
+    assert len(runs) == 4
     model.gradient_checkpointing_disable()
     PT.gradients(model.train(), **case.inputs(case.config()))
-    assert len(runs) == 4
+    assert len(runs) == 5
 
 
 def test_checkpointing_repeats_the_dropout() -> None:

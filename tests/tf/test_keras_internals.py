@@ -209,7 +209,7 @@ def test_without_a_tracker_resizing_is_refused(monkeypatch: pytest.MonkeyPatch, 
     model = _model()
     before = _logits(model)
     monkeypatch.setattr(keras_internals, "getattr", lambda *_: None, raising=False)
-    with pytest.raises(InputError, match=r"`Layer._tracker`.*Make a model with the wanted `vocab_size`"):
+    with pytest.raises(InputError, match=r"`Layer._tracker`.*Create a model with the new `vocab_size`"):
         model.resize_token_embeddings(99)
     np.testing.assert_array_equal(_logits(model), before)
     model.save_pretrained(tmp_path)
