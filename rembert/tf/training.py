@@ -18,7 +18,7 @@ from keras.utils import unpack_x_y_sample_weight
 from rembert.common.errors import InputError
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import find_head
-from rembert.tf.inputs import argument_names, by_name
+from rembert.tf.inputs import by_name, model_arguments
 from rembert.tf.keras_internals import DistributedModel, is_structure, warn_unbuilt
 from rembert.tf.structures import as_structure, check_symbolic_ids, refuse_legacy
 
@@ -99,7 +99,7 @@ class TrainableModel(DistributedModel):
         flags = {"return_dict": True, "use_cache": False}
         if self.loss is None:
             flags["return_logits"] = any(metric.name != "loss" for metric in self.metrics)
-        names = argument_names(self.call)
+        names = model_arguments(type(self))
         before = _FLAGS.set((self, {name: flag for name, flag in flags.items() if name in names}))
         try:
             yield
@@ -224,8 +224,11 @@ class TrainableModel(DistributedModel):
 
     def _taken_apart(self, x: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The inputs by name, and the labels among them."""
-        together = x if isinstance(x, Mapping | tuple | list) else [x]
-        given = by_name(type(self).__name__, together, argument_names(self.call))
+        if isinstance(x, Mapping):
+            given = dict(x)  # `call` refuses unknown keys
+        else:
+            values = x if isinstance(x, tuple | list) else [x]
+            given = by_name(type(self).__name__, values, model_arguments(type(self)))
         labels = {name: value for name, value in given.items() if name in self.label_names}
         return {name: value for name, value in given.items() if name not in labels}, labels
 

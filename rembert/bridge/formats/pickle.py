@@ -123,7 +123,10 @@ def _check_storages(archive: Archive, root: str) -> None:
     the next member's header, and those bytes would become weights.
     """
     claims = _StorageClaims(io.BytesIO(archive.read(f"{root}data.pkl", MAX_PICKLE)))
-    claims.load()
+    try:
+        claims.load()
+    except Exception as problem:  # torch accepts some pickles that Python's own reader does not
+        raise CheckpointError(f"{archive.path}: its pickle is damaged: {problem}") from None
     for key, claimed in claims.sizes.items():
         member = archive.members.get(f"{root}data/{key}")
         held = "no member" if member is None else f"{member.size} bytes"
