@@ -60,20 +60,6 @@ def argument_names(call: Callable[..., Any]) -> list[str]:
     return [name for name in inspect.signature(call).parameters if name != "self"]
 
 
-def model_arguments(model: type) -> list[str]:
-    """The names of the arguments of a model class's `call`, those that it passes on to its base class included."""
-    names: list[str] = []
-    for cls in model.__mro__:
-        if "call" not in vars(cls):
-            continue
-        parameters = [each for each in inspect.signature(vars(cls)["call"]).parameters.values() if each.name != "self"]
-        rest = [each for each in parameters if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
-        names += [each.name for each in parameters if each not in rest and each.name not in names]
-        if not rest:
-            break
-    return names
-
-
 def by_name(model: str, inputs: Any, names: list[str]) -> dict[str, Any]:
     """The values of one dict or sequence by argument name."""
     if isinstance(inputs, Mapping):

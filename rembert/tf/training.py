@@ -18,7 +18,7 @@ from keras.utils import unpack_x_y_sample_weight
 from rembert.common.errors import InputError
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import find_head
-from rembert.tf.inputs import by_name, model_arguments
+from rembert.tf.inputs import by_name
 from rembert.tf.keras_internals import DistributedModel, is_structure, warn_unbuilt
 from rembert.tf.structures import as_structure, check_symbolic_ids, refuse_legacy
 
@@ -99,7 +99,7 @@ class TrainableModel(DistributedModel):
         flags = {"return_dict": True, "use_cache": False}
         if self.loss is None:
             flags["return_logits"] = any(metric.name != "loss" for metric in self.metrics)
-        names = model_arguments(type(self))
+        names = _arguments(type(self))
         before = _FLAGS.set((self, {name: flag for name, flag in flags.items() if name in names}))
         try:
             yield
@@ -228,7 +228,7 @@ class TrainableModel(DistributedModel):
             given = dict(x)  # `call` refuses unknown keys
         else:
             values = x if isinstance(x, tuple | list) else [x]
-            given = by_name(type(self).__name__, values, model_arguments(type(self)))
+            given = by_name(type(self).__name__, values, _arguments(type(self)))
         labels = {name: value for name, value in given.items() if name in self.label_names}
         return {name: value for name, value in given.items() if name not in labels}, labels
 
@@ -242,6 +242,20 @@ class TrainableModel(DistributedModel):
         values = y if isinstance(y, tuple | list) else [y]
         names = self.loss if isinstance(self.loss, Mapping) and len(self.loss) == 1 else find_head(self.head).logits
         return dict(zip(names, values, strict=False))
+
+
+def _arguments(model: type) -> list[str]:
+    """The names of the arguments of a model class's `call`, those that it passes on to its base class included."""
+    names: list[str] = []
+    for cls in model.__mro__:
+        if "call" not in vars(cls):
+            continue
+        parameters = [each for each in inspect.signature(vars(cls)["call"]).parameters.values() if each.name != "self"]
+        rest = [each for each in parameters if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+        names += [each.name for each in parameters if each not in rest and each.name not in names]
+        if not rest:
+            break
+    return names
 
 
 def _predictions(head: str, outputs: Any, targets: Any) -> Any:
