@@ -38,7 +38,7 @@ def locate(
 
     Returns:
         the path, or the directory of the cache that holds the repository's files. A path that does not exist is
-        returned unchanged: whoever reads it knows what was expected, and raises `not_found`.
+        returned unchanged: the caller knows what was expected, and raises `not_found`.
 
     Raises:
         MissingDependencyError: it looks like a name, and `huggingface_hub` is not installed.

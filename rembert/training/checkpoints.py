@@ -62,7 +62,7 @@ _STATE_KEYS = {
 }
 
 
-def check_state(state: TrainingState, step: int, path: Path) -> None:
+def _check_state(state: TrainingState, step: int, path: Path) -> None:
     """Refuse a state that no run of this library writes.
 
     Args:
@@ -113,7 +113,7 @@ class Checkpoints:
             state = TrainingState(**content)
         except TypeError as problem:
             raise CheckpointError(f"{path} must hold the state of a run. Received other content: {problem}.") from None
-        check_state(state, max(steps), path)
+        _check_state(state, max(steps), path)
         return state
 
     def require_complete(self, state: TrainingState) -> None:

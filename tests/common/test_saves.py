@@ -159,7 +159,7 @@ def test_a_journal_of_other_content_is_refused(tmp_path: Path, content: object) 
 
 
 def test_savers_take_turns(tmp_path: Path) -> None:
-    """Whoever saves last wins as a whole."""
+    """The last save wins as a whole."""
     threads = [threading.Thread(target=_save, args=(tmp_path, value, "pt", 20_000)) for value in range(1, 5)]
     for thread in threads:
         thread.start()

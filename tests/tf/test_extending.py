@@ -106,3 +106,31 @@ def test_another_table_of_embeddings(tmp_path: Path) -> None:
     np.testing.assert_allclose(again_logits, logits, rtol=1e-5, atol=1e-6)
     with pytest.raises(InputError, match=r"`value` must be a table of"):
         TFRemBertForMaskedLM(config).set_input_embeddings(keras.layers.Embedding(3, config.input_embedding_size))
+
+
+class _PassesOn(TFRemBertForSequenceClassification):
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        return super().call(*args, **kwargs)
+
+
+class _OneStructure(TFRemBertForSequenceClassification):
+    """As in Keras' guides: all inputs are one argument."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return super().call(inputs, training=training)
+
+
+@pytest.mark.parametrize("model_class", [_PassesOn, _OneStructure])
+def test_fit_takes_named_inputs_whatever_the_signature_of_call(model_class: type) -> None:
+    inputs = CASE.inputs(CASE.config())
+    labels = inputs.pop("labels")
+    losses = []
+    for each in (TFRemBertForSequenceClassification, model_class):
+        keras.utils.set_random_seed(0)
+        model = each(
+            CASE.config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout_prob=0.0)
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.1), loss=loss, run_eagerly=True)
+        losses.append(model.fit(inputs, labels, epochs=2, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
