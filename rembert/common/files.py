@@ -71,6 +71,7 @@ class Group:
         directory: the directory, resolved.
         new: the temporary file of each file that is written, and the descriptor that holds its lock.
         removed: names of the files to be removed.
+        is_committed: whether a journal lists the changes; from then on they are made, now or by the next reader.
     """
 
     active: ContextVar[Group | None] = ContextVar("active", default=None)
@@ -79,6 +80,7 @@ class Group:
         self.directory = directory
         self.new: dict[str, tuple[Path, int]] = {}
         self.removed: list[str] = []
+        self.is_committed = False
 
     @classmethod
     def of(cls, target: Path) -> Group | None:
@@ -92,11 +94,17 @@ class Group:
         self.new[name] = temporary, handle
 
     def discard(self, name: str) -> None:
-        """Remove the temporary file of a name, if it still has one."""
+        """Let go of the temporary file of a name, if it has one."""
         if name in self.new:
             temporary, handle = self.new.pop(name)
-            temporary.unlink(missing_ok=True)
+            if not self.is_committed:
+                temporary.unlink(missing_ok=True)
             os.close(handle)
+
+    def close(self) -> None:
+        """Let go of all temporary files; they are removed unless the changes count."""
+        for name in list(self.new):
+            self.discard(name)
 
 
 def _locked_temporary(target: Path) -> tuple[int, Path]:

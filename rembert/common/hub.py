@@ -56,7 +56,7 @@ def locate(
     path = Path(name).expanduser()
     if path.exists() or is_path(name_or_path):
         path = path / hub.subfolder
-        finish_save(path)
+        finish_save(path if path.is_dir() else path.parent)
         return path
     require_packages(
         "huggingface_hub", needed_for=f"`{name}` is not a path here. Looking it up on the Hugging Face Hub"

@@ -50,8 +50,7 @@ def saved_together(directory: str | os.PathLike[str]) -> Iterator[None]:
             Group.active.reset(token)
         _commit(group)
     finally:
-        for name in list(group.new):
-            group.discard(name)
+        group.close()
 
 
 def finish_save(directory: Path) -> None:
@@ -67,7 +66,8 @@ def finish_save(directory: Path) -> None:
     try:
         with _locked(directory):
             if journal.exists():
-                _make_changes(directory, *_read_journal(journal))
+                renamed, removed = _read_journal(journal)
+                _make_changes(directory, _not_replaced_since(journal, renamed), removed)
     except OSError as problem:
         raise CheckpointError(
             f"{directory}: a save was interrupted while its files were renamed, and cannot be finished here. Make the "
@@ -82,27 +82,33 @@ def _commit(group: Group) -> None:
         return
     with _locked(group.directory):
         write_json(group.directory / JOURNAL, {"rename": renamed, "remove": removed})
+        group.is_committed = True  # whatever is raised from here on, the next reader makes the changes
         sync_directory(group.directory)
         _make_changes(group.directory, renamed, removed)
 
 
 def _make_changes(directory: Path, renamed: dict[str, str], removed: list[str]) -> None:
-    """Rename and remove files, then remove the journal. Repeating it after a kill does the rest.
-
-    A file that is newer than the journal was written by another program after the kill: it stays.
-    """
-    written = (directory / JOURNAL).stat().st_mtime_ns
+    """Rename and remove files, then remove the journal. Repeating it after an interruption does the rest."""
     for temporary, name in renamed.items():
         if (directory / temporary).exists():
-            target = directory / name
-            if target.exists() and target.stat().st_mtime_ns > written:
-                (directory / temporary).unlink()
-            else:
-                (directory / temporary).replace(target)
+            (directory / temporary).replace(directory / name)
     for name in removed:
         (directory / name).unlink(missing_ok=True)
     sync_directory(directory)
     (directory / JOURNAL).unlink()
+
+
+def _not_replaced_since(journal: Path, renamed: dict[str, str]) -> dict[str, str]:
+    """The changes without files that another program has written since the interruption: those stay."""
+    written = journal.stat().st_mtime_ns
+    kept = {}
+    for temporary, name in renamed.items():
+        target = journal.with_name(name)
+        if target.exists() and target.stat().st_mtime_ns > written:
+            journal.with_name(temporary).unlink(missing_ok=True)
+        else:
+            kept[temporary] = name
+    return kept
 
 
 def _read_journal(journal: Path) -> tuple[dict[str, str], list[str]]:
