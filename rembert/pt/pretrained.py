@@ -146,6 +146,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
             added = model._added(model.state_dict())
             if added:  # their initial values come from their own constructors
                 model = cls(stored.config, **arguments)
+            own_state, own_names = model.state_dict(keep_vars=True), model._added_names(model.state_dict())
             fit = match({**model.parameter_table(), **added}, stored.shapes)
             report = check_match(
                 fit,
@@ -155,18 +156,22 @@ class RemBertPreTrainedModel(RemBertModelBase):
                 ignore_mismatched_sizes=ignore_mismatched_sizes,
                 report_only=output_loading_info,
             )
-            stored.require_floats(fit.found.values())
+            integers = {name for name, own in own_names.items() if not own_state[own].is_floating_point()}
+            stored.require_floats(name for canonical, name in fit.found.items() if canonical not in integers)
             state = {}
             for canonical, name in fit.found.items():
                 tensor = _as_tensor(stored.tensors[name].read())
-                state[model._own_name(canonical)] = tensor if wanted_dtype is None else tensor.to(wanted_dtype)
+                own_name = own_names.get(canonical) or model._own_name(canonical)
+                converts = wanted_dtype is not None and canonical not in integers
+                state[own_name] = tensor.to(wanted_dtype) if converts else tensor
             kept = kept_tensors(fit, stored.config, stored.shapes)
             model.kept = {canonical: stored.tensors[name].read() for canonical, name in kept.items()}
         model.load_state_dict(state, strict=False, assign=True)
-        common = wanted_dtype or next((tensor.dtype for tensor in state.values()), torch.get_default_dtype())
+        dtypes = (tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+        common = wanted_dtype or next(dtypes, torch.get_default_dtype())
         model._initialize_missing({model._own_name(name) for name in fit.fresh if name not in added}, common)
         for name in set(fit.fresh) & set(added):
-            tensor = model.state_dict(keep_vars=True)[model._own_name(name)]
+            tensor = own_state[own_names[name]]
             if tensor.is_floating_point():
                 tensor.data = tensor.data.to(common)
         stored.config.dtype = str(common).removeprefix("torch.")
@@ -225,7 +230,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
         table = self.parameter_table()
         check_complete(state, map(self._own_name, table))
         check_shapes(table, {name: tuple(state[self._own_name(name)].shape) for name in table})
-        names = map(self._own_name, [*table, *self._added(state)])
+        names = [*map(self._own_name, table), *self._added_names(state).values()]
         tensors = {name: _as_source(state[name]) for name in names}
         config = type(self.config).from_dict(self.config.to_dict())
         config.architectures = [type(self).__name__]
@@ -255,9 +260,13 @@ class RemBertPreTrainedModel(RemBertModelBase):
 
     def _added(self, state: Mapping[str, Tensor]) -> dict[str, Parameter]:
         """The parameters and buffers in `state` that a subclass or a caller added, by canonical name."""
+        names = self._added_names(state)
+        return {name: Parameter(name, tuple(state[own].shape), Kind.BIAS) for name, own in names.items()}
+
+    def _added_names(self, state: Mapping[str, Tensor]) -> dict[str, str]:
+        """The names in `state` of what was added, by canonical name, which may not lead back: `pooler.weight`."""
         known = set(map(self._own_name, self.parameter_table()))
-        names = {canonical_name(name) or name: tuple(state[name].shape) for name in state if name not in known}
-        return {name: Parameter(name, shape, Kind.BIAS) for name, shape in names.items()}
+        return {canonical_name(name) or name: name for name in state if name not in known}
 
     def _initialize_missing(self, names: set[str], dtype: torch.dtype) -> None:
         """Allocate and initialise the parameters of these names; the others come from the checkpoint."""
@@ -319,4 +328,4 @@ def _as_source(tensor: Tensor, copy: bool = False) -> TensorSource:
             return held.view(torch.int16).numpy().view(DTYPES["bfloat16"])
         return held.numpy()
 
-    return TensorSource(shape=tuple(tensor.shape), dtype=DTYPES[name], read=read)
+    return TensorSource(shape=tuple(tensor.shape), dtype=DTYPES.get(name) or np.dtype(name), read=read)

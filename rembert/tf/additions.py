@@ -15,7 +15,7 @@ import numpy as np
 from rembert.bridge import TensorSource
 from rembert.bridge.tensors import DTYPES
 from rembert.common.name_matching import canonical_name
-from rembert.common.parameters import Kind, Parameter
+from rembert.common.parameters import BASE_MODEL, CUSTOM, Kind, Parameter
 from rembert.tf.layers import named_parts
 from rembert.tf.serving import serving_signature
 
@@ -39,7 +39,8 @@ class Addition:
     @property
     def source(self) -> TensorSource:
         """The tensor to save."""
-        return TensorSource(shape=self.parameter.shape, dtype=DTYPES[self.variable.dtype], read=self._read)
+        name = self.variable.dtype
+        return TensorSource(shape=self.parameter.shape, dtype=DTYPES.get(name) or np.dtype(name), read=self._read)
 
     def assign(self, value: np.ndarray) -> None:
         """Take the value of a tensor from a checkpoint."""
@@ -54,18 +55,16 @@ def additions(model: Model) -> dict[str, Addition]:
     """The variables of added layers by canonical name; layers that have no variables yet are left out."""
     found = {}
     for path, layer in _added_layers(model):
-        inner = {id(variable) for _, part in named_parts(layer) for variable in part.weights}
+        named = {id(value): name for name, value in vars(model).items()} if layer is model else {}
         shared = next((names for kind, names in _SHARED.items() if type(layer) is kind), {})
         taken: set[str] = set()
-        for variable in layer.weights:
-            if id(variable) in inner:
-                continue
+        for variable in _own_weights(layer):
             kind, shape = shared.get(variable.name, Kind.BIAS), tuple(variable.shape)
-            last = variable.name if variable.name not in shared else _in_pytorch(kind)
-            while f"{path}.{last}" in taken:  # a layer that hides its parts
+            last = named.get(id(variable), variable.name) if variable.name not in shared else _in_pytorch(kind)
+            while last in taken:  # a layer that hides its parts
                 last += "_"
-            taken.add(f"{path}.{last}")
-            name = canonical_name(f"{path}.{last}") or ""
+            taken.add(last)
+            name = canonical_name(f"{path}.{last}" if path else last) or ""
             found[name] = Addition(Parameter(name, shape[::-1] if kind is Kind.KERNEL else shape, kind), variable)
     return found
 
@@ -79,16 +78,18 @@ def built_additions(model: Model) -> dict[str, Addition]:
     """The variables of added layers by canonical name; a model that has some is built for it."""
     if not is_extended(model):
         return {}
-    model.build()
+    if model.parameter_table():
+        model.build()
     build_additions(model)
     return additions(model)
 
 
 def build_additions(model: Model) -> None:
     """Create the variables of added layers that wait for their first input, by a symbolic call of the model."""
-    if all(layer.built for _, layer in _added_layers(model)):
+    if all(layer.built for _, layer in _added_layers(model) if layer is not model):
         return
-    signature = serving_signature(model.config, model.head, model.compute_dtype)
+    head = BASE_MODEL if model.head == CUSTOM else model.head
+    signature = serving_signature(model.config, head, model.compute_dtype)
     model({name: keras.Input(spec.shape[1:], dtype=spec.dtype.name, name=name) for name, spec in signature.items()})
 
 
@@ -96,8 +97,17 @@ def _in_pytorch(kind: Kind) -> str:
     return "bias" if kind in (Kind.BIAS, Kind.SHIFT) else "weight"
 
 
+def _own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The variables of a layer that are not those of a layer inside it."""
+    inner = {id(variable) for _, part in named_parts(layer) for variable in part.weights}
+    return [variable for variable in layer.weights if id(variable) not in inner]
+
+
 def _added_layers(model: Model) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """Every layer with variables of its own that the parameter table does not know, with the path to it."""
+    """Every layer with variables of its own that the parameter table does not know, with the path to it.
+
+    The model itself is the first one if it has variables of its own.
+    """
     known = {id(model._holder(parameter)) for parameter in model.parameter_table().values()}
     seen = {id(model)}
 
@@ -112,4 +122,6 @@ def _added_layers(model: Model) -> Iterator[tuple[str, keras.layers.Layer]]:
                 yield inner, part
             yield from visit(inner, part)
 
-    return visit("", model)
+    if _own_weights(model):
+        yield "", model
+    yield from visit("", model)

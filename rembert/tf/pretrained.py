@@ -26,7 +26,7 @@ from rembert.common.loading import check_exact_match, check_match
 from rembert.common.name_matching import check_shapes, kept_tensors, match
 from rembert.common.parameters import CUSTOM, Kind, Parameter, file_name
 from rembert.tf.adaptation import check_plain, is_adapted, merged
-from rembert.tf.additions import Addition, additions, build_additions, built_additions, is_extended
+from rembert.tf.additions import Addition, build_additions, built_additions, is_extended
 from rembert.tf.base import TFRemBertModelBase
 from rembert.tf.initialization import Stored, skip_initialization
 from rembert.tf.serving import keep_padding, serve, serving_signature
@@ -119,7 +119,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             wanted = dtype if dtype is not None else torch_dtype
             if wanted == "auto":
                 # The first floating-point tensor's: an old checkpoint may hold integers beside its weights.
-                wanted = next(info.dtype.name for info in stored.tensors.values() if is_float(info.dtype))
+                wanted = next((info.dtype.name for info in stored.tensors.values() if is_float(info.dtype)), None)
             with skip_initialization():
                 model = cls(stored.config, dtype=getattr(wanted, "name", wanted), **arguments)
             added = built_additions(model)
@@ -133,7 +133,8 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
                 ignore_mismatched_sizes=ignore_mismatched_sizes,
                 report_only=output_loading_info,
             )
-            stored.require_floats(fit.found.values())
+            integers = {name for name, each in added.items() if not keras.backend.is_float_dtype(each.variable.dtype)}
+            stored.require_floats(held for name, held in fit.found.items() if name not in integers)
             kept = kept_tensors(fit, stored.config, stored.shapes)
             model.kept = {canonical: stored.tensors[name].read() for canonical, name in kept.items()}
             found = {table[name]: stored.tensors[held].read for name, held in fit.found.items()}
@@ -192,7 +193,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         table = self.parameter_table()
         check_shapes(table, {name: self._shape(parameter) for name, parameter in table.items()})
         canonical = {name: _as_source(self._holder(parameter), parameter) for name, parameter in table.items()}
-        canonical |= {name: addition.source for name, addition in additions(self).items()}
+        canonical |= {name: addition.source for name, addition in built_additions(self).items()}
         for name, array in self.kept.items():
             canonical[name] = TensorSource(array.shape, DTYPES[self.variable_dtype], partial(np.asarray, array))
         config = type(self.config).from_dict(self.config.to_dict())

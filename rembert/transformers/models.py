@@ -7,6 +7,7 @@ generation and training are those of transformers.
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -18,11 +19,12 @@ import rembert.pt as pt
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import head_config
 from rembert.pt.encoder import RemBertEncoder as PtEncoder
+from rembert.pt.inference import check_kept
 from rembert.pt.language_models import RemBertOnlyMLMHead
 from rembert.pt.layer import RemBertLayer as PtLayer
 from rembert.transformers.cache import check_cache, keep_source, new_cache, view, with_free_positions
 from rembert.transformers.configs import check_config
-from rembert.transformers.masks import kept_positions, pairwise_mask
+from rembert.transformers.masks import check_choices, kept_positions, pairwise_mask
 from rembert.transformers.outputs import translate
 from rembert.transformers.transformers_internals import ModelDeclarations, attention_implementation
 
@@ -54,6 +56,16 @@ class RemBertPreTrainedModel(ModelDeclarations, PreTrainedModel, _Start, pt.RemB
         check_config(config)
         PreTrainedModel.__init__(self, head_config(config, self.head), *inputs, **keywords)
 
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *arguments: Any, **keywords: Any) -> None:
+        """As `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            InputError: the parameters were dropped for inference.
+        """
+        if keywords.get("state_dict") is None:
+            check_kept(self, "saved")
+        super().save_pretrained(save_directory, *arguments, **keywords)
+
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the input table; transformers does so before it changes the configuration."""
         self.get_base_model().embeddings.word_embeddings = value
@@ -72,6 +84,10 @@ class RemBertEncoder(PtEncoder):
     """The linear map and the layers."""
 
     layer_class: ClassVar[type[PtLayer]] = RemBertLayer
+
+    def __init__(self, config: RemBertConfig) -> None:
+        super().__init__(config)
+        self.checkpointing = None  # transformers turns each layer's recomputation on and off
 
 
 class RemBertModel(pt.RemBertModel, RemBertPreTrainedModel):
@@ -234,11 +250,14 @@ class RemBertForCausalLM(GenerationMixin, pt.RemBertForCausalLM, _LanguageModel)
 
         Args:
             logits_to_keep: how many of the last positions have logits, 0 for all; or positions, [k] or [b, k].
-            shift_labels: [b, s] token ids, where logits at i predict the label at i; in place of `labels`.
+                Packed inputs take `logits_at` instead.
+            shift_labels: [b, s] token ids, where logits at i predict the label at i; in place of `labels`. Packed
+                inputs take `labels`.
 
         Raises:
             InputError: arguments do not fit each other, or indices are outside their tables.
         """
+        check_choices(labels, shift_labels, logits_to_keep, cu_seqlens)
         given = input_ids if input_ids is not None else inputs_embeds
         if given is not None and cu_seqlens is None and logits_at is None:
             logits_at = kept_positions(given.shape[1] if shift_labels is not None else logits_to_keep, given)

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 keras = pytest.importorskip("keras")
 torch = pytest.importorskip("torch")
 
 from rembert.common.errors import CheckpointError  # noqa: E402
 from rembert.pt import RemBertForTokenClassification  # noqa: E402
-from rembert.tf import TFRemBertForTokenClassification  # noqa: E402
+from rembert.tf import TFRemBertForTokenClassification, TFRemBertModel, TFRemBertPreTrainedModel  # noqa: E402
 from tests.frameworks import PT, TF, small_config  # noqa: E402
 
 IDS = np.array([[5, 6, 7], [8, 9, 0]])
@@ -82,3 +83,87 @@ def test_another_classifier_or_table_in_pytorch(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     again = RemBertForTokenClassification.from_pretrained(tmp_path)
     np.testing.assert_array_equal(PT.call(again, input_ids=ids).logits, outputs.logits)
+
+
+class _Scaled(torch.nn.Module):
+    """The old names of a layer normalization's parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma, self.beta = (torch.nn.Parameter(torch.randn(4)) for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "make"),
+    [
+        ("pooler", lambda: torch.nn.Linear(4, 4)),  # the checkpoint's pooler is `rembert.pooler`
+        ("module", lambda: torch.nn.Linear(4, 4)),  # the prefix of a data-parallel wrapper
+        ("scale", _Scaled),
+        ("norm", lambda: torch.nn.BatchNorm1d(4)),  # which counts batches in int64
+    ],
+)
+def test_added_modules_of_any_name_and_dtype_in_pytorch(tmp_path: Path, attribute: str, make: Any) -> None:
+    class Added(RemBertForTokenClassification):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            setattr(self, attribute, make())
+
+    model = Added(small_config(num_hidden_layers=1))
+    if attribute == "norm":
+        model.norm.num_batches_tracked.fill_(7)
+    model.save_pretrained(tmp_path)
+    loaded, half = Added.from_pretrained(tmp_path), Added.from_pretrained(tmp_path, dtype="bfloat16")
+    expected = model.state_dict()
+    assert list(loaded.state_dict()) == list(expected)
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+        assert half.state_dict()[name].dtype == (torch.bfloat16 if tensor.is_floating_point() else tensor.dtype)
+
+
+def test_added_variables_of_the_model_itself_in_keras(tmp_path: Path) -> None:
+    """As an `nn.Parameter` of a PyTorch model; names follow the attributes, as in PyTorch."""
+
+    class Tempered(TFRemBertForTokenClassification):
+        def __init__(self, config: Any, **kwargs: Any) -> None:
+            super().__init__(config, **kwargs)
+            self.temperature = self.add_weight(shape=(), name="t", initializer="ones")
+            self.shift = keras.Variable(3.0)
+
+    model = Tempered(small_config(num_hidden_layers=1))
+    model.temperature.assign(9)
+    model.shift.assign(-1)
+    model.save_pretrained(tmp_path)
+    loaded = Tempered.from_pretrained(tmp_path)
+    assert (float(loaded.temperature), float(loaded.shift)) == (9, -1)
+    assert {"temperature", "shift"} < set(load_file(tmp_path / "model.safetensors"))
+
+
+def test_added_integers_in_keras(tmp_path: Path) -> None:
+    class Counted(TFRemBertForTokenClassification):
+        def __init__(self, config: Any, **kwargs: Any) -> None:
+            super().__init__(config, **kwargs)
+            self.counter = keras.layers.Normalization()
+            self.counter.build((None, 4))
+
+    model = Counted(small_config(num_hidden_layers=1))
+    model.counter.count.assign(7)
+    model.save_pretrained(tmp_path)
+    assert int(Counted.from_pretrained(tmp_path).counter.count) == 7
+
+
+def test_a_keras_class_with_a_base_model_under_another_name(tmp_path: Path) -> None:
+    """As a class on PyTorch's `RemBertPreTrainedModel`; saving it creates weights that wait for a first call."""
+
+    class Custom(TFRemBertPreTrainedModel):
+        def __init__(self, config: Any, **kwargs: Any) -> None:
+            super().__init__(config, **kwargs)
+            self.backbone = TFRemBertModel(config)
+            self.out = keras.layers.Dense(3)
+
+        def call(self, input_ids: Any = None, **kwargs: Any) -> Any:
+            return self.out(self.backbone(input_ids, **kwargs).last_hidden_state)
+
+    model = Custom(small_config(num_hidden_layers=1))
+    model.save_pretrained(tmp_path)
+    expected = np.array(model(IDS))
+    np.testing.assert_array_equal(Custom.from_pretrained(tmp_path)(IDS), expected)

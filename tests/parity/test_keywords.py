@@ -325,7 +325,6 @@ def _custom_class(framework: Framework) -> Any:
             super().__init__(config, **kwargs)
             self.rembert = TFRemBertModel(config, name="rembert", dtype=self.dtype_policy)
             self.extra = keras.layers.Dense(7, dtype=self.dtype_policy)
-            self.post_init()
 
         def build(self, input_shape: Any = None) -> None:
             self.build_parts(rembert=None, extra=self.config.hidden_size)

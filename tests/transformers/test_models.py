@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 import rembert.pt  # noqa: E402
 import rembert.transformers  # noqa: E402
-from rembert.common.errors import ConfigError  # noqa: E402
+from rembert.common.errors import ConfigError, InputError  # noqa: E402
 from rembert.common.parameters import HEADS  # noqa: E402
 from rembert.transformers import models  # noqa: E402
 from tests.parity.cases import CASES, WITH_LOSS, Case, by_case  # noqa: E402
@@ -106,3 +106,51 @@ def test_a_model_that_cannot_be_built_is_refused() -> None:
         models.RemBertModel(transformers.BertConfig())
     with pytest.raises(ConfigError, match="`hidden_act` must be one of"):
         models.RemBertModel(as_transformers(CASES[0].config()).__class__(hidden_act="celu"))
+
+
+def test_a_model_without_its_parameters_is_not_saved(tmp_path: Path) -> None:
+    _, model = build_both(next(case for case in CASES if case.name == "one_label_each"))
+    model.float().eval().quantize_dynamic()
+    with pytest.raises(InputError, match="saved"):
+        model.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def _decoder() -> tuple[Any, Any, torch.Tensor]:
+    theirs, ours = build_both(next(case for case in CASES if case.name == "causal_lm"))
+    return theirs, ours, torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+
+
+def test_shifted_labels_and_kept_positions() -> None:
+    theirs, ours, ids = _decoder()
+    shifted = torch.tensor([[6, 7, 8, -100], [10, -100, 12, -100]])
+    wanted = torch.nn.functional.cross_entropy(theirs(ids).logits.flatten(0, 1), shifted.flatten())
+    torch.testing.assert_close(ours(ids, shift_labels=shifted).loss, wanted, rtol=0, atol=1e-10)
+    torch.testing.assert_close(ours(ids, logits_to_keep=2).logits, ours(ids).logits[:, 2:], rtol=0, atol=1e-12)
+    packed = {"input_ids": ids.flatten(), "cu_seqlens": torch.tensor([0, 4, 8])}
+    for arguments, says in (
+        ({"shift_labels": shifted.flatten(), **packed}, "`shift_labels` does not go with packed"),
+        ({"logits_to_keep": 1, **packed}, "`logits_to_keep` does not go with packed"),
+        ({"input_ids": ids, "labels": ids, "shift_labels": shifted}, "in place of `labels`"),
+    ):
+        with pytest.raises(InputError, match=says):
+            ours(**arguments)
+
+
+def test_a_bias_in_a_mask_is_refused() -> None:
+    _, ours, ids = _decoder()
+    mask = torch.zeros(2, 1, 4, 4, dtype=torch.float64)
+    mask[..., 3] = torch.finfo(mask.dtype).min
+    ours(ids, attention_mask=mask)
+    mask[0, 0, 1, 2] = -0.5
+    with pytest.raises(InputError, match=r"`attention_mask` must hold 0 .*Received: a bias of -0\.5"):
+        ours(ids, attention_mask=mask)
+
+
+def test_recomputation_of_a_configuration_can_be_turned_off() -> None:
+    config = as_transformers(BY_HEAD[0].config())
+    config.gradient_checkpointing = True
+    model = rembert.transformers.RemBertModel(config)
+    model.gradient_checkpointing_disable()
+    assert model.encoder.checkpointing is None
+    assert not any(layer.gradient_checkpointing for layer in model.encoder.layer)
