@@ -27,11 +27,12 @@ TWINS = sorted({path.name for path in (PACKAGE / "pt").glob("*.py")} - ONLY_PT)
 UNLIKE = {"exporting.py"}
 
 # What Keras requires of every layer and model, and PyTorch does not.
-KERAS = {"build", "build_parts", "get_config", "from_config"}
+KERAS = {"build", "build_parts", "compute_output_shape", "compute_output_spec", "get_config", "from_config"}
 # Other public names that one twin lacks, by file; a name stands for its methods too.
 DECLARED = {
     "encoder.py": {
         "RemBertModel.attention_implementation": "for the plug-in; TensorFlow has no fused attention",
+        "RemBertEncoder.layers": "what Keras' summary lists",
     },
     "activations.py": {
         "gelu": "TensorFlow's own is 5e-9 off in float64",

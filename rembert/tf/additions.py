@@ -79,7 +79,7 @@ def built_additions(model: Model) -> dict[str, Addition]:
     if not is_extended(model):
         return {}
     if model.parameter_table():
-        model.build()
+        model.build(model._ids_shape)
     build_additions(model)
     return additions(model)
 

@@ -14,7 +14,7 @@ from keras import ops
 
 from rembert.common.config import RemBertConfig
 from rembert.tf.cache import LayerCache, extend
-from rembert.tf.layers import RemBertLayerBase, dense, norm
+from rembert.tf.layers import RemBertLayerBase, dense, dropout, norm
 from rembert.tf.packing import Packing
 
 Tensor = Any
@@ -31,7 +31,7 @@ class TFRemBertSelfAttention(RemBertLayerBase):
         self.query = dense(config, config.hidden_size, "query", self.dtype_policy)
         self.key = dense(config, config.hidden_size, "key", self.dtype_policy)
         self.value = dense(config, config.hidden_size, "value", self.dtype_policy)
-        self.dropout = keras.layers.Dropout(config.attention_probs_dropout_prob, dtype=self.dtype_policy)
+        self.dropout = dropout(config.attention_probs_dropout_prob, self.dtype_policy)
 
     def build(self, input_shape: Any = None) -> None:
         width = self.config.hidden_size
@@ -126,7 +126,7 @@ class TFRemBertSelfOutput(RemBertLayerBase):
         super().__init__(config, **kwargs)
         self.dense = dense(config, config.hidden_size, "dense", self.dtype_policy)
         self.LayerNorm = norm(config, self.dtype_policy)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=self.dtype_policy)
+        self.dropout = dropout(config.hidden_dropout_prob, self.dtype_policy)
 
     def build(self, input_shape: Any = None) -> None:
         self.build_parts(dense=self.config.hidden_size, LayerNorm=self.config.hidden_size)
@@ -147,7 +147,8 @@ class TFRemBertAttention(RemBertLayerBase):
         self.out = TFRemBertSelfOutput(config, name="output", dtype=self.dtype_policy)
 
     def build(self, input_shape: Any = None) -> None:
-        self.build_parts(self=None, out=None)
+        width = self.config.hidden_size
+        self.build_parts(self=width, out=width)
 
     def call(
         self,

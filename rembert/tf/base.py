@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -16,12 +17,21 @@ from rembert.common.label_smoothing import LabelSmoothing
 from rembert.common.loading import arguments_and_config
 from rembert.common.model_methods import ModelMethods
 from rembert.common.outputs import ModelOutput
-from rembert.common.parameters import CUSTOM, Kind, Parameter, counts_labels, file_name, head_config, parameters
+from rembert.common.parameters import (
+    CUSTOM,
+    Kind,
+    Parameter,
+    counts_labels,
+    file_name,
+    find_head,
+    head_config,
+    parameters,
+)
 from rembert.tf.adaptation import adapt, adaptations
 from rembert.tf.additions import build_additions
 from rembert.tf.initialization import is_initialization_skipped, normal
 from rembert.tf.keras_internals import replace_layer, replace_variables
-from rembert.tf.layers import build_parts, layers_inside
+from rembert.tf.layers import Width, build_parts, layers_inside
 from rembert.tf.training import TrainableModel
 
 
@@ -53,9 +63,13 @@ class TFRemBertModelBase(ModelMethods, LabelSmoothing, TrainableModel):
     def post_init(self) -> None:
         """Create the weights: all shapes follow from the configuration, no input is needed."""
         if not is_initialization_skipped():
-            self.build()
+            self.build(self._ids_shape)
 
-    def build_parts(self, /, **widths: int | None) -> None:
+    @property
+    def _ids_shape(self) -> tuple[None, ...]:
+        return (None,) * (3 if find_head(self.head).takes_choices else 2)
+
+    def build_parts(self, /, **widths: Width) -> None:
         """Create the weights of parts; see `rembert.tf.layers.build_parts`."""
         build_parts(self, widths)
 
@@ -235,6 +249,30 @@ class TFRemBertModelBase(ModelMethods, LabelSmoothing, TrainableModel):
             # `output` is a property of every Keras layer: the sub-layer of that name is the attribute `out`.
             holder = holder[int(step)] if step.isdigit() else getattr(holder, "out" if step == "output" else step)
         return holder
+
+    def compute_output_shape(self, input_shape: Any = None) -> Any:
+        """The shapes of the outputs by name, or the one shape of a model with a single output.
+
+        Args:
+            input_shape: that of the ids, or a dict of shapes by the names of inputs; by default [b, s] of any size.
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertModel
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+            >>> TFRemBertModel(config).compute_output_shape((8, 20))
+            {'last_hidden_state': (8, 20, 72), 'pooler_output': (8, 72)}
+        """
+        shapes = input_shape if isinstance(input_shape, Mapping) else {"input_ids": input_shape or self._ids_shape}
+        inputs = {
+            name: keras.KerasTensor(shape, "int32" if name.endswith(("_ids", "_mask")) else self.compute_dtype)
+            for name, shape in shapes.items()
+        }
+        found = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), self.compute_output_spec(inputs))
+        return found[0] if isinstance(found, ModelOutput) and len(found) == 1 else found
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """What a symbolic call returns. Keras would read it from `compute_output_shape`, which calls this."""
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
 
     def finish(self, outputs: ModelOutput, return_dict: bool | None) -> Any:
         """`outputs`, or its plain tuple if `return_dict` (by default the configuration's) is False."""

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from rembert.common.config import RemBertConfig
-from rembert.tf.layers import RemBertLayerBase, norm, table
+from rembert.tf.layers import RemBertLayerBase, dropout, norm, table
 
 Tensor = Any
 
@@ -27,11 +27,14 @@ class TFRemBertEmbeddings(RemBertLayerBase):
         self.position_embeddings = table(config, config.max_position_embeddings, "position_embeddings", policy)
         self.token_type_embeddings = table(config, config.type_vocab_size, "token_type_embeddings", policy)
         self.LayerNorm = norm(config, policy)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=policy)
+        self.dropout = dropout(config.hidden_dropout_prob, policy)
 
     def build(self, input_shape: Any = None) -> None:
         width = self.config.input_embedding_size
         self.build_parts(word_embeddings=None, position_embeddings=None, token_type_embeddings=None, LayerNorm=width)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (*input_shape, self.config.input_embedding_size)
 
     def call(
         self,

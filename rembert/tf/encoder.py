@@ -41,7 +41,12 @@ class TFRemBertEncoder(RemBertLayerBase):
         self.checkpointing = bool(getattr(config, "gradient_checkpointing", False))
 
     def build(self, input_shape: Any = None) -> None:
-        self.build_parts(embedding_hidden_mapping_in=self.config.input_embedding_size, layer=None)
+        self.build_parts(embedding_hidden_mapping_in=self.config.input_embedding_size, layer=self.config.hidden_size)
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """The parts that `summary(expand_nested=True)` lists."""
+        return [self.embedding_hidden_mapping_in, *self.layer]
 
     def call(
         self,
@@ -106,7 +111,7 @@ class TFRemBertPooler(RemBertLayerBase):
         self.dense = dense(config, config.hidden_size, "dense", self.dtype_policy)
 
     def build(self, input_shape: Any = None) -> None:
-        self.build_parts(dense=self.config.hidden_size)
+        self.build_parts(dense=(None, self.config.hidden_size))
 
     def call(self, first_states: Tensor) -> Tensor:
         """[b, e] to [b, e]."""
@@ -146,9 +151,9 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
         self.post_init()
 
     def build(self, input_shape: Any = None) -> None:
-        self.build_parts(embeddings=None, encoder=None)
+        self.build_parts(embeddings=None, encoder=self.config.input_embedding_size)
         if self.pooler is not None:
-            self.build_parts(pooler=None)
+            self.build_parts(pooler=(None, self.config.hidden_size))
 
     @accepts_structures
     def call(

@@ -28,7 +28,7 @@ from rembert.tf.inputs import (
     count_sequences,
     is_integer,
 )
-from rembert.tf.layers import dense
+from rembert.tf.layers import dense, dropout
 from rembert.tf.losses import cross_entropy, sequence_loss, span_loss, token_loss
 from rembert.tf.packing import pad_packed
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
@@ -56,12 +56,13 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
         super().__init__(config, **kwargs)
         self.num_labels = config.num_labels
         self.rembert = TFRemBertModel(self.config, name="rembert", dtype=self.dtype_policy)
-        self.dropout = keras.layers.Dropout(config.classifier_dropout_prob, dtype=self.dtype_policy)
+        self.dropout = dropout(config.classifier_dropout_prob, self.dtype_policy)
         self.classifier = dense(config, config.num_labels, "classifier", self.dtype_policy)
         self.post_init()
 
     def build(self, input_shape: Any = None) -> None:
-        self.build_parts(rembert=None, classifier=self.config.hidden_size)
+        pooled = (None, self.config.hidden_size)
+        self.build_parts(rembert=None, dropout=pooled, classifier=pooled)
 
     @accepts_structures
     def call(
@@ -149,12 +150,13 @@ class TFRemBertForMultipleChoice(TFRemBertPreTrainedModel):
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.rembert = TFRemBertModel(self.config, name="rembert", dtype=self.dtype_policy)
-        self.dropout = keras.layers.Dropout(config.classifier_dropout_prob, dtype=self.dtype_policy)
+        self.dropout = dropout(config.classifier_dropout_prob, self.dtype_policy)
         self.classifier = dense(config, 1, "classifier", self.dtype_policy)
         self.post_init()
 
     def build(self, input_shape: Any = None) -> None:
-        self.build_parts(rembert=None, classifier=self.config.hidden_size)
+        pooled = (None, self.config.hidden_size)
+        self.build_parts(rembert=None, dropout=pooled, classifier=pooled)
 
     @accepts_structures
     def call(
@@ -248,12 +250,13 @@ class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
         super().__init__(config, **kwargs)
         self.num_labels = config.num_labels
         self.rembert = TFRemBertModel(self.config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
-        self.dropout = keras.layers.Dropout(config.classifier_dropout_prob, dtype=self.dtype_policy)
+        self.dropout = dropout(config.classifier_dropout_prob, self.dtype_policy)
         self.classifier = dense(config, config.num_labels, "classifier", self.dtype_policy)
         self.post_init()
 
     def build(self, input_shape: Any = None) -> None:
-        self.build_parts(rembert=None, classifier=self.config.hidden_size)
+        width = self.config.hidden_size
+        self.build_parts(rembert=None, dropout=width, classifier=width)
 
     @accepts_structures
     def call(

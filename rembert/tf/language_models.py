@@ -30,6 +30,8 @@ Tensor = Any
 class TFRemBertLMPredictionHead(RemBertLayerBase):
     """Hidden states to vocabulary logits through the wide output embeddings; Chung et al. (ICLR 2021), section 4."""
 
+    output_width = "vocab_size"
+
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         # The loss casts the part of the table that it uses; Keras would cast a copy of the whole table.
         super().__init__(config, **{"autocast": False, **kwargs})
@@ -72,12 +74,14 @@ class TFRemBertLMPredictionHead(RemBertLayerBase):
 class TFRemBertOnlyMLMHead(RemBertLayerBase):
     """Holds the prediction head under the name that checkpoints have for it."""
 
+    output_width = "vocab_size"
+
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.predictions = TFRemBertLMPredictionHead(config, name="predictions", dtype=self.dtype_policy)
 
     def build(self, input_shape: Any = None) -> None:
-        self.build_parts(predictions=None)
+        self.build_parts(predictions=self.config.hidden_size)
 
     def call(
         self,
@@ -139,7 +143,7 @@ class TFRemBertForMaskedLM(TFRemBertLanguageModel):
         self.post_init()
 
     def build(self, input_shape: Any = None) -> None:
-        self.build_parts(rembert=None, cls=None)
+        self.build_parts(rembert=None, cls=self.config.hidden_size)
 
     @accepts_structures
     def call(
@@ -235,7 +239,7 @@ class TFRemBertForCausalLM(GenerationMixin, TFRemBertLanguageModel):
         self.post_init()
 
     def build(self, input_shape: Any = None) -> None:
-        self.build_parts(rembert=None, cls=None)
+        self.build_parts(rembert=None, cls=self.config.hidden_size)
 
     @accepts_structures
     def call(

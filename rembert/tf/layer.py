@@ -10,7 +10,7 @@ from rembert.common.config import RemBertConfig
 from rembert.tf.activations import ACTIVATIONS
 from rembert.tf.attention import TFRemBertAttention
 from rembert.tf.cache import LayerCache
-from rembert.tf.layers import RemBertLayerBase, dense, norm
+from rembert.tf.layers import RemBertLayerBase, dense, dropout, norm
 from rembert.tf.packing import Packing
 
 Tensor = Any
@@ -19,6 +19,8 @@ Tensor = Any
 @keras.saving.register_keras_serializable("rembert")
 class TFRemBertIntermediate(RemBertLayerBase):
     """The widening half of the feed-forward part: linear layer and activation."""
+
+    output_width = "intermediate_size"
 
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -41,7 +43,7 @@ class TFRemBertOutput(RemBertLayerBase):
         super().__init__(config, **kwargs)
         self.dense = dense(config, config.hidden_size, "dense", self.dtype_policy)
         self.LayerNorm = norm(config, self.dtype_policy)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=self.dtype_policy)
+        self.dropout = dropout(config.hidden_dropout_prob, self.dtype_policy)
 
     def build(self, input_shape: Any = None) -> None:
         self.build_parts(dense=self.config.intermediate_size, LayerNorm=self.config.hidden_size)
@@ -64,9 +66,10 @@ class TFRemBertLayer(RemBertLayerBase):
         self.out = TFRemBertOutput(config, name="output", dtype=self.dtype_policy)
 
     def build(self, input_shape: Any = None) -> None:
-        self.build_parts(attention=None, intermediate=None, out=None)
+        width = self.config.hidden_size
+        self.build_parts(attention=width, intermediate=width, out=self.config.intermediate_size)
         if self.config.add_cross_attention:
-            self.build_parts(crossattention=None)
+            self.build_parts(crossattention=width)
 
     # Keras inspects a call's tensors one argument at a time, so the fields of the twin's `LayerContext` are arguments.
     def call(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -25,21 +25,31 @@ def table(config: RemBertConfig, rows: int, name: str, dtype: Any) -> keras.laye
     )
 
 
+def dropout(rate: float, dtype: Any) -> keras.layers.Dropout:
+    """Dropout, under the same name in every model."""
+    return keras.layers.Dropout(rate, name="dropout", dtype=dtype)
+
+
 def norm(config: RemBertConfig, dtype: Any) -> keras.layers.LayerNormalization:
     """A LayerNorm over the last axis."""
     return keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name="LayerNorm", dtype=dtype)
 
 
-def build_parts(whole: keras.layers.Layer, widths: dict[str, int | None]) -> None:
-    """Make the weights of a layer's parts, by attribute; each width is the last dimension of the part's input.
+# The last dimension of an input [b, s, width], the whole shape of an input of another rank, or None for ids [b, s].
+Width = int | tuple[int | None, ...] | None
+
+
+def build_parts(whole: keras.layers.Layer, widths: dict[str, Width]) -> None:
+    """Make the weights of a layer's parts, by attribute, for inputs of these widths.
 
     All shapes follow from the configuration, so a model has its weights before it sees an input.
     """
     for name, width in widths.items():
         part = getattr(whole, name)
+        shape = width if isinstance(width, tuple) else (None, None) if width is None else (None, None, width)
         for layer in part if isinstance(part, list | tuple) else [part]:
-            if not layer.built:
-                layer.build((None, None, width))
+            if not layer.built or isinstance(layer, keras.layers.Dropout):  # which then shows its shape in a summary
+                layer.build(shape)
 
 
 def layers_inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
@@ -113,13 +123,23 @@ def checkpointed(layer: keras.layers.Layer) -> Callable[..., tuple[Any, None, No
 class RemBertLayerBase(keras.layers.Layer):
     """A layer that is made from a configuration, knows all its shapes, and is saved as its configuration."""
 
+    output_width: ClassVar[str] = "hidden_size"  # the key of the configuration that holds it
+
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config
 
-    def build_parts(self, /, **widths: int | None) -> None:
+    def build_parts(self, /, **widths: Width) -> None:
         """Make the weights of parts; see `build_parts`."""
         build_parts(self, widths)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The shape of the states that the layer returns, for the shape of those that it takes."""
+        return (*input_shape[:-1], getattr(self.config, self.output_width))
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """What a symbolic call returns: all results. Keras would return the states alone."""
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.to_dict()}

@@ -325,7 +325,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             holder, name = self._holder(parameter), f"{KERAS_ATTRIBUTES[parameter.kind]}_initializer"
             own.append((holder, name, getattr(holder, name)))
             setattr(holder, name, Stored(read, transposed=parameter.kind is Kind.KERNEL))
-        self.build()
+        self.build(self._ids_shape)
         for holder, name, initializer in own:
             setattr(holder, name, initializer)
 

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from rembert.common.errors import InputError
-from rembert.common.outputs import OUTPUT_TYPES
+from rembert.common.outputs import OUTPUT_TYPES, ModelOutput
 from rembert.common.tokenization import BatchEncoding
 from rembert.tf.keras_internals import is_structure, register_mapping
 
@@ -22,11 +22,14 @@ _TENSORS = ("_ids", "_mask", "_embeds", "_positions", "labels", "cu_seqlens")
 def register_outputs() -> None:
     """Tell Keras how to unpack and rebuild every output class and the tokenizers' result.
 
+    An output of a single tensor can take the place of that tensor, as in `keras.layers.TimeDistributed`.
+
     TensorFlow's own functions (`tf.nest`, `tf.data`) handle mappings already.
     """
     kinds: tuple[type, ...] = (*OUTPUT_TYPES, BatchEncoding)
     for kind in kinds:
         register_mapping(kind, _flatten, partial(_unflatten, kind))
+    tf.register_tensor_conversion_function(ModelOutput, _only_tensor)
 
 
 def as_structure(inputs: Any) -> Any:
@@ -109,6 +112,15 @@ def _refuse_lists(name: str, value: Any) -> None:
             f"`{name}` must be a tensor or an array. Received: lists of numbers. Give the tokenizer "
             "`padding=True, return_tensors='tf'`, or make a tensor with `tf.constant`."
         )
+
+
+def _only_tensor(outputs: ModelOutput, dtype: Any = None, name: str | None = None, as_ref: bool = False) -> Any:
+    if len(outputs) != 1:
+        raise InputError(
+            f"A {type(outputs).__name__} with several tensors cannot be converted to one. Take one by name, such as "
+            f"`outputs.{next(iter(outputs), 'logits')}`. Received: {', '.join(outputs) or 'no tensors'}."
+        )
+    return tf.convert_to_tensor(outputs[0], dtype, name=name)
 
 
 def _flatten(mapping: Any) -> tuple[list[Any], tuple[str, ...], tuple[str, ...]]:
