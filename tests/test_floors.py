@@ -27,7 +27,8 @@ BELOW = {
     "tasks": {"common", "bridge", "pt", "tf"},
     "training": {"common", "bridge", "pt", "tf", "tasks"},
     "bleurt": {"common", "bridge", "pt", "tf", "tasks"},
-    "cli": {"common", "bridge", "pt", "tf", "tasks", "training", "bleurt"},
+    "xtreme": {"common", "bridge", "pt", "tf", "tasks", "training"},
+    "cli": {"common", "bridge", "pt", "tf", "tasks", "training", "bleurt", "xtreme"},
 }
 # Files that offer names of the floors above them, imported when they are asked for, so that users need one import.
 FACADES = {"tasks/__init__.py": {"training", "bleurt"}}
@@ -39,7 +40,7 @@ FOREIGN = {
     "pt": TENSORFLOW | PLUG_IN,
     "tf": PYTORCH | PLUG_IN,
     "transformers": TENSORFLOW,
-    **dict.fromkeys(("tasks", "training", "bleurt", "cli"), PLUG_IN),
+    **dict.fromkeys(("tasks", "training", "bleurt", "xtreme", "cli"), PLUG_IN),
 }
 
 

@@ -116,6 +116,7 @@ def test_the_configuration_of_the_training_page_is_written(tmp_path: Path, monke
 def test_the_pages_name_only_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["finetune", "--help"]) == 0
     assert main(["evaluate", "--help"]) == 0
+    assert main(["xtreme", "--help"]) == 0
     known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
     known |= {"--output", "--top-k", "--targets"}  # of other commands
     known |= {"--nproc-per-node"}  # of torchrun
@@ -134,4 +135,5 @@ def test_a_page_names_every_option_and_score_of_its_task(task: str) -> None:
 
 
 def test_every_task_has_a_page() -> None:
-    assert sorted(os.listdir(DOCS)) == sorted(["README.md", "training.md", *(f"{task}.md" for task in TASKS)])
+    others = ["README.md", "training.md", "xtreme.md"]
+    assert sorted(os.listdir(DOCS)) == sorted([*others, *(f"{task}.md" for task in TASKS)])

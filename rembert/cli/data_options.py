@@ -97,11 +97,11 @@ def add_framework_argument(parser: Any) -> None:
     )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare which model runs, and how."""
+def add_model_arguments(parser: argparse.ArgumentParser, *, batch_flag: str = "--batch-size") -> None:
+    """Declare which model runs, and how; `batch_flag` is another name where a recipe has a batch size, too."""
     model = parser.add_argument_group("model")
     add_framework_argument(model)
-    model.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows at once (default: %(default)s)")
+    model.add_argument(batch_flag, type=int, default=32, metavar="N", help="rows at once (default: %(default)s)")
     add_device_argument(model)
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "write the predictions of a fine-tuned checkpoint as JSON lines",
     "fill-mask": "show the most likely tokens under [MASK]",
     "embed": "write vectors of texts to a .npy file",
+    "xtreme": "train, predict and score the benchmark XTREME as in RemBERT's paper",
     "score": "score translations or other texts against references with BLEURT",
 }
 
