@@ -6,48 +6,52 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from rembert.bleurt.scorer import Score
-from rembert.common.files import atomic_path
+from rembert.common.unfinished import open_unfinished
 
 TODO, DONE, CUT = 0, 1, 2  # a record's state; `CUT` is done with truncated texts
 
 # The state comes last: an incompletely written record is still to do.
 _RECORD = np.dtype([("value", "<f8"), ("state", "u1")])
-_DIGEST = 32  # bytes at the file's start: of the model and the texts
 _AT_ONCE = 1 << 16  # records
 
 
 class ScoreFile:
-    """A file with a record for each pair. The first process calls `open_or_create`; the others open it.
+    """A file with a record for each pair. The first process creates or resumes it; the others open it.
+
+    Args:
+        path: the file.
+        count: the number of pairs.
+        stream: of the first process, from `open_unfinished`.
 
     Attributes:
         path: the file.
         count: the number of pairs.
     """
 
-    def __init__(self, path: Path, count: int) -> None:
+    def __init__(self, path: Path, count: int, stream: BinaryIO | None = None) -> None:
         self.path = path
         self.count = count
-        self._writer = path.open("r+b")
+        self._writer = path.open("r+b") if stream is None else stream
         self._reader = path.open("rb", buffering=0)  # a buffer would hide what other processes write
 
     @classmethod
-    def open_or_create(cls, path: Path, digest: bytes, count: int) -> ScoreFile:
-        """The file of this run with its scores; a new file if it is missing or belongs to another run.
+    def resume(cls, output: Path, kind: str, digest: bytes, count: int) -> ScoreFile:
+        """The file of a run with its scores; a new file if the run is new. Arguments as for `open_unfinished`.
 
-        Args:
-            path: of the file.
-            digest: 32 bytes that identify the model and the texts.
-            count: the number of pairs.
+        Raises:
+            InputError: another process is writing scores for the same output.
         """
-        if not _belongs(path, digest, count):
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                file.write(digest)
-                file.truncate(_DIGEST + count * _RECORD.itemsize)  # zeros: all records are TODO
-        return cls(path, count)
+        stream = open_unfinished(output, kind, digest)
+        size = count * _RECORD.itemsize
+        if stream.seek(0, os.SEEK_END) != size:
+            stream.truncate(0)
+            stream.truncate(size)  # zeros: all records are TODO
+        return cls(Path(stream.name), count, stream)
 
     def states(self, start: int, stop: int) -> np.ndarray:
         """The states [stop - start] of the pairs from `start` to `stop`: `TODO`, `DONE` or `CUT`."""
@@ -61,7 +65,7 @@ class ScoreFile:
         ):  # adjacent records in one write
             records = [item for _, item in run]
             content = np.array([(value, CUT if cut else DONE) for _, (value, cut) in records], _RECORD)
-            self._writer.seek(_DIGEST + records[0][0] * _RECORD.itemsize)
+            self._writer.seek(records[0][0] * _RECORD.itemsize)
             self._writer.write(content.tobytes())
         self._writer.flush()
 
@@ -82,16 +86,5 @@ class ScoreFile:
         self._reader.close()
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        self._reader.seek(_DIGEST + start * _RECORD.itemsize)
+        self._reader.seek(start * _RECORD.itemsize)
         return np.frombuffer(self._reader.read((stop - start) * _RECORD.itemsize), _RECORD)
-
-
-def _belongs(path: Path, digest: bytes, count: int) -> bool:
-    """Whether the file exists, has its full length, and belongs to this run."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(_DIGEST)
-            size = os.fstat(file.fileno()).st_size
-    except FileNotFoundError:
-        return False
-    return start == digest and size == _DIGEST + count * _RECORD.itemsize

@@ -18,6 +18,7 @@ from rembert.bleurt.score_file import TODO, ScoreFile
 from rembert.bleurt.scorer import WINDOW, RemBertScorer, Score
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import DataError, InputError
+from rembert.common.unfinished import unfinished_path
 
 _WINDOWS_EACH = 4  # for each process, at least, to balance the work
 _SMALLEST_WINDOW = 64
@@ -101,7 +102,8 @@ class ScoredSegment:
 
 
 def score_files(
-    scorer: RemBertScorer, files: SegmentFiles, survey: Survey, path: Path, *, process: Process = ALONE,
+    scorer: RemBertScorer, files: SegmentFiles, survey: Survey, output: Path, *, kind: str = "scores",
+    process: Process = ALONE,
     progress: Callable[[int, int], object] = lambda done, total: None,
     resumed: Callable[[int], object] = lambda done: None,
 ) -> ScoreFile:  # fmt: skip
@@ -114,21 +116,23 @@ def score_files(
         scorer: the metric.
         files: what to score.
         survey: of the files.
-        path: of the file of scores.
+        output: what the scores are for; the file is beside it.
+        kind: the end of the file's name.
         process: this one.
         progress: called with the number of pairs done and the total.
         resumed: called once with the number of pairs that an earlier run has done.
 
     Raises:
         DataError: the files have changed since the survey.
+        InputError: another run writes scores for the same output.
         CheckpointError: the model returns NaN or infinite scores.
     """
     digest = hashlib.blake2b(scorer.fingerprint + survey.digest, digest_size=32).digest()
     if process.rank == 0:
-        scores = ScoreFile.open_or_create(path, digest, survey.pairs)
+        scores = ScoreFile.resume(output, kind, digest, survey.pairs)
     process.wait_for_all()
     if process.rank != 0:
-        scores = ScoreFile(path, survey.pairs)
+        scores = ScoreFile(unfinished_path(output, kind, digest), survey.pairs)
     resumed(scores.done())
     try:
         _score_windows(scorer, files, survey.pairs, scores, process, progress)

@@ -146,9 +146,9 @@ def check_output(path: Path | None) -> None:
     """Refuse a file that could not be written, before any work.
 
     Raises:
-        InputError: its directory does not exist, or it is a directory itself.
+        InputError: its directory does not exist, or it is a directory itself, a device or a pipe.
     """
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+    if path is not None and ((path.exists() and not path.is_file()) or not path.parent.is_dir()):
         raise InputError(f"`--output` must be a file in an existing directory. Received: {path}.")
 
 

@@ -9,13 +9,16 @@ from typing import Any
 
 from rembert.cli.data_options import add_model_arguments, check_output
 from rembert.cli.evaluate import print_report
+from rembert.cli.progress import say_resumed
 from rembert.common.parameters import BASE_MODEL
 from rembert.common.tokenization import RemBertTokenizerFast
+from rembert.common.unfinished import unfinished_output
 from rembert.tasks import DataOptions
 from rembert.tasks.backends import find_device, load_trained
-from rembert.tasks.embedding import Texts, embed, write_vectors
+from rembert.tasks.embedding import Texts, VectorFile, embed
 from rembert.tasks.predicting import row_length
 from rembert.tasks.reading import READERS
+from rembert.tasks.run_digest import run_digest
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "embed",
         description="Write the mean of each text's hidden states, [CLS] and [SEP] included, to a float32 .npy file, "
-        "one row per text, in order.",
+        "one row per text, in order. An interrupted run resumes when the same command is run again.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="any checkpoint")
     parser.add_argument("--data", nargs="+", default=["-"], metavar="FILE", help="texts (default: standard input)")
@@ -52,15 +55,15 @@ def run(args: argparse.Namespace) -> int:
         max_length=row_length(model.config, args.max_length),
         data=DataOptions(args.format, columns, skip_bad_lines=args.skip_bad_lines),
     )
-    vectors = embed(
-        task,
-        model,
-        task.read(*args.data),
-        batch_size=args.batch_size,
-        layer=args.layer,
-        normalize=args.normalize,
-    )
-    count = write_vectors(args.output, vectors, model.config.hidden_size)
-    print(f"{count} vectors of {model.config.hidden_size} numbers", file=sys.stderr)
+    examples = task.read(*args.data)
+    settings = {"layer": args.layer, "normalize": args.normalize}
+    digest = run_digest(task, args.checkpoint, args.data, framework=args.framework, **settings)
+    with unfinished_output(args.output, "vectors", digest) as output:
+        vectors = VectorFile(output, model.config.hidden_size)
+        say_resumed(vectors.count, "vectors")
+        for vector in embed(task, model, examples, batch_size=args.batch_size, skip=vectors.count, **settings):
+            vectors.add(vector)
+        vectors.finish()
+    print(f"{vectors.count} vectors of {model.config.hidden_size} numbers", file=sys.stderr)
     print_report(task)
     return 0

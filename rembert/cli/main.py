@@ -11,6 +11,7 @@ from importlib import import_module
 
 from rembert import __version__
 from rembert.common.errors import InputError, RemBertError
+from rembert.common.signals import leaving_on_sigterm
 
 # Each command with its line in `rembert --help`. Its module here, with `add_parser(subparsers)`, is imported when the
 # command is called, and imports no framework until it runs.
@@ -46,17 +47,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if argv is None else argv
         args = _parser(words[:1]).parse_args(words)
-        code: int = args.run(args)
-        sys.stdout.flush()
+        with leaving_on_sigterm():
+            code: int = args.run(args)
+            sys.stdout.flush()
         return code
-    except SystemExit as leaving:  # argparse has said what was wrong, or shown the help
+    except SystemExit as leaving:  # argparse has said what was wrong, or shown the help; or SIGTERM
+        _show_notes(leaving)
         return leaving.code if isinstance(leaving.code, int) else WRONG_CALL
     except InputError as problem:
         return _fail(problem, WRONG_CALL)
     except RemBertError as problem:
         return _fail(problem, WRONG_DATA)
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as problem:
+        return _fail(problem, INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has left; the interpreter must not try to write the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,6 +85,12 @@ def _parser(called: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _fail(problem: object, code: int) -> int:
-    print(f"rembert: {' '.join(str(problem).split())}", file=sys.stderr)
+def _fail(problem: BaseException, code: int) -> int:
+    print(f"rembert: {' '.join(str(problem).split()) or 'interrupted'}", file=sys.stderr)
+    _show_notes(problem)
     return code
+
+
+def _show_notes(problem: BaseException) -> None:
+    for note in getattr(problem, "__notes__", ()):
+        print(f"rembert: {note}", file=sys.stderr)

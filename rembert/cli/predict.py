@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rembert.cli.data_options import (
-    add_data_arguments,
-    add_model_arguments,
-    add_task_argument,
-    check_output,
-    opened_output,
-)
+from rembert.cli.data_options import add_data_arguments, add_model_arguments, add_task_argument, check_output
 from rembert.cli.evaluate import open_task, print_report
-from rembert.tasks import predict
+from rembert.cli.progress import say_resumed
+from rembert.common.unfinished import keep_lines, unfinished_output
+from rembert.tasks import Task, predict
+from rembert.tasks.run_digest import run_digest
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,7 +22,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "predict",
         description="Run a fine-tuned checkpoint on examples, which need no labels, and write one JSON object per "
-        "example, in order. Examples stream in batches of similar lengths.",
+        "example, in order. Examples stream in batches of similar lengths. An interrupted run with --output resumes "
+        "when the same command is run again.",
     )
     add_task_argument(parser)
     parser.add_argument("--model", required=True, help="a fine-tuned checkpoint")
@@ -38,8 +38,21 @@ def run(args: argparse.Namespace) -> int:
     """Write the predictions; 0 on success. Invalid data raises a `RemBertError`."""
     check_output(args.output)
     task, model = open_task(args)
-    with opened_output(args.output) as output:
-        for prediction in predict(task, model, task.read(*args.data), batch_size=args.batch_size):
-            output.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+    if args.output is None:
+        for line in _lines(task, model, args):
+            sys.stdout.write(line)
+    else:
+        digest = run_digest(task, args.model, args.data, framework=args.framework)
+        with unfinished_output(args.output, "predictions", digest) as output:
+            done = keep_lines(output)
+            say_resumed(done, "predictions")
+            for line in _lines(task, model, args, skip=done):
+                output.write(line.encode())
     print_report(task)
     return 0
+
+
+def _lines(task: Task, model: Any, args: argparse.Namespace, skip: int = 0) -> Iterator[str]:
+    examples = task.read(*args.data)
+    for prediction in predict(task, model, examples, batch_size=args.batch_size, skip=skip):
+        yield json.dumps(prediction, ensure_ascii=False) + "\n"

@@ -75,3 +75,9 @@ class Progress:
         if self._open:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
+
+
+def say_resumed(done: int, kind: str) -> None:
+    """Say how much of an interrupted run there is; nothing for a new one."""
+    if done:
+        print(f"resumed after {done:,} {kind}", file=sys.stderr)

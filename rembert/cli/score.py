@@ -25,6 +25,7 @@ from rembert.cli.data_options import add_device_argument, add_framework_argument
 from rembert.cli.progress import Progress
 from rembert.common.arguments import check_arguments, integer, number, optional
 from rembert.common.errors import InputError
+from rembert.common.unfinished import noting_what_is_kept
 from rembert.tasks.backends import check_framework
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -102,22 +103,25 @@ def run(args: argparse.Namespace) -> int:
         max_length=args.max_length, batch_tokens=args.batch_tokens,
     )  # fmt: skip
     with ExitStack() as stack:
-        paths = [_work_path(args, number, stack) for number in range(len(systems))]
-        for system, path in zip(systems, paths, strict=True):
+        output = args.output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rembert-"))) / "scores"
+        stack.enter_context(noting_what_is_kept(args.output is not None))
+        files = []
+        for system, kind in zip(systems, ("scores", "scores-compared"), strict=False):
             with Progress(
                 str(system.files.candidates), quiet=args.quiet or process.rank != 0, amount=_pairs, terminal_only=True
             ) as progress:
                 scores = score_files(
-                    scorer, system.files, system.survey, path,
+                    scorer, system.files, system.survey, output, kind=kind,
                     process=process, progress=progress, resumed=progress.start,
                 )  # fmt: skip
             stack.callback(scores.close)
+            files.append(scores.path)
             if process.rank == 0:
                 system.take(scores, args, is_written=system is systems[0])
         if process.rank != 0:
             return 0
-        for path in paths:
-            path.unlink(missing_ok=True)  # the same command may have been started twice
+        for path in files:
+            path.unlink()
     report = _report(scorer, systems, args)
     if not args.quiet:
         text = json.dumps(report, indent=2) if args.json else "\n".join(_lines(report))
@@ -159,14 +163,6 @@ class _System:
             self.values[index] = getattr(segment, aggregate)
             self.cut += segment.cut
             yield segment
-
-
-def _work_path(args: argparse.Namespace, number: int, stack: ExitStack) -> Path:
-    """The file of a system's scores during the run: beside the output, so that the next run finds it."""
-    name = ("scores", "scores-compared")[number]
-    if args.output is None:
-        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rembert-"))) / name
-    return args.output.with_name(f".{args.output.name}.rembert-{name}")
 
 
 # ---------------------------------------------------------------------- checks

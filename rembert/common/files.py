@@ -8,7 +8,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from io import BufferedReader
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from rembert.common import strict_json
 from rembert.common.errors import InputError, NotFoundError, RemBertError
-from rembert.common.locks import try_lock
+from rembert.common.locks import remove_if_dead, try_lock
 
 MAX_JSON = 2**26  # bytes; a configuration with a name for each of 250,000 labels has a tenth of that
 _KINDS = {"directory": stat.S_ISDIR, "pipe": stat.S_ISFIFO, "device": stat.S_ISCHR, "socket": stat.S_ISSOCK}
@@ -120,13 +120,7 @@ def _locked_temporary(target: Path) -> tuple[int, Path]:
 def remove_leftovers(target: Path) -> None:
     """Remove the temporary files of `target` whose processes no longer live."""
     for path in leftovers(target):
-        with suppress(OSError):  # another process may remove it at the same time
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                if try_lock(descriptor):
-                    path.unlink()
-            finally:
-                os.close(descriptor)
+        remove_if_dead(path)
 
 
 def leftovers(target: str | os.PathLike[str]) -> list[Path]:

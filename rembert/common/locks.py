@@ -7,6 +7,7 @@ told apart there.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,6 +32,26 @@ def try_lock(descriptor: int) -> bool | None:
     except OSError:
         return None
     return True
+
+
+def remove_if_dead(path: Path) -> bool:
+    """Remove a file that its writer had locked, unless that process still lives.
+
+    Returns:
+        whether the process is known to live.
+    """
+    if fcntl is None:
+        return False
+    with suppress(OSError):  # another process may remove it at the same time
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            is_locked = try_lock(descriptor)
+            if is_locked:
+                path.unlink()
+            return is_locked is False
+        finally:
+            os.close(descriptor)
+    return False
 
 
 class DirectoryLock:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from itertools import islice
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from rembert.common.arguments import check_argument, integer
 from rembert.common.collation.padding import pad_inputs
-from rembert.common.files import atomic_path
+from rembert.common.unfinished import keep_records
 from rembert.tasks.backends import running
 from rembert.tasks.batching import in_sorted_batches
 from rembert.tasks.definitions.sequence_classification import SequenceClassification
 from rembert.tasks.examples import Example
 from rembert.tasks.predicting import model_inputs
 from rembert.tasks.task import Feature
+
+_FLOAT = np.dtype("<f4")
 
 
 class Texts(SequenceClassification):
@@ -37,6 +38,7 @@ def embed(
     batch_size: int = 32,
     layer: int = -1,
     normalize: bool = False,
+    skip: int = 0,
 ) -> Iterator[np.ndarray]:
     """A vector [e] of float32 for each example, in order: the mean over its tokens, `[CLS]` and `[SEP]` included.
 
@@ -47,6 +49,7 @@ def embed(
         batch_size: the maximum number of rows in a batch.
         layer: the hidden states to take, 0 for the encoder's input, -1 for the last layer.
         normalize: divide each vector by its length.
+        skip: the number of examples at the start that are read and encoded, but not run.
 
     Raises:
         InputError: there is no such layer.
@@ -76,29 +79,46 @@ def embed(
             return list(means.astype(np.float32, copy=False))
 
         rows = (feature for _, features in task.stream_features(examples) for feature in features)
-        yield from in_sorted_batches(rows, vectors, length=task.length, batch_size=batch_size)
+        yield from in_sorted_batches(islice(rows, skip, None), vectors, length=task.length, batch_size=batch_size)
 
 
-def write_vectors(path: str | os.PathLike[str], vectors: Iterable[np.ndarray], width: int) -> int:
-    """Write vectors [width] as they come to a `.npy` file of [n, width] float32. The file appears when it is complete.
+class VectorFile:
+    """Writes vectors [width] as they come to a `.npy` file of [n, width] float32.
 
-    Returns:
-        The number of vectors, n.
+    Args:
+        stream: of the file, for reading and writing. Whole vectors that an interrupted run has written stay.
+        width: the length of a vector.
+
+    Attributes:
+        count: the number of vectors in the file.
+
+    Example:
+        >>> with open("vectors.npy", "w+b") as stream:
+        ...     vectors = VectorFile(stream, width=2)
+        ...     vectors.add(np.array([0.5, 1.5]))
+        ...     vectors.finish()
+        >>> np.load("vectors.npy")
+        array([[0.5, 1.5]], dtype=float32)
     """
-    count = 0
-    with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
-        _write_header(stream, 0, width)
-        start = stream.tell()
-        for vector in vectors:
-            stream.write(np.ascontiguousarray(vector, "<f4").tobytes())
-            count += 1
-        # numpy pads the header, so that any number of rows fits.
-        stream.seek(0)
-        _write_header(stream, count, width)
-        assert stream.tell() == start
-    return count
 
+    def __init__(self, stream: BinaryIO, width: int) -> None:
+        self._stream = stream
+        self._width = width
+        start = self._write_header(0)
+        self.count = keep_records(stream, start, width * _FLOAT.itemsize)
 
-def _write_header(stream: Any, rows: int, width: int) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}
-    np.lib.format.write_array_header_1_0(stream, header)
+    def add(self, vector: np.ndarray) -> None:
+        """Append a vector."""
+        self._stream.write(np.ascontiguousarray(vector, _FLOAT).tobytes())
+        self.count += 1
+
+    def finish(self) -> None:
+        """Write the number of vectors into the header."""
+        self._write_header(self.count)
+
+    def _write_header(self, rows: int) -> int:
+        """Write the header at the start, and return its size, which is the same for any number of rows."""
+        self._stream.seek(0)
+        header = {"descr": _FLOAT.str, "fortran_order": False, "shape": (rows, self._width)}
+        np.lib.format.write_array_header_1_0(self._stream, header)
+        return self._stream.tell()

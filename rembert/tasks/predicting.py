@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,7 @@ def predict_outputs(
     batch_size: int = 32,
     max_tokens: int | None = None,
     run: Run | None = None,
+    skip: int = 0,
 ) -> Iterator[tuple[Example, list[Output]]]:
     """Each example with the outputs of its features, in order; `Task.score` and `Task.decode` take them.
 
@@ -99,6 +101,7 @@ def predict_outputs(
         batch_size: the maximum number of rows in a batch.
         max_tokens: the maximum of rows times the longest row's length.
         run: the result of `task_runner` for this model, to reuse TensorFlow's graph.
+        skip: the number of examples at the start that are read and encoded, but not run.
 
     Raises:
         InputError: the model is of neither framework, or a size is less than 1.
@@ -110,7 +113,8 @@ def predict_outputs(
             features = [feature for _, feature in rows]
             return task.outputs(features, run_batch(task.collate(features)))
 
-        yield from _by_example(task, examples, outputs, batch_size, max_tokens)
+        encoded = islice(task.stream_features(examples), skip, None)
+        yield from _by_example(task, encoded, outputs, batch_size, max_tokens)
 
 
 @contextmanager
@@ -174,6 +178,7 @@ def predict(
     batch_size: int = 32,
     max_tokens: int | None = None,
     run: Run | None = None,
+    skip: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """A prediction for each example, in order, as JSON-compatible values.
 
@@ -186,6 +191,7 @@ def predict(
         batch_size: the maximum number of rows in a batch.
         max_tokens: the maximum of rows times the longest row's length.
         run: the result of `task_runner` for this model, to reuse TensorFlow's graph.
+        skip: the number of examples at the start that are read and encoded, but not run.
 
     Raises:
         InputError: the model is of neither framework, or a size is less than 1.
@@ -199,14 +205,14 @@ def predict(
         ...     print(prediction)
         {'masked_log_likelihood': -..., 'tokens': ...}
     """
-    pairs = predict_outputs(task, model, examples, batch_size=batch_size, max_tokens=max_tokens, run=run)
+    pairs = predict_outputs(task, model, examples, batch_size=batch_size, max_tokens=max_tokens, run=run, skip=skip)
     for example, outputs in pairs:
         yield task.decode(example, outputs)
 
 
 def _by_example(
     task: Task,
-    examples: Iterable[Example],
+    encoded: Iterable[tuple[Example, list[Feature]]],
     run: Callable[[list[tuple[int, Feature]]], Sequence[Output]],
     batch_size: int,
     max_tokens: int | None,
@@ -215,7 +221,7 @@ def _by_example(
     waiting: dict[int, tuple[Example, int]] = {}  # the examples read ahead, with the number of their features
 
     def rows() -> Iterator[tuple[int, Feature]]:
-        for number, (example, features) in enumerate(task.stream_features(examples)):
+        for number, (example, features) in enumerate(encoded):
             waiting[number] = (example, len(features))
             for feature in features:
                 yield number, feature

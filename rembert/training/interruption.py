@@ -8,11 +8,14 @@ from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+from rembert.common.signals import TERMINATED, leave
+
 
 class Interruption(AbstractContextManager["Interruption"]):
     """Notes the first SIGINT or SIGTERM while the block runs. A second one ends the process as it would without this.
 
-    Handlers that the program has set itself stay; other threads than the main one cannot set any.
+    Handlers that the program has set itself stay, except that of the `rembert` command. Threads other than the main
+    one cannot set any.
 
     Attributes:
         signal: the signal that arrived, or None.
@@ -25,7 +28,7 @@ class Interruption(AbstractContextManager["Interruption"]):
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, leave):
                     self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -37,7 +40,7 @@ class Interruption(AbstractContextManager["Interruption"]):
     def leave(self) -> NoReturn:
         """End as the signal would have ended the program: KeyboardInterrupt, or SystemExit with code 143."""
         if self.signal == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
+            raise SystemExit(TERMINATED)
         raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:

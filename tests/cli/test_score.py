@@ -20,6 +20,7 @@ from rembert.bleurt import regressors, score_files
 from rembert.bleurt.score_file import CUT, DONE, TODO, ScoreFile
 from rembert.bleurt.scorer import Score
 from rembert.cli.main import main
+from rembert.common.errors import InputError
 from rembert.tasks import RemBertScorer
 from tests.bleurt.cases import (
     BERT_CONFIG,
@@ -294,11 +295,15 @@ def test_scores_of_other_texts_or_models_are_not_reused(
 
 
 def test_a_file_of_scores(tmp_path: Path) -> None:
-    path, digest = tmp_path / "scores", b"d" * 32
-    scores = ScoreFile.open_or_create(path, digest, 5)
+    output, digest = tmp_path / "s", b"d" * 32
+    scores = ScoreFile.resume(output, "scores", digest, 5)
     scores.put([3, 0, 4], [Score(0.3, False), Score(0.0, True), Score(0.4, False)])
+    with pytest.raises(InputError, match=r"Another process is writing this output. Received: .*s\."):
+        ScoreFile.resume(output, "scores", digest, 5)
+    with pytest.raises(InputError, match="Another process"):
+        ScoreFile.resume(output, "scores", b"e" * 32, 5)
     scores.close()
-    scores = ScoreFile.open_or_create(path, digest, 5)
+    scores = ScoreFile.resume(output, "scores", digest, 5)
     assert scores.states(0, 5).tolist() == [CUT, TODO, TODO, DONE, DONE]
     assert scores.done() == 3
     scores.put([1, 2], [Score(0.1, False), Score(0.2, True)])
@@ -306,14 +311,12 @@ def test_a_file_of_scores(tmp_path: Path) -> None:
         Score(0.0, True), Score(0.1, False), Score(0.2, True), Score(0.3, False), Score(0.4, False)
     ]  # fmt: skip
     scores.close()
-    for other in ((b"e" * 32, 5), (digest, 6)):
-        scores = ScoreFile.open_or_create(path, *other)
+    scores.path.write_bytes(scores.path.read_bytes()[:-1])  # cut off
+    for other in (digest, b"e" * 32):
+        scores = ScoreFile.resume(output, "scores", other, 5)
         assert scores.done() == 0
         scores.close()
-    path.write_bytes(path.read_bytes()[:-1])  # cut off
-    scores = ScoreFile.open_or_create(path, digest, 6)
-    assert scores.done() == 0
-    scores.close()
+    assert list(tmp_path.iterdir()) == [scores.path]  # that of the other run is removed
 
 
 # ---------------------------------------------------------------------- several processes
@@ -355,16 +358,14 @@ def test_windows_go_to_the_processes_in_turn(
     monkeypatch.setattr(score_files, "_SMALLEST_WINDOW", 1)
     monkeypatch.setattr(score_files.Process, "wait_for_all", lambda self: None)
     files = score_files.SegmentFiles("c.txt", ["r.txt"])
-    scorer, survey, path = RemBertScorer.from_pretrained(model), files.survey(), tmp_path / "scores"
-    made = score_files.score_files(scorer, files, survey, path)
-    digest = path.read_bytes()[:32]
+    scorer, survey, output = RemBertScorer.from_pretrained(model), files.survey(), tmp_path / "s"
+    made = score_files.score_files(scorer, files, survey, output)
     made.close()
-    path.unlink()
-    ScoreFile.open_or_create(path, digest, 4).close()
-    second = score_files.score_files(scorer, files, survey, path, process=score_files.Process(1, 2))
+    made.path.write_bytes(bytes(made.path.stat().st_size))
+    second = score_files.score_files(scorer, files, survey, output, process=score_files.Process(1, 2))
     assert second.states(0, 4).tolist() == [TODO, DONE, TODO, DONE]
     second.close()
-    first = score_files.score_files(scorer, files, survey, path, process=score_files.Process(0, 2))
+    first = score_files.score_files(scorer, files, survey, output, process=score_files.Process(0, 2))
     assert [score.value for score in first.scores()] == close(FIRST)
     first.close()
 

@@ -13,7 +13,7 @@ import pytest
 
 from rembert.common.errors import InputError
 from rembert.tasks import TASKS, Task, get_task
-from rembert.tasks.embedding import Texts, embed, write_vectors
+from rembert.tasks.embedding import Texts, VectorFile, embed
 from rembert.tasks.filling import fill_mask
 from rembert.tasks.predicting import evaluate, predict, predict_outputs, task_runner
 from tests.frameworks import PT, TF, Framework, needs_pt, needs_tf, on_both, random_weights
@@ -217,7 +217,12 @@ def test_vectors_are_means_of_hidden_states(framework: Framework, layer: int, tm
     texts = ["Kurz.", "Ein etwas längerer Satz über nichts.", "短い", "mid length"]
     (tmp_path / "a.txt").write_text("\n".join(texts), encoding="utf-8")
     vectors = embed(task, model, task.read(tmp_path / "a.txt"), batch_size=2, layer=layer)
-    assert write_vectors(tmp_path / "a.npy", vectors, settings.hidden_size) == 4
+    with (tmp_path / "a.npy").open("w+b") as stream:
+        file = VectorFile(stream, settings.hidden_size)
+        for vector in vectors:
+            file.add(vector)
+        file.finish()
+    assert file.count == 4
     found = np.load(tmp_path / "a.npy")
     assert found.dtype == np.float32
     for row, text in zip(found, texts, strict=True):
@@ -226,15 +231,3 @@ def test_vectors_are_means_of_hidden_states(framework: Framework, layer: int, tm
         np.testing.assert_allclose(row, framework.array(states[layer])[0].mean(0), rtol=1e-4, atol=1e-5)
     unit = np.stack(list(embed(task, model, task.read(tmp_path / "a.txt"), normalize=True, layer=layer)))
     np.testing.assert_allclose(unit, found / np.linalg.norm(found, axis=1, keepdims=True), rtol=1e-4, atol=1e-5)
-
-
-def test_an_interrupted_file_of_vectors_keeps_the_old_one(tmp_path: Path) -> None:
-    def breaking() -> Iterator[np.ndarray]:
-        yield np.zeros(3, np.float32)
-        raise RuntimeError("the model broke")
-
-    (tmp_path / "a.npy").write_bytes(b"what was there")
-    with pytest.raises(RuntimeError):
-        write_vectors(tmp_path / "a.npy", breaking(), 3)
-    assert (tmp_path / "a.npy").read_bytes() == b"what was there"
-    assert list(tmp_path.iterdir()) == [tmp_path / "a.npy"]
