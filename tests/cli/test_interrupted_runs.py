@@ -101,7 +101,7 @@ def test_an_interrupted_run_continues(
         done = batches(patched, stop_after=3, by=KeyboardInterrupt)
         capfd.readouterr()
         assert run() == 130
-    assert capfd.readouterr().err.splitlines()[-2:] == ["rembert: interrupted", f"rembert: {KEPT}"]
+    assert f"rembert: interrupted\nrembert: {KEPT}\n" in capfd.readouterr().err  # TensorFlow may write there, too
     assert Path("out").read_text() == "what was there"
     [kept, _] = left()
     with open(kept, "ab") as stream:
