@@ -16,7 +16,7 @@ import numpy as np
 from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
 from rembert.bridge.matching import Selection, match_checkpoint, require_match, select_parameters
-from rembert.bridge.registry import find
+from rembert.bridge.registry import find, locate_checkpoint
 from rembert.bridge.saving import save_checkpoint, target_format
 from rembert.bridge.streaming import all_finite
 from rembert.bridge.tensors import DTYPES, TensorSource
@@ -115,7 +115,7 @@ def convert(
         ('masked-lm', 'model.safetensors')
     """
     started = time.perf_counter()
-    source, target = Path(source), Path(target)
+    source, target = locate_checkpoint(source), Path(target)
     _check_arguments(source, target, to, dtype)
     replacement = new_directory(target, force=force, replaceable=is_checkpoint)
     with open_checkpoint(source) as checkpoint:

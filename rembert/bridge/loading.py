@@ -90,6 +90,13 @@ def open_stored(
 
 def _renamed(tensors: Mapping[str, TensorSource], mapping: Mapping[str, str] | None) -> dict[str, TensorSource]:
     """Tensors under their names after `key_mapping`."""
+    for pattern in mapping or {}:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as problem:
+            raise InputError(
+                f"The keys of `key_mapping` must be regular expressions. Received: {pattern!r:.100}: {problem}."
+            ) from None
     renamed: dict[str, TensorSource] = {}
     for name, tensor in tensors.items():
         new = name

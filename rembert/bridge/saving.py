@@ -13,7 +13,7 @@ import numpy as np
 from rembert.bridge.format import Format, index_name, variant_name
 from rembert.bridge.formats import h5, keras3, pickle, safetensors
 from rembert.bridge.heads import named_head
-from rembert.bridge.registry import TARGETS
+from rembert.bridge.registry import FORMATS, TARGETS
 from rembert.bridge.shards import index_content, is_shard, parse_size, plan_shards
 from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import TensorSource, transposed
@@ -23,6 +23,7 @@ from rembert.common.config_files import CONFIG_NAME
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.files import atomic_path, make_directory, remove_file, remove_leftovers, write_json
+from rembert.common.keywords import VARIANT
 from rembert.common.name_matching import canonical_name
 from rembert.common.parameters import HEADS, parameters
 from rembert.common.saves import saved_together
@@ -224,6 +225,7 @@ def save_model(
         InputError: `save_directory` is a file, or an argument is invalid.
         KeywordError: a keyword is unknown.
     """
+    check_argument("variant", variant, VARIANT)
     directory = make_directory(save_directory)
     options = upload_options(push_to_hub, keywords, directory)
     with saved_together(directory):
@@ -231,6 +233,7 @@ def save_model(
             files = save_safetensors(directory, tensors, max_shard_size=max_shard_size, variant=variant)
         else:
             files = write(directory)
+            _remove_formats_read_before(directory, files, variant)
         config.save_pretrained(directory)
     if options is not None:
         upload(directory, [*(path.name for path in files), CONFIG_NAME], options)
@@ -308,6 +311,16 @@ def _check_dtypes(format: Format, tensors: Mapping[str, TensorSource]) -> None:
                 f"{format.files[0]} cannot hold the dtype of tensor `{name:.200}`. Received: {tensor.dtype}. Convert "
                 f"it to one of {', '.join(format.dtypes)}."
             )
+
+
+def _remove_formats_read_before(directory: Path, files: list[Path], variant: str | None) -> None:
+    """Remove older weights of the formats that a reader of the directory prefers to the one of `files`."""
+    for format in FORMATS.values():
+        file = variant_name(format.files[0], variant)
+        index = index_name(file)
+        if any(path.name in (file, index) or is_shard(path.name, file) for path in files):
+            return
+        _remove_older_files(directory, file, index, files)
 
 
 def _remove_older_files(directory: Path, file: str, index: str, written: list[Path]) -> None:

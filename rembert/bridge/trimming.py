@@ -21,6 +21,7 @@ from rembert.bridge.atomic_directory import new_directory
 from rembert.bridge.checkpoint import Checkpoint, open_checkpoint
 from rembert.bridge.conversion import is_checkpoint, source_config
 from rembert.bridge.matching import CheckpointMatch, match_checkpoint, require_match
+from rembert.bridge.registry import locate_checkpoint
 from rembert.bridge.saving import save_checkpoint, target_format
 from rembert.bridge.tensors import TensorSource
 from rembert.bridge.trimmed_vocabulary import HELD_OUT_EVERY, Changed, Vocabulary, nonblank_lines
@@ -118,7 +119,7 @@ def trim(
         (True, 0)
     """
     started = time.perf_counter()
-    source, target = Path(source), Path(target)
+    source, target = locate_checkpoint(source), Path(target)
     _check_arguments(corpus, keep_tokens, min_count, max_tokens, to)
     replacement = new_directory(target, force=force, replaceable=is_checkpoint)
     with open_checkpoint(source) as checkpoint:

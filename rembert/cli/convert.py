@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
         description="Write the checkpoint SRC as a new directory DST, with its config and tokenizer files. DST "
         "appears once it is complete, or not at all.",
     )
-    parser.add_argument("source", metavar="SRC", type=Path, help="a checkpoint directory, file or index")
+    parser.add_argument("source", metavar="SRC", help="a checkpoint directory, file or index, or a name on the Hub")
     parser.add_argument("target", metavar="DST", type=Path, help="the new directory")
     files = ", ".join(f"{target} ({format.files[0]})" for target, format in TARGETS.items())
     parser.add_argument("--to", required=True, choices=TARGETS, help=f"the format: {files}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rembert.bridge import FORMATS, Inspection, inspect
@@ -18,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
         "inspect",
         description="Say what a checkpoint is: format, head, parameters, dtypes, and what is missing or unknown.",
     )
-    parser.add_argument("path", metavar="PATH", type=Path, help="a checkpoint directory, file or index")
+    parser.add_argument("path", metavar="PATH", help="a checkpoint directory, file or index, or a name on the Hub")
     parser.add_argument("--tensors", action="store_true", help="list every tensor: name, shape, dtype, size")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)

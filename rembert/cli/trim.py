@@ -20,7 +20,9 @@ def add_parser(subparsers: Any) -> None:
         description="Write the checkpoint SRC as a new directory DST with a smaller vocabulary: the tokens of a "
         "corpus or a list, special and added tokens, and single characters.",
     )
-    parser.add_argument("source", metavar="SRC", type=Path, help="a checkpoint directory with its tokenizer")
+    parser.add_argument(
+        "source", metavar="SRC", help="a checkpoint directory with its tokenizer, or a name on the Hub"
+    )
     parser.add_argument("target", metavar="DST", type=Path, help="the new directory")
     parser.add_argument(
         "--corpus", metavar="FILE", type=Path, nargs="+", default=[], help="text files, gzip too, a text in each line"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
@@ -158,8 +160,21 @@ _ELSEWHERE = frozenset(
         *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
         *("encoder_no_repeat_ngram_size", "decoder_start_token_id", "bos_token_id", "prompt_lookup_num_tokens"),
         *("inputs_embeds", "position_ids", "past_key_values", "return_legacy_cache", "top_h", "compile_config"),
+        *("low_memory", "logits_to_keep", "cache_position", "disable_compile"),
     }
 )
+
+
+# None asks for these, as the fields of transformers' configuration of generation that nobody has set.
+_DEFAULTS = {
+    "num_return_sequences": 1,
+    "num_beams": 1,
+    "do_sample": False,
+    "temperature": 1.0,
+    "repetition_penalty": 1.0,
+    "length_penalty": 1.0,
+    "early_stopping": False,
+}
 
 
 def check_others(others: dict[str, Any]) -> None:
@@ -170,7 +185,9 @@ def check_others(others: dict[str, Any]) -> None:
     """
     for name, value in others.items():
         if name not in _ELSEWHERE:
-            raise KeywordError(f"`generate` has no argument `{name}`. Received: `{name}={value!r:.80}`.")
+            close = get_close_matches(name, inspect.signature(generation_settings).parameters, n=1)
+            hint = f" Did you mean `{close[0]}`?" if close else ""
+            raise KeywordError(f"`generate` has no argument `{name}`. Received: `{name}={value!r:.80}`.{hint}")
         if value is not None and value is not False:
             raise KeywordError(
                 f"`generate` has no argument `{name}` here. Received: `{name}={value!r:.80}`. With `import "
@@ -240,7 +257,7 @@ def generation_settings(
         "length_penalty": length_penalty,
         "early_stopping": early_stopping,
     }
-    given = {name: plain(value) for name, value in given.items()}
+    given = {name: plain(_DEFAULTS.get(name) if value is None else value) for name, value in given.items()}
     check_arguments(_CONSTRAINTS, given)
     if has_streamer and given["num_beams"] > 1:
         raise InputError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -196,12 +197,17 @@ def _without_noise(keywords: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None and value is not False and value not in ({}, [], "", "default"):
             raise KeywordError(
                 f"`{name}` is a feature of transformers that this library does not have: it must be None or False. "
-                f"Received: `{name}={value!r:.100}`. {remedy}".rstrip()
+                f"Received: `{name}={_shown(value)}`. {remedy}".rstrip()
             )
     older = rest.pop("use_auth_token", None)
     if rest.get("token") is None and older is not None:
         rest["token"] = older
     return rest
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; of a collection only its class, as a token may be inside."""
+    return f"{value!r:.100}" if isinstance(value, str | int | float) else f"<{type(value).__name__}>"
 
 
 def _check_token(token: Any) -> None:
@@ -215,6 +221,9 @@ def _is_inside(path: Any) -> bool:
     return ".." not in parts and not PurePath(path).is_absolute()
 
 
+VARIANT = optional(
+    Constraint("a part of a file's name", lambda v: isinstance(v, str) and bool(re.fullmatch(r"[\w-]+(\.[\w-]+)*", v)))
+)
 _CONSTRAINTS = {
     "cache_dir": optional(Constraint("a path", lambda v: isinstance(v, str | os.PathLike))),
     "force_download": BOOLEAN,
@@ -222,7 +231,7 @@ _CONSTRAINTS = {
     "proxies": optional(instance_of(Mapping, "a dictionary of addresses by `http` and `https`")),
     "revision": optional(TEXT),
     "subfolder": Constraint("a relative path inside the checkpoint", _is_inside),
-    "variant": optional(Constraint("a part of a file's name", lambda v: isinstance(v, str) and v.isidentifier())),
+    "variant": VARIANT,
 }
 HUB_NAMES = tuple(each.name for each in fields(HubOptions))
 """The keywords of the hub that everything that loads takes."""

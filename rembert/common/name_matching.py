@@ -153,11 +153,16 @@ def check_complete(state: Mapping[str, object], names: Iterable[str]) -> None:
             remedy = f" `{layer}` computes it from other parameters. Make it plain first: {call}."
             break
     if inside and not remedy and last not in inside:
-        remedy = (
-            f" `{layer}` was replaced by a module with {', '.join(inside[:4])}. Build it in the constructor of a "
-            "subclass, which `save_pretrained` and `from_pretrained` then use."
-        )
+        remedy = f" {replaced(layer, inside)}"
     raise InputError(f"`state_dict` must hold every parameter. Missing: {', '.join(absent[:12])}.{remedy}")
+
+
+def replaced(layer: str, parts: list[str]) -> str:
+    """What to do about a layer that was replaced by another kind of layer, with `parts`, as a sentence."""
+    return (
+        f"`{layer}` was replaced by a module with {', '.join(parts[:4])}. Give the new one another name in a subclass "
+        "that uses it in its forward pass; `save_pretrained` and `from_pretrained` of the subclass keep it."
+    )
 
 
 def check_shapes(wanted: Mapping[str, Parameter], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -304,11 +304,17 @@ def _one_device(device_map: Any) -> torch.device | None:
     if devices[0] in _AUTOMATIC:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(devices[0])
+        device = torch.device(f"cuda:{devices[0]}" if isinstance(devices[0], int) else devices[0])
     except (RuntimeError, TypeError):
         raise InputError(
             f"`device_map` must be a device, 'auto' or None. Received: `device_map={device_map!r:.200}`."
         ) from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"`device_map` must name a device of this machine, which has {torch.cuda.device_count()} GPUs. Received: "
+            f"`device_map={device_map!r:.200}`."
+        )
+    return device
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:

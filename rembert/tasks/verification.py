@@ -12,6 +12,7 @@ import numpy as np
 
 from rembert.bridge import FORMATS, open_checkpoint
 from rembert.bridge.heads import has_pooler_in, recognise_head
+from rembert.bridge.registry import locate_checkpoint
 from rembert.common.arguments import check_arguments, integer, number
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError
@@ -93,7 +94,7 @@ def verify(
     """
     check_arguments(_CONSTRAINTS, {"tolerance": tolerance, "seed": seed})
     chosen = frameworks or (None, None)
-    opened = [_open(Path(path), framework) for path, framework in zip((one, other), chosen, strict=True)]
+    opened = [_open(locate_checkpoint(path), framework) for path, framework in zip((one, other), chosen, strict=True)]
     (first, config, first_pooled), (second, second_config, second_pooled) = opened
     if config.vocab_size != second_config.vocab_size:
         raise CheckpointError(

@@ -56,6 +56,9 @@ class TFRemBertModelBase(ModelMethods, LabelSmoothing, TrainableModel):
         self.kept: dict[str, np.ndarray] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
+        before = getattr(self, name, None) if isinstance(value, keras.layers.Dense) and not value.built else None
+        if isinstance(before, keras.layers.Dense) and before.built:
+            value.build((None, before.kernel.shape[0]))  # what replaces a layer takes the same inputs
         super().__setattr__(name, value)
         if counts_labels(self.head, name) and isinstance(value, keras.layers.Dense):
             self.num_labels = self.config.num_labels = value.units  # another classifier has other labels

@@ -23,7 +23,7 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.keywords import take_hub_options
 from rembert.common.loading import check_exact_match, check_match
-from rembert.common.name_matching import check_shapes, kept_tensors, match
+from rembert.common.name_matching import check_shapes, kept_tensors, match, replaced
 from rembert.common.parameters import CUSTOM, Kind, Parameter, file_name
 from rembert.tf.adaptation import check_plain, is_adapted, merged
 from rembert.tf.additions import Addition, build_additions, built_additions, is_extended
@@ -189,8 +189,14 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             return
         if variant is not None and not safe_serialization:
             raise InputError(f"`variant` must be None for `tf_model.h5`. Received: `variant={variant!r}`.")
-        check_plain(self, "saved as a checkpoint")
         table = self.parameter_table()
+        for parameter in table.values():
+            layer = self._holder(parameter)
+            if not hasattr(layer, KERAS_ATTRIBUTES[parameter.kind]):
+                own = file_name(parameter.name, self.head).rpartition(".")[0]
+                parts = [variable.path for variable in layer.weights]
+                raise InputError(f"A model must have every parameter to be saved. {replaced(own, parts)}")
+        check_plain(self, "saved as a checkpoint")
         check_shapes(table, {name: self._shape(parameter) for name, parameter in table.items()})
         canonical = {name: _as_source(self._holder(parameter), parameter) for name, parameter in table.items()}
         canonical |= {name: addition.source for name, addition in built_additions(self).items()}

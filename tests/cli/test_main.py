@@ -88,3 +88,27 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     result = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
     assert "Traceback" not in result.stderr
     assert "Exception" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["inspect", "no/such"],
+        ["convert", "no/such", "out", "--to", "pt"],
+        ["diff", "no/such", "no/such"],
+        ["verify", "no/such", "no/such"],
+        ["trim", "no/such", "out", "--corpus", __file__],
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_every_command_looks_names_up_on_the_hub(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub.constants"), "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 1
+    assert (
+        "`no/such` is no path here, not in the cache, and the Hugging Face Hub was not asked"
+        in capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())

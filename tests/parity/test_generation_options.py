@@ -70,6 +70,14 @@ def test_several_samples_of_a_prompt_follow_each_other(framework: Framework) -> 
     assert rows[0] != rows[1] or rows[1] != rows[2]
 
 
+@on_both
+def test_none_asks_for_the_defaults(framework: Framework) -> None:
+    names = ("num_beams", "do_sample", "temperature", "repetition_penalty", "length_penalty", "num_return_sequences")
+    model, settings = _golden(framework), {"max_new_tokens": 3, "eos_token_id": None}
+    tokens = _generate(framework, model, IDS, MASK, **settings, **dict.fromkeys((*names, "early_stopping")))
+    assert tokens == _generate(framework, model, IDS, MASK, **settings)
+
+
 class Heard:
     """A streamer with the methods of transformers'."""
 
@@ -133,7 +141,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "types of another shape": ({"token_type_ids": np.ones((1, 4), np.int64)}, InputError, "`token_type_ids`"),
     "plug-in": ({"penalty_alpha": 0.6}, KeywordError, "`penalty_alpha` here.*`import rembert.transformers`"),
     "configuration": ({"generation_config": object()}, KeywordError, "`import rembert.transformers`"),
-    "misspelt": ({"max_new_token": 3}, KeywordError, "has no argument `max_new_token`"),
+    "misspelt": ({"max_new_token": 3}, KeywordError, "no argument `max_new_token`.*mean `max_new_tokens`"),
 }
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from rembert import RemBertConfig, RemBertTokenizer
 from rembert.common.errors import CheckpointError, ConfigError, InputError, KeywordError
-from tests.frameworks import GOLDEN, PT, Framework, on_both, small_config
+from tests.frameworks import GOLDEN, PT, TF, Framework, needs_pt, on_both, small_config
 from tests.parity.cases import CASES, build
 
 CASE = next(case for case in CASES if case.name == "one_label_each")
@@ -268,6 +268,66 @@ def test_computed_parameters_are_named_before_saving(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`classifier` was replaced by a module with 0\.weight, .*subclass"):
         replaced.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_replaced_keras_classifier_is_named_before_saving(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    model = _model(TF)
+    model.classifier = keras.Sequential([keras.layers.Dense(12), keras.layers.Dense(5)])
+    with pytest.raises(InputError, match=r"`classifier` was replaced by a module with .*another name in a subclass"):
+        model.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_replaced_keras_classifier_has_its_weights_before_a_call(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    model = _model(TF)
+    model.classifier = keras.layers.Dense(7)
+    model.save_pretrained(tmp_path)
+    assert load_file(tmp_path / "model.safetensors")["classifier.weight"].shape[0] == 7
+    ids = np.array([[1, 2, 3]])
+    one, other = (TF.array(TF.call(each, input_ids=ids).logits) for each in (model, TF.load(tmp_path, CASE.head)))
+    np.testing.assert_array_equal(one, other)
+
+
+@on_both
+def test_the_newest_weights_are_read_whatever_their_format(framework: Framework, tmp_path: Path) -> None:
+    """A directory is searched for safetensors first."""
+    first, second = _model(framework), framework.build(small_config(initializer_range=0.3), CASE.head)
+    first.save_pretrained(tmp_path)
+    second.save_pretrained(tmp_path, safe_serialization=False)
+    assert not (tmp_path / "model.safetensors").exists()
+    loaded = framework.weights(framework.load(tmp_path, CASE.head))
+    for name, expected in framework.weights(second).items():
+        np.testing.assert_array_equal(loaded[name], expected)
+
+
+@on_both
+@pytest.mark.parametrize("variant", ["../x", "", 3, "a b"])
+def test_a_variant_is_checked_before_saving(framework: Framework, tmp_path: Path, variant: Any) -> None:
+    with pytest.raises(InputError, match="`variant` must be a part of a file's name"):
+        _model(framework).save_pretrained(tmp_path / "out", variant=variant)
+    assert not (tmp_path / "out").exists()
+
+
+@on_both
+def test_refused_arguments_show_no_token(framework: Framework) -> None:
+    with pytest.raises(KeywordError) as caught:
+        framework.load(GOLDEN / "model", "model", adapter_kwargs={"token": "hf_secret"})
+    assert "hf_secret" not in str(caught.value)
+
+
+@on_both
+def test_a_key_mapping_that_is_no_expression_is_refused(framework: Framework) -> None:
+    with pytest.raises(InputError, match=r"keys of `key_mapping` must be regular expressions\. Received: '\('"):
+        framework.load(GOLDEN / "model", "model", key_mapping={"(": "x"})
+
+
+@needs_pt
+@pytest.mark.parametrize("device_map", ["cuda:99", 99, {"": 99}])
+def test_an_absent_device_is_refused(device_map: Any) -> None:
+    with pytest.raises(InputError, match="must name a device of this machine"):
+        PT.load(GOLDEN / "model", "model", device_map=device_map)
 
 
 def test_older_weights_of_keras_are_sent_to_from_pretrained() -> None:
