@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from importlib import import_module
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +16,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tolerances are those 
 _threads = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"  # two workers, or two threads
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, _threads)
+
+with suppress(ImportError):  # Triton 3.8 crashes when it is loaded after TensorFlow
+    import_module("triton")
 
 pytest.register_assert_rewrite("tests.frameworks", "tests.heads")  # they compare for the tests
 

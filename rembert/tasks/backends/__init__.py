@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -130,6 +130,10 @@ def get_backend(framework: str) -> Backend:
     check_framework(framework)
     if framework == "tf":
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides TensorFlow's messages at start-up
+        if "torch" in sys.modules and "tensorflow" not in sys.modules:
+            # Triton 3.8, which PyTorch loads with its first optimizer, crashes when it is loaded after TensorFlow.
+            with suppress(ImportError):
+                import_module("triton")
     return cast(Backend, import_module(f"{__name__}.{framework}"))
 
 
