@@ -10,7 +10,7 @@ from typing import Any
 from rembert.cli.data_options import add_model_arguments
 from rembert.cli.recipe_options import add_recipe_arguments, recipe_changes
 from rembert.common.errors import InputError
-from rembert.xtreme import BENCHMARK, TRAINING_SETS, run_xtreme
+from rembert.xtreme import BENCHMARK, run_xtreme
 
 
 def add_parser(subparsers: Any) -> None:
@@ -37,11 +37,12 @@ def add_parser(subparsers: Any) -> None:
         nargs="+",
         default=[],
         metavar="TASK=DIR",
-        help=f"fine-tuned checkpoints, which are not trained again; TASK may be {' or '.join(TRAINING_SETS)}",
+        help="fine-tuned checkpoints, which are not trained again",
     )
     parser.add_argument("--resume", action="store_true", help="keep what the run in DIR has finished")
     parser.add_argument("--quiet", action="store_true", help="print only the table, and errors")
     parser.add_argument("--max-length", type=int, metavar="N", help="of a row, in tokens (128; of questions 384)")
+    parser.add_argument("--layer", type=int, metavar="N", help="whose states retrieval compares (7/12 of the depth)")
     add_model_arguments(parser, batch_flag="--eval-batch-size")
     add_recipe_arguments(parser)
     parser.set_defaults(run=run)
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         models=_models(args.models),
         resume=args.resume,
         eval_batch_size=args.eval_batch_size,
+        layer=args.layer,
         device=args.device,
         say=None if args.quiet else _say,
         **recipe_changes(args),

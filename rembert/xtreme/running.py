@@ -13,11 +13,12 @@ from rembert.common.files import read_json_object, write_json
 from rembert.common.locks import DirectoryLock
 from rembert.tasks.backends import check_framework
 from rembert.training import Recipe, finetune
-from rembert.xtreme.benchmark import BENCHMARK, TRAINING_SETS, chosen_languages, chosen_tasks
+from rembert.xtreme.benchmark import BENCHMARK, GROUPS, TRAINING_SETS, chosen_languages, chosen_tasks
 from rembert.xtreme.layout import development_file, labels_file, needed_files, training_file
 from rembert.xtreme.prediction import Predictor
 from rembert.xtreme.reading import write_training_examples
 from rembert.xtreme.report import write_archive, write_report
+from rembert.xtreme.retrieval import Retriever
 from rembert.xtreme.scoring import Scores, score_file
 
 RUN = "xtreme.json"
@@ -35,6 +36,7 @@ class _Settings:
     changes: Mapping[str, Any]  # of recipes
     models: Mapping[str, str]
     batch_size: int
+    layer: int | None
     device: str | None
     say: Say
 
@@ -51,6 +53,7 @@ def run_xtreme(
     models: Mapping[str, str | os.PathLike[str]] | None = None,
     resume: bool = False,
     eval_batch_size: int = 32,
+    layer: int | None = None,
     device: str | None = None,
     say: Say | None = None,
     **changes: Any,
@@ -70,9 +73,11 @@ def run_xtreme(
         framework: 'pt' or 'tf'.
         labels: a directory with the labels of the test data, `TASK/test-LANGUAGE.tsv` or `.json`. XTREME's script
             removes them from `data`. Without them nothing is scored.
-        models: fine-tuned checkpoints by the name of a task or a training set, which are not trained again.
+        models: fine-tuned checkpoints by the name of a task or a training set, which are not trained again; retrieval
+            takes `model` itself, or the one given here.
         resume: continue the run in `output`: finished training and finished languages are kept.
         eval_batch_size: rows at once in prediction.
+        layer: whose hidden states retrieval compares; by default at 7/12 of the depth.
         device: of PyTorch, in prediction.
         say: called with lines of text on the progress.
         **changes: keys of `Recipe` that differ from the paper's, for all tasks.
@@ -93,11 +98,7 @@ def run_xtreme(
         rembert.common.errors.InputError: `tasks` must be of xnli, pawsx, ... Received: tydi.
     """
     check_framework(framework)
-    names = chosen_tasks([name for name in BENCHMARK if BENCHMARK[name].training] if tasks is None else tasks)
-    if untrained := [name for name in names if not BENCHMARK[name].training]:
-        raise InputError(
-            f"`tasks` must be trained on English. Received: {', '.join(untrained)}, which retrieve sentences."
-        )
+    names = chosen_tasks(tasks)
     chosen = chosen_languages(names, languages)
     folder = Path(output)
     settings = _Settings(
@@ -109,6 +110,7 @@ def run_xtreme(
         changes,
         _given_models(models or {}),
         eval_batch_size,
+        layer,
         device,
         say or (lambda text: None),
     )
@@ -126,6 +128,9 @@ def run_xtreme(
         write_json(folder / RUN, _identity(settings))
         for training, own in trainings.items():
             _train_and_predict(settings, training, {name: chosen[name] for name in own}, recipes[training])
+        for name in GROUPS["retrieval"]:
+            if name in chosen:
+                _retrieve(settings, name, chosen[name])
         return _finish(settings, chosen)
     finally:
         lock.release()
@@ -134,9 +139,7 @@ def run_xtreme(
 def _train_and_predict(settings: _Settings, training: str, languages: Mapping[str, list[str]], recipe: Recipe) -> None:
     """The predictions of the tasks of a training set that are not there yet."""
     target = _predictions(settings.output)
-    missing = {name: [code for code in codes if not target(name, code).is_file()] for name, codes in languages.items()}
-    if not any(missing.values()):
-        settings.say(f"{training}: all languages are predicted")
+    if not any((missing := _missing(settings, languages)).values()):
         return
     model: str | Path | None = settings.models.get(training)
     if model is None:
@@ -152,6 +155,30 @@ def _train_and_predict(settings: _Settings, training: str, languages: Mapping[st
     )
     for path in predictor.write(settings.data, missing, target):
         settings.say(f"{path}: written")
+
+
+def _retrieve(settings: _Settings, task: str, languages: list[str]) -> None:
+    """The predictions of a retrieval task that are not there yet."""
+    if any((missing := _missing(settings, {task: languages})).values()):
+        retriever = Retriever(
+            settings.models.get(task, settings.model),
+            settings.framework,
+            layer=settings.layer,
+            max_length=settings.changes.get("max_length"),
+            batch_size=settings.batch_size,
+            device=settings.device,
+        )
+        for path in retriever.write(settings.data, missing, _predictions(settings.output)):
+            settings.say(f"{path}: written")
+
+
+def _missing(settings: _Settings, languages: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The languages of each task that have no predictions."""
+    target = _predictions(settings.output)
+    found = {name: [code for code in codes if not target(name, code).is_file()] for name, codes in languages.items()}
+    for name in (name for name, codes in found.items() if not codes):
+        settings.say(f"{name}: all languages are predicted")
+    return found
 
 
 def _train(settings: _Settings, training: str, model: Path, recipe: Recipe) -> None:
@@ -208,17 +235,17 @@ def _recipe(training: str, changes: Mapping[str, Any]) -> Recipe:
 
 
 def _given_models(models: Mapping[str, str | os.PathLike[str]]) -> dict[str, str]:
-    """The given checkpoints by training set.
+    """The given checkpoints by training set, or by the name of a retrieval task.
 
     Raises:
         InputError: a name is of no task and no training set, or two checkpoints are given for one.
     """
     found: dict[str, str] = {}
     for name, path in models.items():
-        training = name if name in TRAINING_SETS else BENCHMARK[name].training if name in BENCHMARK else None
-        if training is None:
-            known = sorted({*TRAINING_SETS, *(task for task, each in BENCHMARK.items() if each.training)})
+        if name not in TRAINING_SETS and name not in BENCHMARK:
+            known = sorted({*TRAINING_SETS, *BENCHMARK})
             raise InputError(f"`models` must be for {', '.join(known)}. Received: {name}.")
+        training = name if name in TRAINING_SETS else BENCHMARK[name].training or name
         if found.setdefault(training, os.fspath(path)) != os.fspath(path):
             raise InputError(
                 f"`models` must have one checkpoint for {training}. Received: {found[training]} and {path}."
@@ -248,6 +275,7 @@ def _identity(settings: _Settings) -> dict[str, Any]:
         "framework": settings.framework,
         "recipe": dict(settings.changes),
         "models": dict(settings.models),
+        "layer": settings.layer,
     }
 
 

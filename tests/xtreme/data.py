@@ -35,6 +35,7 @@ def write_benchmark(root: Path) -> tuple[Path, Path]:
     for number, task in enumerate(("udpos", "panx")):
         _write_tags(data, labels, task, number)
     _write_questions(data, labels)
+    _write_retrieval(data, labels)
     return data, labels
 
 
@@ -99,6 +100,27 @@ def _write_questions(data: Path, labels: Path) -> None:
         for code in _languages(task):
             _write_json(data / place.format(code), squad(code, labelled=False))
             _write_json(labels / task / f"test-{code}.json", squad(code))
+
+
+def _write_retrieval(data: Path, labels: Path) -> None:
+    """Sentences beside the same ones with a word more: a model without training finds most of them."""
+    plain = [one for one, *_ in _PAIRS if one] + [two for _, two, _ in _PAIRS] + [_CONTEXT[:45], _CONTEXT[46:]]
+    for code in _languages("tatoeba"):
+        english = sorted(plain)
+        _write(data / "tatoeba" / f"{code}-en.{code}", "".join(f"{text} {code}\n" for text in plain))
+        _write(data / "tatoeba" / f"{code}-en.en", "".join(f"{text}\n" for text in english))
+        _write(labels / "tatoeba" / f"test-{code}.tsv", "".join(f"{plain.index(text)}\n" for text in english))
+    for code in _languages("bucc2018"):
+        for split, shown in (("dev", plain[:5]), ("test", plain[3:])):
+            rows = list(enumerate(shown))
+            gold = "".join(f"{code}-{at}\ten-{at}\n" for at, _ in rows[1:])
+            sides = {
+                code: "".join(f"{code}-{at}\t{text} {code}\n" for at, text in rows),
+                "en": "".join(f"en-{at}\t{text}\n" for at, text in rows[1:]),
+            }
+            for side, text in {**sides, **({"gold": gold} if split == "dev" else {})}.items():
+                _write(data / "bucc2018" / f"{code}-en.{split}.{side}", text)
+        _write(labels / "bucc2018" / f"test-{code}.tsv", gold)
 
 
 def _write(path: Path, text: str) -> None:

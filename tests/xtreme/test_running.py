@@ -110,7 +110,7 @@ def test_a_run_continues_with_what_is_missing(benchmark: Path, capsys: pytest.Ca
     ("more", "said", "code"),
     [
         (["--languages", "de", "xx"], "`languages` must be of the tasks pawsx", 2),
-        (["--models", "bucc2018=there"], "`models` must be for", 2),
+        (["--models", "xcopa=there"], "`models` must be for", 2),
         (["--models", "pawsx"], "`--models` must be TASK=DIR", 2),
         (["--labels", "nowhere"], "`labels` must hold a file for each task and language", 2),
         (["--epochs", "0"], "`epochs` must be", 2),
@@ -142,3 +142,20 @@ def test_without_labels_there_are_predictions_and_no_scores(
     found = (output / "predictions" / "panx" / "test-de.tsv").read_text().splitlines()
     assert [bool(line) for line in found][: len(test)] == [bool(line) for line in test]
     shutil.rmtree(output)
+
+
+@needs_pt
+@needs_tf
+def test_retrieval_is_equal_in_both_frameworks(benchmark: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for framework in ("pt", "tf"):
+        more = ("--framework", framework, "--layer", "0", "--languages", "de")
+        assert main(call(benchmark, f"retrieval-{framework}", *more, tasks=("bucc2018", "tatoeba"))) == 0
+        folder = benchmark / f"retrieval-{framework}" / "predictions"
+        found.append({path.name: path.read_text() for path in folder.rglob("*.tsv")})
+    assert found[0] == found[1]
+    scores = json.loads((benchmark / "retrieval-pt" / "scores.json").read_text())
+    # The same sentences with a word more are nearest at the encoder's input.
+    assert scores["tatoeba"]["accuracy"]["de"] > 80
+    assert scores["bucc2018"]["f1"]["de"] > 80
+    assert "transfer_gap" not in scores["tatoeba"]
