@@ -21,12 +21,14 @@ from typing import Any
 
 from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
-from seqeval.scheme import IOB1, IOB2, Entities
+from seqeval.scheme import BILOU, IOB1, IOB2, IOBES, IOE1, IOE2, Entities
 
 SEED = 17
 KINDS = ("PER", "LOC", "ORG-X")
 TAGS = ("O", *(f"{prefix}-{kind}" for kind in KINDS for prefix in "BI"))
 STRICT = {"iob1": IOB1, "iob2": IOB2}
+# Schemes that mark an entity's end, with their letters for its first, inner and last word, and for its only one.
+ENDED = {"ioe2": (IOE2, "IIEE"), "iobes": (IOBES, "BIES"), "bilou": (BILOU, "BILU")}
 
 
 def any_tags(rng: random.Random, length: int) -> list[str]:
@@ -101,6 +103,41 @@ def strict_sentences(rng: random.Random, count: int, scheme: str) -> Iterable[di
         yield {"tags": " ".join(tags), "entities": [(entity.tag, entity.start, entity.end) for entity in found]}
 
 
+def loose_sentences(rng: random.Random, count: int, is_suffix: bool) -> Iterable[dict[str, Any]]:
+    """Tags of IOBES by no rule, and the entities that seqeval finds by default."""
+    tags = ["O", *(f"{kind}-{letter}" if is_suffix else f"{letter}-{kind}" for kind in KINDS[:2] for letter in "BIES")]
+    for number in range(count):
+        drawn = rng.choices(tags, k=number % 13)
+        found = get_entities(drawn, suffix=is_suffix)
+        yield {"tags": " ".join(drawn), "entities": [(kind, start, end + 1) for kind, start, end in found]}
+
+
+def ended_sentences(rng: random.Random, count: int, scheme: str) -> Iterable[dict[str, Any]]:
+    """Tags by the rules of a scheme that marks an entity's end, and the entities that seqeval finds by them."""
+    strict, (first, inner, last, only) = ENDED[scheme]
+    for _ in range(count):
+        tags: list[str] = []
+        for _ in range(rng.randrange(5)):
+            kind, length = rng.choice((None, *KINDS)), rng.randint(1, 4)
+            letters = only if length == 1 else first + inner * (length - 2) + last
+            tags += ["O"] if kind is None else [f"{letter}-{kind}" for letter in letters]
+        found = Entities([tags], strict).entities[0]
+        yield {"tags": " ".join(tags), "entities": [(entity.tag, entity.start, entity.end) for entity in found]}
+
+
+def ioe1_sentences(rng: random.Random, count: int) -> Iterable[dict[str, Any]]:
+    """Tags of IOE1, which has `E-` only where the next word begins an entity of the same kind."""
+    for _ in range(count):
+        kinds = [rng.choice((None, *KINDS)) for _ in range(rng.randrange(5))]
+        tags = []
+        for kind, after in zip(kinds, [*kinds[1:], None], strict=False):
+            last = "E" if kind == after else "I"
+            words = rng.randint(kind == after, 3)  # seqeval finds no entity of one word that ends with E-
+            tags += ["O"] if kind is None else [f"I-{kind}"] * words + [f"{last}-{kind}"]
+        found = Entities([tags], IOE1).entities[0]
+        yield {"tags": " ".join(tags), "entities": [(entity.tag, entity.start, entity.end) for entity in found]}
+
+
 def main(target: Path) -> None:
     warnings.simplefilter("ignore")  # seqeval's own, of classes without entities
     rng = random.Random(SEED)
@@ -109,6 +146,10 @@ def main(target: Path) -> None:
         "sentences": sentences(rng, 400),
         "iob1": strict_sentences(rng, 200, "iob1"),
         "iob2": strict_sentences(rng, 200, "iob2"),
+        **{scheme: ended_sentences(rng, 60, scheme) for scheme in ENDED},
+        "ioe1": ioe1_sentences(rng, 60),
+        "any_iobes": loose_sentences(rng, 100, False),
+        "any_iobes_suffix": loose_sentences(rng, 100, True),
     }
     blocks = [f'"made_by": "tools/record_seqeval.py, seqeval {version("seqeval")}, seed {SEED}"']
     for name, cases in groups.items():

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.output)
     task, model = open_task(args)
     scores = evaluate(task, model, task.read(*args.data), batch_size=args.batch_size)
+    task.tell_classes("data", task.report.classes)
     print(table(score_lines(scores), right=(1,)))
     print_report(task)
     if args.output is not None:
@@ -55,7 +56,7 @@ def open_task(args: argparse.Namespace) -> tuple[Task, Any]:
     Raises:
         RemBertError: an argument is not allowed, or the checkpoint was not trained for the task.
     """
-    return load_task(
+    task, model = load_task(
         args.task,
         args.model,
         args.framework,
@@ -64,6 +65,13 @@ def open_task(args: argparse.Namespace) -> tuple[Task, Any]:
         device=args.device,
         **task_options(args),
     )
+    task.report.say = say
+    return task, model
+
+
+def say(text: str) -> None:
+    """Print a line to standard error."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def print_report(task: Task) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rembert.cli.data_options import (
     score_lines,
     task_options,
 )
+from rembert.cli.evaluate import say
 from rembert.cli.recipe_options import add_recipe_arguments, recipe_changes
 from rembert.cli.text import table
 from rembert.training import Recipe, finetune
@@ -59,12 +59,8 @@ def run(args: argparse.Namespace) -> int:
         resume=args.resume,
         from_scratch=args.from_scratch,
         sharded=args.sharded,
-        say=None if args.quiet else _say,
+        say=None if args.quiet else say,
     )
     if is_main_process():
         print(table(score_lines(scores), right=(1,)))
     return 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

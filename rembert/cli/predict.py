@@ -22,7 +22,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "predict",
         description="Run a fine-tuned checkpoint on examples, which need no labels, and write one JSON object per "
-        "example, in order. Examples stream in batches of similar lengths. An interrupted run with --output resumes "
+        "example, in order; labels are not read. With --skip-bad-lines, a malformed line has an object with its "
+        "`error`, so that predictions keep step with their file. An interrupted run with --output resumes "
         "when the same command is run again.",
     )
     add_task_argument(parser)
@@ -53,6 +54,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(task: Task, model: Any, args: argparse.Namespace, skip: int = 0) -> Iterator[str]:
-    examples = task.read(*args.data)
+    examples = task.read(*args.data, labels=False, keep_skipped=True)
     for prediction in predict(task, model, examples, batch_size=args.batch_size, skip=skip):
         yield json.dumps(prediction, ensure_ascii=False) + "\n"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -17,7 +18,8 @@ class DataOptions:
     Args:
         format: a key of `rembert.tasks.reading.READERS`; by default chosen by the file's name.
         columns: the names of the file's columns (in JSON, keys) by the task's own field names, for example
-            `{"text": "sentence", "label": "category"}`. A field that is not listed is read from its usual columns.
+            `{"text": "sentence", "label": "category"}`. A field that is not listed is read from its usual columns; an
+            empty name means that the file has no column for it.
         language: the language of examples that name none.
         skip_bad_lines: skip malformed lines and count them in `Task.report`, instead of raising `DataError`.
 
@@ -43,6 +45,10 @@ class DataOptions:
 NOT_IN_A_WINDOW = "answers_in_no_window"  # a count: answers that are longer than what windows share
 
 
+class DataWarning(UserWarning):
+    """What was read may not be what was meant; the text says what was found, and what to do."""
+
+
 @dataclass
 class Report:
     """What was read: counts, and the first reasons why lines were skipped.
@@ -53,6 +59,8 @@ class Report:
         truncated: the number of texts that were cut to the maximum length.
         reasons: the first few skipped lines, each with its location and what is wrong.
         counts: other counts of a task, by name.
+        classes: how often each class or tag occurs in the examples read; of numbers, the first ten thousand.
+        say: takes a line of text for the user; without it, warnings are Python's own (`DataWarning`).
     """
 
     examples: int = 0
@@ -60,14 +68,35 @@ class Report:
     truncated: int = 0
     reasons: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    classes: Counter[str] = field(default_factory=Counter)
+    say: Callable[[str], None] | None = None
 
     _KEPT: ClassVar[int] = 10
+    _CLASSES: ClassVar[int] = 10_000
 
     def skip(self, location: Location, reason: str) -> None:
         """Count a malformed line."""
         self.skipped += 1
         if len(self.reasons) < self._KEPT:
             self.reasons.append(f"{location}: {reason}.")
+
+    def count_classes(self, names: Iterable[str]) -> None:
+        """Count the classes of an example."""
+        for name in names:
+            if name in self.classes or len(self.classes) < self._CLASSES:
+                self.classes[name] += 1
+
+    def tell(self, text: str) -> None:
+        """Pass a line of text on to the user, if anybody listens."""
+        if self.say is not None:
+            self.say(text)
+
+    def warn(self, text: str) -> None:
+        """Pass a warning on to the user."""
+        if self.say is None:
+            warnings.warn(text, DataWarning, stacklevel=3)
+        else:
+            self.say(f"warning: {text}")
 
     def since(self, skipped: int) -> str:
         """A phrase for the lines skipped since the count was `skipped`, with the first reason; empty for none."""

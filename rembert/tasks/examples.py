@@ -26,6 +26,13 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedExample(Example):
+    """A malformed record, kept so that predictions stay in step with their file."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TextExample(Example):
     """A text, or a pair of texts, to classify or to rate."""
 

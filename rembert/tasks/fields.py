@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from rembert.tasks.data import DataOptions
+from rembert.tasks.columns import Columns
 from rembert.tasks.reading import Location, Record
 
-# The usual names of the columns that every task reads.
-COMMON_FIELDS = {"id": ("id", "idx", "index_id", "guid"), "language": ("language", "lang")}
+FLAGGED = ("text", "text_pair", "label", "id", "language")  # fields whose column has a flag of its own
 
 
 class BadExample(Exception):
@@ -21,16 +20,17 @@ class Fields:
 
     Args:
         record: the record as its file has it.
-        columns: the usual column names of each field of the task.
-        data: how files are read; its `columns` take precedence.
+        columns: finds the column of each field.
+        language: of a record that names none.
     """
 
-    def __init__(self, record: Record, columns: Mapping[str, tuple[str, ...]], data: DataOptions) -> None:
+    def __init__(self, record: Record, columns: Columns, language: str | None = None) -> None:
         self._fields = record.fields
-        self._usual = {**COMMON_FIELDS, **columns}
-        self._data = data
+        self._columns = columns
+        self._found = columns.of(record.fields)
+        self._language = language
         self.location = record.location
-        self.named = data.columns  # by the caller
+        self.named = columns.named  # by the caller
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
@@ -40,10 +40,7 @@ class Fields:
 
     def column(self, name: str) -> str | None:
         """The record's column for a field, or None."""
-        given = self.named.get(name)
-        if given is not None:
-            return given if given in self._fields else None
-        return next((key for key in self._usual[name] if key in self._fields), None)
+        return self._found.get(name)
 
     def value(self, name: str) -> Any:
         """A field's value.
@@ -54,8 +51,12 @@ class Fields:
         column = self.column(name)
         if column is None:
             given = self.named.get(name)
-            wanted = repr(given) if given is not None else " or ".join(map(repr, self._usual[name]))
-            raise BadExample(f"a column {wanted} was expected for the {name}. Received: {', '.join(self._fields)}")
+            wanted = repr(given) if given is not None else " or ".join(map(repr, self._columns.usual[name][:6]))
+            flag = f"--{name.replace('_', '-')}-column" if name in FLAGGED else f"--column {name}="
+            named = "" if given is not None else f"; `columns` ({flag}) names another"
+            raise BadExample(
+                f"a column {wanted} was expected for the {name}{named}. Received: {', '.join(self._fields)}"
+            )
         return self._fields[column]
 
     def optional(self, name: str) -> Any:
@@ -64,7 +65,7 @@ class Fields:
         Raises:
             BadExample: the column that the caller named does not exist.
         """
-        is_missing = self.column(name) is None and name not in self.named
+        is_missing = self.column(name) is None and not self.named.get(name)
         return None if is_missing else self.value(name)
 
     def text(self, name: str) -> str:
@@ -77,18 +78,19 @@ class Fields:
 
     def common(self) -> tuple[Location, str | None, str | None]:
         """Location, id and language: the first three fields of every example."""
-        return self.location, self._identifier("id"), self._identifier("language") or self._data.language
+        return self.location, self._identifier("id"), self._identifier("language") or self._language
 
     def _identifier(self, name: str) -> str | None:
         column = self.column(name)
         value = None if column is None else self._fields[column]
-        if value is None and name in self.named:
+        if value is None and self.named.get(name):
             raise BadExample(f"a column {self.named[name]!r} was expected for the {name}")
         if value is None or value == "":
             return None
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise BadExample(f"{column!r} must be a string or an integer. Received: {value!r:.60}")
-        return str(value)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise BadExample(f"{column!r} must be a string or a number. Received: {value!r:.60}")
+        # A column of integers with a gap becomes one of floats in many programs.
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def checked_text(value: Any, name: str) -> str:

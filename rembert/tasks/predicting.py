@@ -16,7 +16,7 @@ from rembert.common.tokenization import RemBertTokenizerFast
 from rembert.tasks.backends import Arrays, find_device, load_trained, running
 from rembert.tasks.batching import in_sorted_batches
 from rembert.tasks.data import DataOptions
-from rembert.tasks.examples import Example
+from rembert.tasks.examples import Example, SkippedExample
 from rembert.tasks.label_scores import label_scores
 from rembert.tasks.registry import task_class
 from rembert.tasks.scoring import Output
@@ -180,7 +180,8 @@ def predict(
     run: Run | None = None,
     skip: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """A prediction for each example, in order, as JSON-compatible values.
+    """A prediction for each example, in order, as JSON-compatible values; for a malformed line that was skipped, an
+    object with its `error`.
 
     Examples stream: those of about fifty batches are in memory at once.
 
@@ -207,7 +208,10 @@ def predict(
     """
     pairs = predict_outputs(task, model, examples, batch_size=batch_size, max_tokens=max_tokens, run=run, skip=skip)
     for example, outputs in pairs:
-        yield task.decode(example, outputs)
+        if isinstance(example, SkippedExample):
+            yield {"error": f"{example.location}: {example.reason}."}
+        else:
+            yield task.decode(example, outputs)
 
 
 def _by_example(

@@ -16,13 +16,14 @@ import numpy as np
 from rembert.common.arguments import check_argument, integer
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError, InputError
-from rembert.common.text_lines import name_of
 from rembert.common.tokenization import RemBertTokenizer
+from rembert.tasks.columns import COMMON_FIELDS
 from rembert.tasks.data import DataOptions, Report
 from rembert.tasks.declarations import Option, Score
-from rembert.tasks.examples import Example
-from rembert.tasks.fields import COMMON_FIELDS, BadExample, Fields
-from rembert.tasks.reading import BadLine, Record, read_records
+from rembert.tasks.examples import Example, SkippedExample
+from rembert.tasks.fields import BadExample, Fields
+from rembert.tasks.labels import counted_labels, look_alikes
+from rembert.tasks.reading_examples import read_examples
 from rembert.tasks.scoring import Output, Scorer
 
 Feature = dict[str, Any]
@@ -83,6 +84,8 @@ class Task(ABC):
     metric: str
     format: ClassVar[str] = "jsonl"  # of a file whose name does not determine it
     fields: ClassVar[Mapping[str, tuple[str, ...]]]  # the usual column names of each field
+    layouts: ClassVar[tuple[Mapping[str, str], ...]] = ()  # columns by field that belong together, as both of a pair
+    label_fields: ClassVar[tuple[str, ...]] = ("label",)  # those that prediction does not read
     per_token: ClassVar[bool] = False  # whether the model's outputs have a row for each token
     # Whether `outputs` takes the labelled tokens' scores (see `rembert.tasks.label_scores`) instead of the model's
     # outputs: the logits of a whole vocabulary for every token would exceed the memory.
@@ -131,43 +134,40 @@ class Task(ABC):
 
     # ------------------------------------------------------------------ from files to examples
 
-    def read(self, *paths: str | os.PathLike[str]) -> Iterator[Example]:
+    def read(
+        self, *paths: str | os.PathLike[str], labels: bool = True, keep_skipped: bool = False
+    ) -> Iterator[Example]:
         """The examples of files, one file after the other, as they are read.
 
+        Args:
+            *paths: the files; `-` is the standard input.
+            labels: whether to read labels, which prediction does not need: without it, none is checked or refused.
+            keep_skipped: whether a malformed line becomes a `SkippedExample`, if `data.skip_bad_lines`.
+
         Raises:
+            InputError: no file is named, or there is no such format.
             DataError: a file cannot be read or holds no example; or, unless `data.skip_bad_lines`, a line is
                 malformed. The message begins with `file:line` and says what was expected.
         """
-        if not paths:
-            raise InputError("`paths` must name at least one file of examples. Received: none.")
-        for path in paths:
-            found, skipped = self.report.examples, self.report.skipped
-            lines_by_id: dict[str, int | None] = {}
-            for record in read_records(path, format=self.data.format, unknown=self.format):
-                try:
-                    if isinstance(record, BadLine):
-                        raise BadExample(record.reason)
-                    yield self._checked(record, lines_by_id)
-                except BadExample as problem:
-                    if not self.data.skip_bad_lines:
-                        raise DataError(f"{record.location}: {problem}.") from None
-                    self.report.skip(record.location, str(problem))
-            if self.report.examples == found:
-                raise DataError(
-                    f"{name_of(path)}: at least one example was expected. Received: none{self.report.since(skipped)}."
-                )
+        return read_examples(self, paths, labels=labels, keep_skipped=keep_skipped)
 
-    def _checked(self, record: Record, lines_by_id: dict[str, int | None]) -> Example:
-        example = self.example(Fields(record, self.fields, self.data))
-        if example.id is not None:
-            if example.id in lines_by_id:
-                line = lines_by_id[example.id]
-                at = "" if line is None else f", as in line {line}"
-                raise BadExample(f"each id must occur once. Received twice: {example.id!r}{at}")
-            lines_by_id[example.id] = record.location.line
-        self.check(example)
-        self.report.examples += 1
-        return example
+    def classes(self, example: Example) -> Iterable[str]:
+        """The names of the classes or tags that an example is labelled with."""
+        return ()
+
+    def tell_classes(self, use: str, counts: Mapping[str, int]) -> None:
+        """Say how often each class occurs, and warn of names that look alike.
+
+        Args:
+            use: of the examples, such as 'training'.
+            counts: of each class.
+        """
+        if not counts:
+            return
+        self.report.tell(f"{use}: {len(counts)} classes: {counted_labels(counts)}")
+        for group in look_alikes(counts):
+            names = " and ".join(f"{name!r} ({counts[name]})" for name in group)
+            self.report.warn(f"{use}: {names} look alike, but are different classes.")
 
     @abstractmethod
     def example(self, fields: Fields) -> Example:
@@ -243,7 +243,8 @@ class Task(ABC):
         """Each example with its features; examples are encoded a few hundred at a time as they come."""
         source = iter(examples)
         while batch := list(islice(source, _ENCODED_TOGETHER)):
-            yield from zip(batch, self.batch_features(batch), strict=True)
+            features = iter(self.batch_features([each for each in batch if not isinstance(each, SkippedExample)]))
+            yield from ((each, [] if isinstance(each, SkippedExample) else next(features)) for each in batch)
 
     def training_features(self, examples: Iterable[Example]) -> Iterator[Feature]:
         """The rows to train on. A row may span examples: language models join short texts."""

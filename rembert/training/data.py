@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -99,7 +100,7 @@ class _Counter:
 
     def __init__(self, use: str, paths: Sequence[Path], task: Task) -> None:
         self._use, self._paths, self._task = use, paths, task
-        self._before = task.report.to_dict()
+        self._before, self._classes = task.report.to_dict(), Counter(task.report.classes)
         self._digest = blake2b(digest_size=16)  # identifies the rows of a resumed run
         self.lengths = array("l")
 
@@ -129,6 +130,7 @@ class _Counter:
             text += f", {unplaced} answers that are whole in no window, trained as no answer"
             counts[NOT_IN_A_WINDOW] = unplaced
         report(text)
+        self._task.tell_classes(self._use, self._task.report.classes - self._classes)
         for reason in self._task.report.reasons[self._before["skipped"] :]:
             report(f"    {reason}")
         files = [path.name for path in self._paths]

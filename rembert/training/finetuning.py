@@ -107,6 +107,7 @@ def finetune(
     task = _task(task, source, recipe, data, options)
     is_main = is_main_process()
     report = say if say is not None and is_main else _silent
+    task.report.say = say if is_main else _silent
     plan = Plan(task, recipe, os.fspath(model), framework, from_scratch)
     directory = OutputDirectory(Path(output), resume=resume, is_main=is_main)
     try:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from rembert.common.metrics.answers import AnswerScores, mlqa_language, normalize_mlqa, normalize_squad
 from rembert.common.metrics.classification import LabelScores, MultiLabelScores
-from rembert.common.metrics.entities import EntityScores, entities, iob1_to_iob2, is_entity_scheme
+from rembert.common.metrics.entities import EntityScores, entities, iob1_to_iob2
+from rembert.common.metrics.entity_schemes import IOB, Notation, completed, find_notation, looks_like_entities
 from rembert.common.metrics.language_models import TokenScores
 from rembert.common.metrics.regression import RegressionScores, pearson, spearman
 
@@ -77,11 +78,51 @@ def test_rewriting_iob1_keeps_its_entities_and_is_done_once(tags: list[str]) -> 
     assert iob1_to_iob2(iob1_to_iob2(tags)) == iob1_to_iob2(tags)
 
 
-def test_tag_sets_of_entities_are_recognised() -> None:
-    assert is_entity_scheme(["O", "B-PER", "I-PER"])
-    assert not is_entity_scheme(["NOUN", "VERB"])
-    assert not is_entity_scheme(["O"])
-    assert not is_entity_scheme(["O", "B-PER", "S-PER"])
+@pytest.mark.parametrize("group", ["ioe1", "ioe2", "iobes", "bilou", "any_iobes", "any_iobes_suffix"])
+def test_entities_of_other_schemes_are_those_of_seqeval(group: str) -> None:
+    cases = seqeval_cases(group)
+    assert len(cases) >= 60
+    notation = Notation(is_suffix=group.endswith("suffix"))
+    for case in cases:
+        assert [list(entity) for entity in entities(case["tags"].split(), notation)] == case["entities"], case
+        # Another separator and lower case change nothing; a digit for the letter O neither.
+        other = [tag.replace("-", "_", 1) if tag != "O" else "0" for tag in case["tags"].replace("ORG-X", "X").split()]
+        kinds = [[kind.replace("ORG-X", "X"), *span] for kind, *span in case["entities"]]
+        found = entities(other, Notation("_", is_suffix=group.endswith("suffix")))
+        assert [list(entity) for entity in found] == kinds, case
+
+
+@pytest.mark.parametrize(
+    ("tags", "notation"),
+    [
+        ("O B-PER I-PER", IOB),
+        ("O I-PER E-LOC", IOB),
+        ("O B-PER S-PER E-LOC I-LOC", IOB),
+        ("0 U-PER B-LOC L-LOC", IOB),
+        ("o b-per i-per", IOB),
+        ("O B_ORG I_ORG", Notation("_")),
+        ("O ORG-B ORG-I", Notation("-", is_suffix=True)),
+        ("O B I", IOB),
+        ("NOUN VERB", None),
+        ("O", None),
+        ("O B-PER I-PER FOO", None),
+        ("O B-PER E-PER L-PER", None),  # two schemes
+        ("O A-PER C-PER", None),
+    ],
+)
+def test_tag_sets_of_entities_are_recognised(tags: str, notation: Notation | None) -> None:
+    assert find_notation(set(tags.split())) == notation
+
+
+def test_tag_sets_are_completed_in_their_own_scheme() -> None:
+    assert completed({"O", "ORG-B"}, Notation("-", is_suffix=True)) == {"O", "ORG-B", "ORG-I"}
+    assert completed({"o", "u_per", "b_loc"}, Notation("_")) == {
+        "o",
+        *(f"{letter}_{kind}" for letter in "bilu" for kind in ("per", "loc")),
+    }
+    assert completed({"B", "I"}, IOB) == {"B", "I", "O"}
+    assert looks_like_entities({"O", "B-PER", "X"}) == ["B-PER"]
+    assert looks_like_entities({"B-PER", "NOUN", "VERB"}) == []
 
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40)

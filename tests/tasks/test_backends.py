@@ -123,6 +123,14 @@ def test_a_checkpoint_without_the_head_is_reported_or_refused(framework: Framewo
         load_trained(framework.name, "token-classification", tmp_path)
 
 
+@on_both
+def test_a_checkpoint_of_another_head_with_the_same_names_is_refused(framework: Framework, tmp_path: Path) -> None:
+    build(framework, "sequence-classification").save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"was trained for sequence-classification.*Received: token-class"):
+        load_trained(framework.name, "token-classification", tmp_path)
+    assert load_trained(framework.name, "model", tmp_path) is not None
+
+
 def test_an_unknown_framework_is_refused() -> None:
     with pytest.raises(InputError, match=r"`framework` must be one of pt, tf\. Received: `framework='jax'`"):
         check_framework("jax")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from rembert.common.errors import InputError
-from rembert.tasks import TASKS, Task, get_task
+from rembert.tasks import TASKS, DataOptions, Task, get_task
 from rembert.tasks.embedding import Texts, VectorFile, embed
 from rembert.tasks.filling import fill_mask
 from rembert.tasks.predicting import evaluate, predict, predict_outputs, task_runner
@@ -52,6 +53,9 @@ def data(name: str, directory: Path) -> Path:
     return path
 
 
+SHORT: dict[str, Any] = collections.defaultdict(dict)
+SHORT["question-answering"] = {"stride": 8, "max_question_length": 12}
+
 Opened = tuple[Task, list[Any], Any]  # a task, its examples, and a model that no test may change
 Open = Callable[[str, Framework], Opened]
 Predict = Callable[[str, Framework], list[tuple[Any, Any]]]
@@ -61,8 +65,7 @@ Predict = Callable[[str, Framework], list[tuple[Any, Any]]]
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Open:
     @cache
     def open_once(name: str, framework: Framework) -> Opened:
-        options = {"stride": 8, "max_question_length": 12} if name == "question-answering" else {}
-        task = get_task(name, TOKENIZER(), max_length=40, **options)
+        task = get_task(name, TOKENIZER(), max_length=40, **SHORT[name])
         examples = list(task.read(data(name, tmp_path_factory.mktemp("data"))))
         task.prepare(examples)
         settings = config(**task.config_overrides())
@@ -114,6 +117,35 @@ def test_predictions_do_not_depend_on_the_batches(
     np.testing.assert_allclose(list(numbers(one)), list(numbers(many)), rtol=2e-4, atol=2e-5)
     assert [example for example, _ in pairs] == examples
     assert scores == pytest.approx(task.score(examples, [outputs for _, outputs in pairs]), rel=1e-4)
+
+
+BAD_LABELS: dict[str, dict[str, Any]] = {
+    "sequence-classification": {"text": "Timu ilishinda.", "label": -1},
+    "token-classification": {"tokens": ["Amina", "lala"], "tags": ["?"]},
+    "question-answering": {
+        "question": "Who?",
+        "context": "Ada Moss.",
+        "answers": [{"text": "Ada", "answer_start": 1}],
+        "is_impossible": "false",
+    },
+    "multiple-choice": {"premise": "Il pleut.", "choice1": "Oui.", "choice2": "Non.", "label": -1},
+}
+
+
+@on_both
+@pytest.mark.parametrize("name", BAD_LABELS)
+def test_prediction_reads_no_labels_and_keeps_step(
+    framework: Framework, name: str, opened: Open, tmp_path: Path
+) -> None:
+    _, _, model = opened(name, framework)
+    task = get_task(name, TOKENIZER(), max_length=64, data=DataOptions("jsonl", skip_bad_lines=True), **SHORT[name])
+    task.prepare(config=model.config)
+    path = lines(tmp_path / "a.jsonl", [BAD_LABELS[name], {"odd": 1}, {**BAD_LABELS[name], "id": "last"}])
+    read = task.read(path, labels=False, keep_skipped=True)
+    first, second, third = predict(task, model, read, batch_size=1)
+    assert second == {"error": f"{path}:2: {task.report.reasons[0].split(': ', 1)[1]}"}
+    assert third == {"id": "last", **first}
+    assert "error" not in first
 
 
 @needs_pt

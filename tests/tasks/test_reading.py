@@ -139,7 +139,7 @@ def _bare(example: object) -> tuple[object, ...]:
 
 BAD = {
     # name: (task, file, content, line, what the message says)
-    "a missing column": ("sequence-classification", "a.tsv", "id\tbody\n1\tx\n", 2, "column 'text'"),
+    "a missing column": ("sequence-classification", "a.tsv", "id\tthing\n1\tx\n", 2, "column 'text'"),
     "a short row": ("sequence-classification", "a.tsv", "text\tlabel\nx\ty\nz\n", 3, "2 columns"),
     "no JSON": ("sequence-classification", "a.jsonl", '{"text": "x"}\n{"text": \n', 2, "JSON object"),
     "no object": ("sequence-classification", "a.jsonl", "[1]\n", 1, "list"),
@@ -228,7 +228,7 @@ def test_a_missing_squad_context_is_a_missing_column(tmp_path: Path) -> None:
 
 
 def test_a_file_without_valid_lines_names_the_first(tmp_path: Path) -> None:
-    good, bad = write(tmp_path / "a.jsonl", '{"text": "x"}\n{}\n'), write(tmp_path / "b.tsv", "body\nx\ny\n")
+    good, bad = write(tmp_path / "a.jsonl", '{"text": "x"}\n{}\n'), write(tmp_path / "b.tsv", "thing\nx\ny\n")
     with pytest.raises(
         DataError, match=r"Received: none, and 2 malformed line\(s\) skipped: .*b\.tsv:2: a column 'text'"
     ):

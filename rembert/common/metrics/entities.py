@@ -1,4 +1,4 @@
-"""Entity-level scores of tag sequences in IOB2, counted as seqeval does by default (and conlleval before it)."""
+"""Entity-level scores of tag sequences, counted as seqeval does by default (and conlleval before it)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rembert.common.metrics.classification import f1
+from rembert.common.metrics.entity_schemes import IOB, Notation
 
 
 class Entity(NamedTuple):
@@ -19,35 +20,34 @@ class Entity(NamedTuple):
     end: int
 
 
-def entities(tags: Sequence[str]) -> list[Entity]:
-    """The entities of a sentence's tags.
+def entities(tags: Sequence[str], notation: Notation = IOB) -> list[Entity]:
+    """The entities of a sentence's tags, in any of the schemes of `SCHEMES`.
 
-    `B-x` begins an entity of kind x, and so does `I-x` if no entity of kind x is open. An entity ends before `O`,
-    before another kind, and before `B-`. A tag other than `O` without a hyphen is an entity without a kind.
+    `B-x` and `S-x` begin an entity of kind x, and so do `I-x` and `E-x` if no entity of kind x is open. An entity ends
+    after `E-` and `S-`, and before `O`, another kind, `B-` and `S-`. A tag other than `O` without a hyphen is an
+    entity without a kind.
 
     Example:
         >>> entities(["B-PER", "I-PER", "O", "B-LOC"])
         [Entity(kind='PER', start=0, end=2), Entity(kind='LOC', start=3, end=4)]
+        >>> entities(["B-PER", "E-PER", "S-PER"])
+        [Entity(kind='PER', start=0, end=2), Entity(kind='PER', start=2, end=3)]
     """
-    return list(_entities(tags))
+    return list(_entities(tags, notation))
 
 
-def _entities(tags: Sequence[str]) -> Iterator[Entity]:
+def _entities(tags: Sequence[str], notation: Notation) -> Iterator[Entity]:
     kind: str | None = None
-    start = 0
+    start, before = 0, "O"
     for position, tag in enumerate([*tags, "O"]):
-        prefix, _, name = tag.partition("-")
-        goes_on = prefix == "I" and kind == name
+        place, name = notation.parts(tag)
+        goes_on = place in "IE" and before in "BI" and kind == name
         if kind is not None and not goes_on:
             yield Entity(kind, start, position)
             kind = None
-        if prefix != "O" and not goes_on:
+        if place != "O" and not goes_on:
             kind, start = name, position
-
-
-def is_entity_scheme(tags: Sequence[str]) -> bool:
-    """Whether a set of tags describes entities: `O`, `B-…` and `I-…` alone, at least one of them with a kind."""
-    return any("-" in tag for tag in tags) and all(tag == "O" or tag[:2] in ("B-", "I-") for tag in tags)
+        before = place
 
 
 def iob1_to_iob2(tags: Sequence[str]) -> list[str]:
@@ -67,6 +67,9 @@ def iob1_to_iob2(tags: Sequence[str]) -> list[str]:
 class EntityScores:
     """Precision, recall and F1 of entities. An entity is correct if both its kind and its words are.
 
+    Args:
+        notation: how the tags write entities.
+
     Example:
         >>> scores = EntityScores()
         >>> scores.add(expected=["B-PER", "I-PER", "O"], predicted=["B-PER", "O", "O"])
@@ -74,7 +77,8 @@ class EntityScores:
         0.0
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notation: Notation = IOB) -> None:
+        self._notation = notation
         self._correct: Counter[str] = Counter()
         self._predicted: Counter[str] = Counter()
         self._expected: Counter[str] = Counter()
@@ -82,7 +86,7 @@ class EntityScores:
 
     def add(self, expected: Sequence[str], predicted: Sequence[str]) -> None:
         """Count one sentence's tags."""
-        wanted, got = entities(expected), entities(predicted)
+        wanted, got = (entities(tags, self._notation) for tags in (expected, predicted))
         self._expected.update(entity.kind for entity in wanted)
         self._predicted.update(entity.kind for entity in got)
         self._correct.update(entity.kind for entity in set(wanted) & set(got))

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from rembert.common.arguments import check_argument, one_of
+from rembert.common.config import RemBertConfig
 from rembert.common.dependencies import is_installed, require_packages
 from rembert.common.errors import CheckpointError, InputError
+from rembert.common.parameters import BASE_MODEL, HEADS
 
 FRAMEWORKS = ("pt", "tf")
 _PACKAGES = {"pt": ("torch",), "tf": ("tensorflow", "keras")}
@@ -195,7 +197,8 @@ def load_trained(framework: str, head: str, path: str | os.PathLike[str], **opti
     """A model with all its parameters from the checkpoint; arguments as for `load_model`.
 
     Raises:
-        CheckpointError: the checkpoint does not fit, or lacks a parameter, so that predictions would be random.
+        CheckpointError: the checkpoint does not fit, lacks a parameter, so that predictions would be random, or was
+            trained with another head, whose parameters mean something else.
         MissingDependencyError: the framework is not installed.
     """
     model, report = load_model(framework, head, path, **options)
@@ -204,7 +207,25 @@ def load_trained(framework: str, head: str, path: str | os.PathLike[str], **opti
             f"{Path(path)} was not trained for {head}: it lacks {', '.join(report['missing_keys'][:6])}. Fine-tune it "
             "first."
         )
+    _check_head(head, path, options.get("config"))
     return model
+
+
+def _check_head(head: str, path: str | os.PathLike[str], config: RemBertConfig | None) -> None:
+    """Refuse a checkpoint whose `architectures` name another head with parameters of its own: heads share names.
+
+    Raises:
+        CheckpointError: it was trained with another head.
+    """
+    config = RemBertConfig.from_pretrained(path) if config is None else config
+    named = [name.removeprefix("TF") for name in config.architectures or ()]
+    found = [other for other in HEADS.values() if other.architecture in named]
+    if head == BASE_MODEL or not found or any(each.means_the_same(HEADS[head]) for each in found):
+        return
+    raise CheckpointError(
+        f"{Path(path)} was trained for {found[0].name}, as its `architectures` say. Received: {head}. Use it for "
+        f"{found[0].name}, or fine-tune it for {head} first."
+    )
 
 
 @contextmanager

@@ -79,6 +79,7 @@ class QuestionAnswering(Task):
         "answers": ("answers",),
         "is_impossible": ("is_impossible",),
     }
+    label_fields: ClassVar = ("answers", "is_impossible")
     per_token = True
     stride: int
     max_question_length: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from rembert.common.labels import PROBLEM_TYPES
 from rembert.common.metrics.classification import LabelScores, MultiLabelScores
 from rembert.common.metrics.regression import RegressionScores
 from rembert.common.tokenization import RemBertTokenizer
+from rembert.tasks.columns import plain_name
 from rembert.tasks.declarations import Option, Score
 from rembert.tasks.encoding import encode
 from rembert.tasks.examples import Example, TextExample
@@ -26,6 +27,7 @@ from rembert.tasks.task import Batch, Feature, Task, identified
 
 REGRESSION, SINGLE, MULTI = PROBLEM_TYPES
 _METRICS = {REGRESSION: "pearson", SINGLE: "accuracy", MULTI: "f1_micro"}
+_NO_GOLD_LABEL = ("goldlabel", "-")  # in SNLI, MNLI and XNLI: the annotators disagreed
 _THRESHOLD = 0.5  # with several classes, one is predicted from this probability on
 
 
@@ -71,10 +73,42 @@ class SequenceClassification(Task):
         Score("mse", lower_is_better=True),
     )
     fields: ClassVar = {
-        "text": ("text", "sentence", "sentence1", "premise", "question", "reference"),
+        "text": (
+            *("text", "sentence", "sentence1", "premise", "question", "reference", "query", "tweet", "review"),
+            *("comment", "utterance", "content", "body", "headline", "title"),
+        ),
         "text_pair": ("text_pair", "sentence2", "hypothesis", "candidate"),
-        "label": ("label", "labels", "category", "score"),
+        "label": (
+            "label",
+            "labels",
+            "gold_label",
+            "category",
+            "class",
+            "target",
+            "is_duplicate",
+            "sentiment",
+            "score",
+        ),
     }
+    layouts: ClassVar = tuple(
+        {"text": text, "text_pair": text_pair}
+        for text, text_pair in (
+            ("premise", "hypothesis"),
+            ("premise", "hypo"),
+            ("sentence1", "sentence2"),
+            ("question1", "question2"),
+            ("text1", "text2"),
+            ("text_a", "text_b"),
+            ("question", "sentence"),
+            ("question", "passage"),
+            ("question", "context"),
+            ("question", "answer"),
+            ("query", "passage"),
+            ("query", "document"),
+            ("reference", "candidate"),
+            ("original", "translation"),
+        )
+    )
 
     problem_type: str | None
     label_separator: str | None
@@ -94,7 +128,20 @@ class SequenceClassification(Task):
             label=self._label(fields.optional("label"), fields.column("label")),
         )
 
+    def classes(self, example: Example) -> list[str]:
+        assert isinstance(example, TextExample)
+        parts = example.label if isinstance(example.label, tuple) else (example.label,)
+        return [_name(part) for part in parts if part is not None]
+
+    def tell_classes(self, use: str, counts: Mapping[str, int]) -> None:
+        if self.problem_type == REGRESSION:
+            self.report.tell(f"{use}: the labels are numbers")
+        else:
+            super().tell_classes(use, counts)
+
     def _label(self, value: Any, column: str | None) -> Any:
+        if column is not None and (plain_name(column), value) == _NO_GOLD_LABEL:
+            return None
         if value is None or value == "":
             if value == "" and self.label_separator is not None:
                 return ()  # no class

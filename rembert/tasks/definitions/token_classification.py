@@ -1,8 +1,8 @@
-"""Token classification: a tag for each word of a sentence, as entities (IOB2) or parts of speech."""
+"""Token classification: a tag for each word of a sentence, as entities or parts of speech."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +12,8 @@ from rembert.common.collation.padding import pad_inputs, pad_labels
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError
 from rembert.common.metrics.classification import LabelScores
-from rembert.common.metrics.entities import EntityScores, entities, iob1_to_iob2, is_entity_scheme
+from rembert.common.metrics.entities import EntityScores, entities, iob1_to_iob2
+from rembert.common.metrics.entity_schemes import SCHEMES, Notation, completed, find_notation, looks_like_entities
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.declarations import Option, Score
 from rembert.tasks.encoding import row_of, token_ids
@@ -22,8 +23,8 @@ from rembert.tasks.labels import label_names, listed_labels, sorted_labels
 from rembert.tasks.scoring import Output, Scorer
 from rembert.tasks.task import Batch, Feature, Task, identified
 
-SCHEMES = ("iob2", "iob1")
-_OUTSIDE = "O"
+PLAIN = "plain"  # the scheme of tags that are no entities, whatever they look like
+_OUTSIDE, _MISTYPED = "O", "0"
 
 
 class TokenClassification(Task):
@@ -35,7 +36,8 @@ class TokenClassification(Task):
 
     Args:
         tokenizer, max_length, data: as for `Task`.
-        scheme: "iob2", or "iob1" for files in that older scheme: their entity tags are rewritten as IOB2.
+        scheme: of the tags; by default found by the set of tags. Every tag must then belong to it. Tags in "iob1" are
+            rewritten as IOB2; "plain" tags are no entities.
 
     Example:
         >>> from pathlib import Path
@@ -49,20 +51,21 @@ class TokenClassification(Task):
     name = "token-classification"
     head = "token-classification"
     recipe: ClassVar = {"learning_rate": 8e-6}
-    options: ClassVar = (Option("scheme", str, "of the tags in the files", default="iob2", choices=SCHEMES),)
+    options: ClassVar = (Option("scheme", str, "of the tags, if they do not determine it", choices=(*SCHEMES, PLAIN)),)
     scores: ClassVar = (Score("precision"), Score("recall"), Score("f1"), Score("accuracy"))
     format = "conll"
     fields: ClassVar = {
         "tokens": ("tokens", "words"),
         "tags": ("tags", "ner_tags", "pos_tags", "upos", "labels"),
     }
+    label_fields: ClassVar = ("tags",)
     per_token = True
-    scheme: str
+    scheme: str | None
 
     def __init__(self, tokenizer: RemBertTokenizer, **options: Any) -> None:
         super().__init__(tokenizer, **options)
         self._ids: dict[str, int] = {}
-        self.has_entities = False
+        self.notation: Notation | None = None  # of entities
         self.metric = "accuracy"
 
     def example(self, fields: Fields) -> TaggedExample:
@@ -76,8 +79,13 @@ class TokenClassification(Task):
             if len(tags) != len(words):
                 raise BadExample(f"a tag for each of {len(words)} tokens was expected. Received: {len(tags)} tags")
             tags = list(map(str, tags))
+            self._check_scheme(tags)
             tags = tuple(iob1_to_iob2(tags) if self.scheme == "iob1" else tags)
         return TaggedExample(*fields.common(), words=words, tags=tags)
+
+    def classes(self, example: Example) -> Sequence[str]:
+        assert isinstance(example, TaggedExample)
+        return example.tags or ()
 
     # ------------------------------------------------------------------ labels
 
@@ -93,16 +101,43 @@ class TokenClassification(Task):
                 found |= set(example.tags)
             if not found:
                 raise DataError("Examples with tags are needed to find the set of tags. Received: none.")
-            if is_entity_scheme(sorted(found)):
-                # Other data may hold longer or shorter entities of the same kinds.
-                found |= {f"{prefix}{tag[2:]}" for tag in found if tag != _OUTSIDE for prefix in ("B-", "I-")}
-                found.add(_OUTSIDE)
+            if (notation := self._find_notation(found)) is not None:
+                found = completed(found, notation)
+                if _OUTSIDE in found:
+                    found.discard(_MISTYPED)
+            elif self.scheme is None and (alike := looks_like_entities(found)):
+                odd = ", ".join(map(repr, sorted(found - {*alike, _OUTSIDE})))
+                self.report.warn(
+                    f"{', '.join(map(repr, alike)):.120} look like tags of entities, but "
+                    f"{odd or 'their letters':.120} belong to no known scheme: single tags are scored. "
+                    f"`scheme` (--scheme) is one of {', '.join(SCHEMES)}, or {PLAIN} for tags that are no entities."
+                )
             self.labels = sorted_labels(found)
             if len(self.labels) < 2:
                 raise DataError(f"Examples of at least two tags are needed. Received: {self.labels[0]!r} alone.")
         self._ids = {label: number for number, label in enumerate(self.labels)}
-        self.has_entities = is_entity_scheme(self.labels)
-        self.metric = "f1" if self.has_entities else "accuracy"
+        self.notation = self._find_notation(self.labels)
+        if self.notation is not None and _OUTSIDE in self._ids:
+            self._ids.setdefault(_MISTYPED, self._ids[_OUTSIDE])
+        self.metric = "accuracy" if self.notation is None else "f1"
+
+    def _find_notation(self, tags: Collection[str]) -> Notation | None:
+        return None if self.scheme == PLAIN else find_notation(tags, SCHEMES.get(self.scheme or ""))
+
+    def _check_scheme(self, tags: Sequence[str]) -> None:
+        """Refuse a tag that is none of the given scheme's."""
+        if self.scheme is None or self.scheme == PLAIN:
+            return
+        for number, tag in enumerate(tags, 1):
+            if tag not in (_OUTSIDE, _MISTYPED) and find_notation({tag}, SCHEMES[self.scheme]) is None:
+                wanted = ", ".join(f"{letter}-…" for letter in SCHEMES[self.scheme])
+                raise BadExample(f"the tag must be O, {wanted} in {self.scheme}. Received: {tag!r} at word {number}")
+
+    def tell_classes(self, use: str, counts: Mapping[str, int]) -> None:
+        super().tell_classes(use, counts)
+        count = counts.get(_MISTYPED, 0)
+        if count and self._ids.get(_MISTYPED) == self._ids.get(_OUTSIDE, -1):
+            self.report.warn(f"{use}: {_MISTYPED!r} ({count}) is read as {_OUTSIDE!r}.")
 
     def config_overrides(self) -> dict[str, Any]:
         return {"id2label": dict(enumerate(self.labels))}
@@ -178,13 +213,13 @@ class TokenClassification(Task):
         return isinstance(example, TaggedExample) and example.tags is not None
 
     def scorer(self) -> Scorer:
-        return _EntityScorer(self) if self.has_entities else _TagScorer(self)
+        return _TagScorer(self) if self.notation is None else _EntityScorer(self, self.notation)
 
     def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:
         assert isinstance(example, TaggedExample)
         tags = self.predicted(example, outputs)
         found: dict[str, Any] = {"tokens": list(example.words), "tags": tags}
-        if self.has_entities:
+        if self.notation is not None:
             found["entities"] = [
                 {
                     "label": entity.kind,
@@ -192,7 +227,7 @@ class TokenClassification(Task):
                     "end": entity.end,
                     "tokens": list(example.words[entity.start : entity.end]),
                 }
-                for entity in entities(tags)
+                for entity in entities(tags, self.notation)
             ]
         return identified(example, **found)
 
@@ -223,12 +258,14 @@ class _Row:
 
 
 class _EntityScorer(Scorer):
-    def __init__(self, task: TokenClassification) -> None:
+    def __init__(self, task: TokenClassification, notation: Notation) -> None:
         self._task = task
-        self._scores = EntityScores()
+        self._scores = EntityScores(notation)
 
     def add(self, example: Any, outputs: Sequence[Output]) -> None:
-        self._scores.add(example.tags, self._task.predicted(example, outputs))
+        task = self._task
+        expected = task.labelled(example, lambda: task._targets(example.tags))
+        self._scores.add([task.labels[number] for number in expected], task.predicted(example, outputs))
 
     def result(self) -> dict[str, float]:
         return self._scores.result()

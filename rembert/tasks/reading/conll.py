@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 from rembert.tasks.reading.lines import lines
 from rembert.tasks.reading.records import BadLine, Location, Record
 
 _DOCUMENT = "-DOCSTART-"
+_COMMENTS = ("# ", "#\t")
+_LOOKED_AT = 2000  # lines in which the number of columns and the tags are found
 _UD_COLUMNS = 10
 _FORM, _UPOS, _XPOS = 1, 3, 4
 # The ids of a multiword token, which its words follow, and of a word that is not in the text.
@@ -25,12 +28,15 @@ def read_conll(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
     """Sentences with the fields `tokens` and `tags`; `tags` is missing in a file of one column.
 
     Tabs separate the columns if the line has one, otherwise spaces. Every line of a file must have as many columns as
-    the first. Lines that begin with `# ` before a sentence's first token are comments; `-DOCSTART-` lines are skipped.
-    A malformed line invalidates its sentence.
+    the first. Lines that begin with `# ` before a sentence's first token are comments, unless they have as many
+    columns and a tag of the file's; `-DOCSTART-` lines are skipped. A malformed line invalidates its sentence.
     """
     sentence = _Sentence(_first_and_last)
+    source = lines(path)
+    start = list(islice(source, _LOOKED_AT))
+    is_token = _HashTokens(start)
     width: int | None = None
-    for item in lines(path):
+    for item in chain(start, source):
         if isinstance(item, BadLine):
             sentence.spoil(item)
             continue
@@ -38,10 +44,9 @@ def read_conll(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
         if not line.strip():
             yield from sentence.end()
             continue
-        if line.startswith(_DOCUMENT) or (not sentence.rows and line.startswith("# ")):
+        if line.startswith(_DOCUMENT) or (not sentence.rows and line.startswith(_COMMENTS) and not is_token(line)):
             continue
-        # Only the plain space separates: others occur inside words, for example in numbers.
-        columns = line.rstrip("\t ").split("\t") if "\t" in line else [part for part in line.split(" ") if part]
+        columns = _columns(line)
         width = width or len(columns)
         if len(columns) != width or not all(columns):
             wanted = f"{width} columns were expected, as in the file's first line"
@@ -76,6 +81,30 @@ def read_conllu(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
         elif not _NOT_A_WORD.fullmatch(columns[0]):
             sentence.add(location, columns)
     yield from sentence.end()
+
+
+class _HashTokens:
+    """Tells a sentence's first token `#` from a comment: it has the file's number of columns, and a tag that the file
+    has elsewhere.
+
+    Args:
+        start: the first lines of the file.
+    """
+
+    def __init__(self, start: Iterable[tuple[Location, str] | BadLine]) -> None:
+        found = [item[1] for item in start if not isinstance(item, BadLine) and item[1].strip()]
+        rows = [_columns(line) for line in found if not line.startswith((_DOCUMENT, *_COMMENTS))]
+        self._width = len(rows[0]) if rows else 0
+        self._tags = {row[-1] for row in rows if len(row) == self._width}
+
+    def __call__(self, line: str) -> bool:
+        columns = _columns(line)
+        return len(columns) == self._width > 1 and columns[-1] in self._tags
+
+
+def _columns(line: str) -> Columns:
+    # Only the plain space separates: others occur inside words, for example in numbers.
+    return line.rstrip("\t ").split("\t") if "\t" in line else [part for part in line.split(" ") if part]
 
 
 def _first_and_last(rows: list[Columns]) -> dict[str, Any]:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from rembert.common.errors import DataError
-from rembert.tasks import Task
+from rembert.tasks import Task, get_task
+from rembert.tasks.data import DataWarning
 from rembert.tasks.examples import Example
 from tests.tasks.support import (
     SENTENCE,
     TAGS,
     TOKENIZER,
+    config,
     conll,
     lines,
     opened,
@@ -101,3 +103,54 @@ def test_iob1_tags_are_rewritten(tmp_path: Path) -> None:
     path = conll(tmp_path / "a.conll", [(SENTENCE, [tag.replace("B-", "I-") for tag in TAGS])])
     _, [example] = opened("token-classification", path, scheme="iob1")
     assert list(example.tags) == TAGS
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        {"B-PER": "B-PER", "I-PER": "E-PER", "B-LOC": "S-LOC"},  # IOBES
+        {"B-PER": "B-PER", "I-PER": "L-PER", "B-LOC": "U-LOC"},  # BILOU
+        {"B-PER": "PER-B", "I-PER": "PER-I", "B-LOC": "LOC-B"},
+        {"B-PER": "B_PER", "I-PER": "I_PER", "B-LOC": "B_LOC"},
+        {"B-PER": "b-per", "I-PER": "i-per", "B-LOC": "b-loc", "O": "o"},
+        {"O": "0"},
+    ],
+)
+def test_every_scheme_is_scored_by_entities(tmp_path: Path, rewrite: dict[str, str]) -> None:
+    tags = [rewrite.get(tag, tag) for tag in TAGS]
+    task, [example] = opened("token-classification", conll(tmp_path / "a.conll", [(SENTENCE, tags)]))
+    assert task.metric == "f1"
+    assert task.score([example], [tagged(task, example, tags)])["f1"] == 1.0
+    wrong = [tags[0], tags[2], *tags[2:]]  # half a name is no name
+    assert task.score([example], [tagged(task, example, wrong)])["f1"] == pytest.approx(2 / 3)
+    loaded = get_task("token-classification", TOKENIZER(), max_length=64)
+    loaded.prepare(config=config(**task.config_overrides()))
+    assert loaded.notation == task.notation
+
+
+def test_one_digit_for_the_letter_o_is_read_as_it(tmp_path: Path) -> None:
+    tags = [*TAGS[:-1], "0"]
+    task, [example] = opened("token-classification", conll(tmp_path / "a.conll", [(SENTENCE, tags)]))
+    assert task.labels == ["B-LOC", "B-PER", "I-LOC", "I-PER", "O"]
+    scores = task.score([example], [tagged(task, example, TAGS)])
+    assert (scores["f1"], scores["accuracy"]) == (1.0, 1.0)
+    with pytest.warns(DataWarning, match=r"'0' \(1\) is read as 'O'"):
+        task.tell_classes("training", task.report.classes)
+
+
+def test_tags_of_no_known_scheme_are_warned_of_or_refused(tmp_path: Path) -> None:
+    path = conll(tmp_path / "a.conll", [(SENTENCE, [*TAGS[:-1], "MISC"])])
+    with pytest.warns(DataWarning, match=r"'B-LOC', 'B-PER', 'I-PER' look like .* but 'MISC' belong"):
+        task, _ = opened("token-classification", path)
+    assert task.metric == "accuracy"
+    assert opened("token-classification", path, scheme="plain")[0].metric == "accuracy"
+    with pytest.raises(DataError, match=r"must be O, B-…, I-… in iob2. Received: 'MISC' at word 8"):
+        opened("token-classification", path, scheme="iob2")
+
+
+def test_a_first_token_that_is_a_number_sign_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.conll"
+    path.write_text("# O\nEndSARS B-EVENT\n\n# a comment\n# note\nAmina B-PER\nlala O\n\n# B-EVENT\nx O\n")
+    found = list(get_task("token-classification", TOKENIZER(), max_length=64).read(path))
+    assert [example.words for example in found] == [("#", "EndSARS"), ("Amina", "lala"), ("#", "x")]
+    assert found[2].tags == ("B-EVENT", "O")
