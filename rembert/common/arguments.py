@@ -11,6 +11,7 @@ Every message has the form "`name` must be …. Received: `name=value`.".
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -123,7 +124,8 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and abs(value) <= sys.float_info.max  # NaN is not; an integer may be larger than any float
 
 
 def _bound(value: float | None, default: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rembert.common.arguments import BOOLEAN, Constraint, check_arguments, integer, number, one_of, optional
+from rembert.common.arguments import BOOLEAN, TEXT, Constraint, check_arguments, integer, number, one_of, optional
 from rembert.common.errors import ConfigError
 from rembert.common.labels import PROBLEM_TYPES
 
@@ -64,7 +64,7 @@ _FLAGS = (
     "return_dict",
 )
 
-_ID = integer(at_least=0)
+_ID = integer(at_least=0, at_most=MAX_SIZE)
 _CONSTRAINTS: dict[str, Constraint] = {
     **dict.fromkeys(_SIZES, integer(at_least=1, at_most=MAX_SIZE)),
     "num_hidden_layers": integer(at_least=1, at_most=MAX_LAYERS),
@@ -73,7 +73,7 @@ _CONSTRAINTS: dict[str, Constraint] = {
     **dict.fromkeys(_FLAGS, BOOLEAN),
     **dict.fromkeys(("pad_token_id", "bos_token_id"), optional(_ID)),
     "eos_token_id": Constraint(
-        "an integer of 0 or more, a list of them or None",
+        f"{_ID.wording}, a list of them or None",
         lambda value: value is None or all(map(_ID.accepts, value if isinstance(value, list) else [value])),
     ),
     "hidden_act": one_of(ACTIVATIONS),
@@ -81,7 +81,12 @@ _CONSTRAINTS: dict[str, Constraint] = {
     "no_answer_threshold": optional(number()),
     "attn_implementation": one_of(ATTENTION_IMPLEMENTATIONS),
     "dtype": optional(one_of(DTYPES)),
+    "architectures": optional(
+        Constraint("a list of names", lambda value: isinstance(value, list) and all(map(TEXT.accepts, value)))
+    ),
 }
+# Of keys that a configuration need not have.
+_GENERIC_CONSTRAINTS = {"gradient_checkpointing": BOOLEAN}
 
 
 def check_values(values: Mapping[str, Any]) -> None:
@@ -93,7 +98,8 @@ def check_values(values: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: a value is invalid; the message quotes it.
     """
-    check_arguments(_CONSTRAINTS, values, ConfigError)
+    present = {name: constraint for name, constraint in _GENERIC_CONSTRAINTS.items() if name in values}
+    check_arguments({**_CONSTRAINTS, **present}, values, ConfigError)
     if values["pad_token_id"] is not None and values["pad_token_id"] >= values["vocab_size"]:
         raise ConfigError(
             "`pad_token_id` must be less than `vocab_size`. Received: "

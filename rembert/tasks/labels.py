@@ -23,7 +23,7 @@ def listed_labels(names: Sequence[str], most: int = 20) -> str:
 
 def label_names(config: RemBertConfig) -> list[str]:
     """The label names of a configuration, by id."""
-    return [config.id2label[number] for number in range(config.num_labels)]
+    return [str(config.id2label[number]) for number in range(config.num_labels)]
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:

@@ -76,3 +76,53 @@ def test_json_that_could_not_be_written_again_is_refused(tmp_path: Path, extra: 
 def test_whole_surrogate_pairs_and_some_nesting_are_read() -> None:
     content = {"a": "\N{GRINNING FACE}", "b": [[[{"c": "\\ud83d"}]]]}
     assert strict_json.loads(json.dumps(content).encode()) == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *({key: {}} for key in ("self", "__dict__", "__weakref__", "__class__", "to_dict", "num_labels", "head_dim")),
+        *({"label2id": value} for value in (["a", "b"], "x", {"a": 0.0}, {"a": "x"}, {"a": -1}, {"a": 1})),
+        *(
+            {"id2label": value}
+            for value in (["a"], {"x": "a"}, {"0": "a", "00": "b"}, {"0": None}, {"0": []}, {"1": "a"})
+        ),
+        {"id2label": {"0": "a"}, "label2id": {"b": 0}},
+        *({"layer_norm_eps": value} for value in (10**400, float("nan"), "1e-12", None)),
+        *({key: 2**70} for key in ("bos_token_id", "eos_token_id", "pad_token_id", "hidden_size", "num_labels")),
+        *({"architectures": value} for value in (5, "RemBertModel", [5])),
+        *({key: "false"} for key in ("output_attentions", "gradient_checkpointing", "is_decoder", "use_cache")),
+        {"hidden_act": ["gelu"]},
+        {"dtype": 5},
+        {"model_type": None},
+    ],
+    ids=str,
+)
+def test_values_that_no_configuration_has(tmp_path: Path, content: dict[str, Any]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "rembert", **content}))
+    with pytest.raises(
+        ConfigError, match=rf"config\.json: `{next(iter(content))}`|`id2label` and `label2id` disagree|0 to n - 1"
+    ):
+        RemBertConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"id2label": {"0": 1, "1": 0}}, {0: 1, 1: 0}),
+        ({"id2label": {"0": 1, "1": 0}, "label2id": {"1": 0, "0": 1}}, {0: 1, 1: 0}),
+        ({"id2label": {"1": "b", "0": "a"}, "label2id": {"a": "0", "b": "1"}}, {0: "a", 1: "b"}),
+        ({"label2id": {"a": "1", "b": "0"}}, {0: "b", 1: "a"}),
+    ],
+    ids=str,
+)
+def test_names_of_labels_that_are_numbers_and_ids_that_are_text(
+    tmp_path: Path, content: dict[str, Any], names: dict[int, Any]
+) -> None:
+    """As transformers reads them; a saved configuration is the same."""
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    config = RemBertConfig.from_pretrained(tmp_path)
+    assert config.id2label == names
+    assert config.label2id == {name: index for index, name in names.items()}
+    config.save_pretrained(tmp_path / "again")
+    assert RemBertConfig.from_pretrained(tmp_path / "again") == config
