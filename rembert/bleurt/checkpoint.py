@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +21,13 @@ import numpy as np
 
 from rembert.bleurt.regressors import HEAD
 from rembert.bridge import Checkpoint, TensorSource, open_checkpoint
+from rembert.bridge.archive import DAMAGE
 from rembert.bridge.matching import match_checkpoint, require_match
 from rembert.bridge.registry import locate_checkpoint
+from rembert.bridge.shards import MAX_NAME
 from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import CheckpointError, TokenizerError
+from rembert.common.errors import CheckpointError, RemBertError, TokenizerError
 from rembert.common.files import read_json_object
 from rembert.common.name_matching import canonical_name
 from rembert.common.tokenization import RemBertTokenizer
@@ -81,7 +82,11 @@ def open_metric(path: str | os.PathLike[str], *, max_length: int | None = None) 
     path = locate_checkpoint(path)
     if path.is_file() and path.suffix.lower() == ".zip":
         with tempfile.TemporaryDirectory(prefix="rembert-", ignore_cleanup_errors=True) as directory:
-            yield _read(_unpack(path, Path(directory)), path.stem, max_length)
+            try:
+                yield _read(_unpack(path, Path(directory)), path.stem, max_length)
+            except RemBertError as problem:
+                problem.args = (str(problem).replace(directory, str(path)),)  # the user knows the archive
+                raise
     else:
         yield _read(path, path.name, max_length)
 
@@ -189,7 +194,7 @@ def _unpack(path: Path, target: Path) -> Path:
     """Extract a checkpoint's files into `target`, and return it."""
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = {PurePosixPath(info.filename): info for info in archive.infolist() if not info.is_dir()}
+            infos = _members(path, archive)
             roots = sorted({root for name in infos if (root := _root(name)) is not None}, key=lambda r: len(r.parts))
             if not roots:
                 raise CheckpointError(f"{path} must hold a checkpoint. Received: no variables/variables.index in it.")
@@ -200,9 +205,28 @@ def _unpack(path: Path, target: Path) -> Path:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(info) as packed, file.open("wb") as written:
                     shutil.copyfileobj(packed, written, 1 << 20)  # checks the checksum at the end
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as problem:
-        raise CheckpointError(f"{path} is not a valid ZIP archive: {problem}.") from None
+    except CheckpointError:
+        raise
+    except DAMAGE as problem:
+        raise CheckpointError(f"{path} cannot be extracted, or is not a valid ZIP archive: {problem}.") from None
     return target
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    found: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        archive.open(info).close()  # compares the name with the member's own: one that is damaged would be missing
+        name = PurePosixPath(info.filename)
+        if info.is_dir():
+            continue
+        if name in found:
+            raise CheckpointError(f"{path}: member `{info.filename:.200}` occurs twice.")
+        if max((len(os.fsencode(part)) for part in name.parts), default=0) > MAX_NAME:
+            raise CheckpointError(
+                f"{path}: a file's name must have at most {MAX_NAME} bytes. Received: `{info.filename:.100}…`."
+            )
+        found[name] = info
+    return found
 
 
 def _root(name: PurePosixPath) -> PurePosixPath | None:

@@ -6,6 +6,7 @@ are compressed members and sizes beyond the end of the file.
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from rembert.common.errors import CheckpointError
 from rembert.common.files import open_regular
 
 MAX_MEMBERS = 200_000
+# What `zipfile` raises for damaged archives.
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
+    *(IndexError, OverflowError, RuntimeError, ValueError),
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,9 @@ class Archive:
                     raise zipfile.BadZipFile(f"it has more than {MAX_MEMBERS} members")
                 for info in listed:
                     self._add(info, _data_start(archive, info))
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError) as problem:
-            if isinstance(problem, CheckpointError):
-                raise
+        except CheckpointError:
+            raise
+        except DAMAGE as problem:
             raise CheckpointError(f"{path}: this is not a readable ZIP archive: {problem}.") from None
         spans = {name: (member.start, member.start + member.size) for name, member in self.members.items()}
         check_layout(path, spans, 0, path.stat().st_size)

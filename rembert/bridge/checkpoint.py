@@ -24,7 +24,6 @@ from rembert.common.files import read_json
 from rembert.common.keywords import HubOptions
 from rembert.common.parameters import HEADS
 
-MAX_CONFIG = 16 * 2**20  # bytes
 _ERF = b"\x12\x03Erf"  # a node of a saved graph that computes the error function: field 2, three letters
 
 
@@ -176,7 +175,10 @@ def open_checkpoint(
     directory = main.parent.parent if main.parent.name == "variables" else main.parent
     config = read_config(directory, contents.tensors)
     if config is None and contents.config is not None:
-        config = RemBertConfig.from_dict(contents.config)
+        try:
+            config = RemBertConfig.from_dict(contents.config)
+        except ConfigError as problem:
+            raise ConfigError(f"{main}: {problem}") from None
     return Checkpoint(path, directory, found.name, files, config, contents)
 
 
@@ -193,8 +195,6 @@ def read_config(directory: Path, tensors: Mapping[str, TensorInfo]) -> RemBertCo
     present = [directory / name for name in (CONFIG_NAME, *GOOGLE_CONFIG_NAMES) if (directory / name).is_file()]
     if not present:
         return None
-    if present[0].stat().st_size > MAX_CONFIG:
-        raise ConfigError(f"{present[0]}: a configuration must have at most {MAX_CONFIG} bytes.")
     if present[0].name == CONFIG_NAME:
         return RemBertConfig.from_pretrained(directory)
     config = RemBertConfig.from_pretrained(directory, **_omitted_sizes(present[0], tensors))

@@ -132,10 +132,16 @@ def save_pickle(
     max_shard_size: int | str | None = None,
     variant: str | None = None,
     progress: Progress = silent,
+    write: Callable[..., None] | None = None,
 ) -> list[Path]:
     """Write `pytorch_model.bin` through `torch.save`, or shards of it and their index.
 
-    Arguments and result are those of `save_safetensors`.
+    Other arguments and the result are those of `save_safetensors`.
+
+    Args:
+        directory: created if missing.
+        tensors: by their names in the file.
+        write: writes a file in place of `torch.save`, as `Format.write`.
 
     Raises:
         MissingDependencyError: torch is not installed.
@@ -146,7 +152,7 @@ def save_pickle(
         ['pytorch_model.bin']
     """
     _check_dtypes(pickle.FORMAT, tensors)
-    write = partial(pickle.write, progress=progress)
+    write = partial(pickle.write, progress=progress) if write is None else write
     return _save(pickle.FORMAT, directory, tensors, max_shard_size, write, variant)
 
 

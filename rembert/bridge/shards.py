@@ -11,10 +11,9 @@ from rembert.bridge.tensors import TensorInfo
 from rembert.common import strict_json
 from rembert.common.arguments import Constraint, check_argument, integer
 from rembert.common.errors import CheckpointError
-from rembert.common.files import open_regular
+from rembert.common.files import MAX_JSON, open_regular
 
 MAX_NAME = 255  # bytes; file systems allow no more
-MAX_INDEX = 16 * 2**20  # bytes; the released model's would have 100 KB
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -40,7 +39,7 @@ def read_index(path: Path) -> dict[Path, list[str]]:
 
 def _weight_map(path: Path) -> dict[str, str]:
     try:
-        with open_regular(path, CheckpointError, limit=MAX_INDEX) as file:
+        with open_regular(path, CheckpointError, limit=MAX_JSON) as file:
             content = strict_json.loads(file.read())
     except CheckpointError:
         raise

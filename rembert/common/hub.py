@@ -5,6 +5,7 @@ Its cache is used as it is, and its offline mode (`HF_HUB_OFFLINE=1`) is respect
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,8 +124,8 @@ def _download(name: str, hub: HubOptions, weights: Sequence[Sequence[str]]) -> P
 
 def _wanted(files: list[str], weights: Sequence[Sequence[str]], hub: HubOptions) -> list[str]:
     """The patterns to download: one format's weights, and the other files of a checkpoint."""
-    folder = Path(hub.subfolder).as_posix().strip("./")
-    prefix = f"{folder}/" if folder else ""
+    folder = Path(hub.subfolder).as_posix()  # "." for none
+    prefix = "" if folder == "." else f"{glob.escape(folder)}/"
     chosen = [f"{prefix}{name}" for name in _COMPANIONS]
     for patterns in weights:
         patterns = [f"{prefix}{pattern}" for pattern in patterns]

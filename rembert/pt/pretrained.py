@@ -13,14 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from rembert.bridge import TensorSource
-from rembert.bridge.format import variant_name
 from rembert.bridge.loading import open_stored
 from rembert.bridge.saving import save_model, save_pickle
 from rembert.bridge.tensors import DTYPES
 from rembert.common.arguments import check_argument, one_of
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
-from rembert.common.files import atomic_path
 from rembert.common.keywords import take_hub_options
 from rembert.common.loading import arguments_and_config, check_match
 from rembert.common.name_matching import canonical_name, check_complete, check_shapes, kept_tensors, match
@@ -203,7 +201,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
             save_directory: created if missing.
             is_main_process: False writes nothing, for all processes but one of a distributed run.
             state_dict: replaces the model's own, for example one that distributed training has gathered.
-            save_function: writes `pytorch_model.bin` in place of `torch.save`, if `safe_serialization` is False.
+            save_function: writes each file in place of `torch.save`, if `safe_serialization` is False.
             push_to_hub: upload the files as well.
             max_shard_size: bytes, or text such as '5GB'; larger models are split into several files.
             safe_serialization: False writes `pytorch_model.bin`, a pickle, in place of `model.safetensors`.
@@ -239,13 +237,14 @@ class RemBertPreTrainedModel(RemBertModelBase):
             source = TensorSource(array.shape, DTYPES[config.dtype], partial(np.asarray, array))
             tensors.setdefault(self._own_name(canonical), source)
 
+        def write_one(path: Path, sources: Mapping[str, TensorSource], *, shard: bool = False) -> None:
+            own = {name: state[name] if name in state else _as_tensor(sources[name].read()) for name in sources}
+            assert save_function is not None
+            save_function(own, str(path))
+
         def write_pickle(directory: Path) -> list[Path]:
-            if save_function is None:
-                return save_pickle(directory, tensors, max_shard_size=max_shard_size, variant=variant)
-            target = directory / variant_name("pytorch_model.bin", variant)
-            with atomic_path(target) as temporary:
-                save_function({name: state[name] for name in tensors if name in state}, str(temporary))
-            return [target]
+            write = None if save_function is None else write_one
+            return save_pickle(directory, tensors, max_shard_size=max_shard_size, variant=variant, write=write)
 
         save_model(
             save_directory,

@@ -61,7 +61,7 @@ class OutputDirectory:
     def __init__(self, path: Path, *, resume: bool, is_main: bool) -> None:
         self.path, self.is_main, self._resume = path, is_main, resume
         self._lock: DirectoryLock | None = None
-        self._is_new = False
+        self._made: list[Path] = []  # directories, innermost first
         if not is_main:
             return
         if path.exists() and not path.is_dir():
@@ -85,7 +85,7 @@ class OutputDirectory:
         """
         if not self.is_main or self._lock is not None:
             return
-        self._is_new = not self.path.exists()
+        self._made = [directory for directory in (self.path, *self.path.parents) if not directory.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         self._claim()
         if (self.path / RUN).exists():
@@ -93,10 +93,12 @@ class OutputDirectory:
             raise InputError(f"{self.path}: another process has written a run into `output` in the meantime.")
 
     def release(self) -> None:
-        """Let other processes write to the directory. One that was made and not written to is removed."""
+        """Let other processes write to the directory. What was made and not written to is removed, parents too."""
         if self._lock is not None:
-            if self._is_new and not any(self.path.iterdir()):
-                self.path.rmdir()
+            for directory in self._made:
+                if any(directory.iterdir()):
+                    break
+                directory.rmdir()
             self._lock.release()
             self._lock = None
 

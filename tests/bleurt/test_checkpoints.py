@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from rembert.bleurt.checkpoint import open_metric
 from rembert.bridge import convert
-from rembert.common.errors import CheckpointError, ConfigError, InputError, TokenizerError
+from rembert.common.errors import CheckpointError, ConfigError, InputError, RemBertError, TokenizerError
 from rembert.tasks import RemBertScorer
 from tests.bleurt.cases import BERT_CONFIG, BLEURT_CONFIG, MODEL, make_variables, write_saved_model
 from tests.bridge.support import GOLDEN
@@ -198,6 +200,52 @@ def test_names_outside_the_archive_are_ignored(tmp_path: Path) -> None:
     evil = {"m/../../../evil.json": b"{}", "m/variables/../../evil.json": b"{}", "/evil.json": b"{}"}
     _open(_archive(tmp_path / "m.zip", {**files, **evil}))
     assert not list(tmp_path.rglob("evil.json"))
+
+
+def test_errors_of_an_archive_name_it_and_not_where_it_was_extracted(tmp_path: Path) -> None:
+    files = {str(file.relative_to(tmp_path)): file.read_bytes()
+             for file in write_saved_model(tmp_path / "m", VARIABLES).rglob("*") if file.is_file()}  # fmt: skip
+    long = {f"m/{'x' * 5000}.json": b"{}"}
+    no_tokenizer = {name: content for name, content in files.items() if not name.endswith(".model")}
+    for number, contents in enumerate(({**files, **long}, {**files, "m/bert_config.json": b"[]"}, no_tokenizer)):
+        archive = _archive(tmp_path / f"{number}.zip", contents)
+        with pytest.raises(RemBertError, match=re.escape(str(archive))) as refused:
+            _open(archive)
+        assert "rembert-" not in str(refused.value)
+
+
+def _damaged_archive(whole: bytes, draw: random.Random) -> bytes:
+    """Sizes, offsets and flags in the directory of an archive changed."""
+    content = bytearray(whole)
+    end = content.rindex(b"PK\5\6")
+    start = int.from_bytes(content[end + 16 : end + 20], "little")
+    for _ in range(draw.choice((1, 1, 1, 4))):
+        width = draw.choice((1, 2, 4))
+        value = draw.choice((0, 1, 2**15, 2**31, 2**32 - 1, len(content), draw.randrange(len(content))))
+        place = draw.choice((draw.randrange(start, len(content) - 4), end + draw.choice((8, 12, 16))))
+        content[place : place + width] = (value % 2 ** (8 * width)).to_bytes(width, "little")
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(60), pytest.param(range(60, 2500), marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_archives_with_a_damaged_directory(tmp_path: Path, seeds: range) -> None:
+    """Each is refused by name, or read as if it were whole."""
+    files = {str(file.relative_to(tmp_path)): file.read_bytes()
+             for file in write_saved_model(tmp_path / "m", VARIABLES).rglob("*") if file.is_file()}  # fmt: skip
+    archive = _archive(tmp_path / "m.zip", files)
+    expected, whole = _open(archive).fingerprint, archive.read_bytes()
+    refused = 0
+    for seed in seeds:
+        archive.write_bytes(_damaged_archive(whole, random.Random(seed)))
+        try:
+            assert _open(archive).fingerprint == expected, seed
+        except RemBertError as problem:
+            refused += 1
+            if str(archive) not in str(problem):
+                raise AssertionError(f"seed {seed}: the archive is not named") from problem
+    assert refused > len(seeds) // 4
 
 
 def test_an_archive_larger_than_the_free_space_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

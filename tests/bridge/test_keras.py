@@ -14,8 +14,9 @@ import pytest
 import safetensors.numpy
 
 from rembert.bridge import convert, open_checkpoint
-from rembert.common.errors import CheckpointError, InputError
+from rembert.common.errors import CheckpointError, ConfigError, InputError
 from rembert.common.name_matching import canonical_name
+from tests.bridge import fuzzing
 from tests.bridge.support import GOLDEN, MODELS
 
 
@@ -133,3 +134,13 @@ def test_a_header_that_claims_too_much_is_refused(saved: Path, tmp_path: Path) -
     (tmp_path / "model.keras").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"outside the file|ZIP archive"):
         open_checkpoint(tmp_path / "model.keras")
+
+
+def test_an_error_in_the_configuration_of_an_archive_names_the_file(tmp_path: Path) -> None:
+    content = {"class_name": "TFRemBertModel", "config": {"config": {"model_type": "rembert", "label2id": ["a"]}}}
+    fuzzing.make_archive(tmp_path / "made")
+    with zipfile.ZipFile(tmp_path / "made" / "model.keras") as made, zipfile.ZipFile(tmp_path / "a.keras", "w") as new:
+        new.writestr("config.json", json.dumps(content))
+        new.writestr("model.weights.h5", made.read("model.weights.h5"))
+    with pytest.raises(ConfigError, match=r"a\.keras: `label2id` must be a dictionary"):
+        open_checkpoint(tmp_path / "a.keras")

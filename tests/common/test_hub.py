@@ -15,7 +15,7 @@ import pytest
 from rembert import RemBertConfig, RemBertTokenizer, RemBertTokenizerFast
 from rembert.bridge import open_checkpoint
 from rembert.common.errors import InputError, MissingDependencyError, NotFoundError
-from rembert.common.hub import locate
+from rembert.common.hub import _wanted, locate
 from rembert.common.keywords import HubOptions
 from tests.frameworks import Framework, on_both
 
@@ -183,6 +183,19 @@ def test_local_files_only_asks_nobody(hub: Hub) -> None:
     with open_checkpoint("google/rembert", hub=HubOptions(local_files_only=True)) as checkpoint:
         assert checkpoint.config is not None
     assert "listed" not in asked
+
+
+@pytest.mark.parametrize(
+    ("subfolder", "folder"),
+    [("", ""), (".", ""), ("./a/", "a/"), (".old", ".old/"), ("a./b", "a./b/"), ("a[1]", "a[1]/")],
+)
+def test_patterns_match_the_files_of_the_subfolder(subfolder: str, folder: str) -> None:
+    files = [f"{folder}config.json", f"{folder}model.safetensors", "old/config.json", "b/model.safetensors"]
+    patterns = _wanted(files, [["model.safetensors"]], HubOptions(subfolder=subfolder))
+    filtering = pytest.importorskip("huggingface_hub.utils")
+    wanted = list(filtering.filter_repo_objects(files, allow_patterns=patterns))
+    assert wanted[:2] == files[:2]
+    assert not folder or wanted == files[:2]
 
 
 def test_a_subfolder_holds_all_files(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

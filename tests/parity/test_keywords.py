@@ -152,6 +152,13 @@ def test_save_function_writes_the_pickle(tmp_path: Path) -> None:
     )
     assert len(calls) == 1
     _equal(PT, PT.load(tmp_path, CASE.head), model)
+    model.save_pretrained(
+        tmp_path / "shards", safe_serialization=False, max_shard_size="1KB", save_function=torch.save
+    )
+    assert len(list((tmp_path / "shards").glob("pytorch_model-*.bin"))) > 1
+    _equal(PT, PT.load(tmp_path / "shards", CASE.head), model)
+    model.save_pretrained(tmp_path / "shards", safe_serialization=False, save_function=torch.save)
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == ["config.json", "pytorch_model.bin"]
 
 
 # ------------------------------------------------------------------ the Hub

@@ -215,3 +215,11 @@ def test_only_temporary_files_of_dead_processes_are_removed(tmp_path: Path) -> N
     assert not dead.exists()
     assert target.read_text() == "by the first"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_refused_run_has_made_is_removed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(InputError, match="`metric` must be"):
+        _train(folder, tmp_path / "a" / "b" / "c" / "d", metric="nonsense")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert not list((tmp_path / "a").iterdir())

@@ -17,8 +17,8 @@ from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import Contents, TensorSource, is_float, transposed
 from rembert.common import strict_json
 from rembert.common.errors import CheckpointError
+from rembert.common.files import MAX_JSON
 
-MAX_CONFIG = 16 * 2**20  # bytes
 _WEIGHTS = "model.weights.h5"
 
 
@@ -80,7 +80,7 @@ def _contents(path: Path, datasets: Mapping[str, TensorSource], config: dict[str
 def _model_config(archive: Archive) -> dict[str, Any] | None:
     """The configuration of the model in an archive; None if it is not a model of this library."""
     try:
-        content = strict_json.loads(archive.read("config.json", MAX_CONFIG))
+        content = strict_json.loads(archive.read("config.json", MAX_JSON))
     except ValueError as problem:
         raise CheckpointError(f"{archive.path}: `config.json` in the archive is not JSON: {problem}") from None
     inner = content.get("config") if isinstance(content, dict) else None
