@@ -19,6 +19,7 @@ from rembert.cli.data_options import (
 from rembert.cli.text import table
 from rembert.common.files import write_json
 from rembert.tasks import Task, evaluate, load_task
+from rembert.tasks.languages import read_languages
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,11 +27,17 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         description="Run a fine-tuned checkpoint on labelled examples and print its scores, from 0 to 1; also per "
-        "language, if examples name their languages.",
+        "language and as their mean, if examples or the names of files name several languages.",
     )
     add_task_argument(parser)
     parser.add_argument("--model", required=True, help="a fine-tuned checkpoint")
-    parser.add_argument("--data", required=True, nargs="+", metavar="FILE", help="labelled examples; - is stdin")
+    parser.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="labelled examples; - is stdin; CODE=FILE names their language",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the scores to this file, as JSON")
     add_data_arguments(parser)
     add_model_arguments(parser)
@@ -41,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the scores; 0 on success. Invalid data raises a `RemBertError`."""
     check_output(args.output)
     task, model = open_task(args)
-    scores = evaluate(task, model, task.read(*args.data), batch_size=args.batch_size)
+    scores = evaluate(task, model, read_languages(task, args.data), batch_size=args.batch_size)
     task.tell_classes("data", task.report.classes)
     print(table(score_lines(scores), right=(1,)))
     print_report(task)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from rembert.cli.data_options import add_data_arguments, add_model_arguments, ad
 from rembert.cli.evaluate import open_task, print_report
 from rembert.cli.progress import say_resumed
 from rembert.common.unfinished import keep_lines, unfinished_output
-from rembert.tasks import Task, predict
+from rembert.tasks import Example, Task, predict
+from rembert.tasks.languages import language_files, read_languages
 from rembert.tasks.run_digest import run_digest
 
 
@@ -22,13 +24,19 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "predict",
         description="Run a fine-tuned checkpoint on examples, which need no labels, and write one JSON object per "
-        "example, in order; labels are not read. With --skip-bad-lines, a malformed line has an object with its "
-        "`error`, so that predictions keep step with their file. An interrupted run with --output resumes "
-        "when the same command is run again.",
+        "example, in order, with its `language` if the names of files give it; labels are not read. With "
+        "--skip-bad-lines, a malformed line has an object with its `error`, so that predictions keep step with their "
+        "file. An interrupted run with --output resumes when the same command is run again.",
     )
     add_task_argument(parser)
     parser.add_argument("--model", required=True, help="a fine-tuned checkpoint")
-    parser.add_argument("--data", nargs="+", default=["-"], metavar="FILE", help="examples (default: standard input)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=["-"],
+        metavar="FILE",
+        help="examples (default: standard input); CODE=FILE names their language",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="a file, instead of the standard output")
     add_data_arguments(parser)
     add_model_arguments(parser)
@@ -43,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
         for line in _lines(task, model, args):
             sys.stdout.write(line)
     else:
-        digest = run_digest(task, args.model, args.data, framework=args.framework)
+        files = language_files(args.data)
+        languages = [file.language for file in files]
+        paths = [file.path for file in files]
+        digest = run_digest(task, args.model, paths, framework=args.framework, languages=languages)
         with unfinished_output(args.output, "predictions", digest) as output:
             done = keep_lines(output)
             say_resumed(done, "predictions")
@@ -54,6 +65,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(task: Task, model: Any, args: argparse.Namespace, skip: int = 0) -> Iterator[str]:
-    examples = task.read(*args.data, labels=False, keep_skipped=True)
-    for prediction in predict(task, model, examples, batch_size=args.batch_size, skip=skip):
-        yield json.dumps(prediction, ensure_ascii=False) + "\n"
+    named = any(file.language is not None for file in language_files(args.data))
+    languages: deque[str | None] = deque()
+
+    def examples() -> Iterator[Example]:
+        for number, example in enumerate(read_languages(task, args.data, labels=False, keep_skipped=True)):
+            if named and number >= skip:
+                languages.append(example.language)
+            yield example
+
+    for prediction in predict(task, model, examples(), batch_size=args.batch_size, skip=skip):
+        language = {"language": languages.popleft()} if named else {}
+        yield json.dumps({**language, **prediction}, ensure_ascii=False) + "\n"

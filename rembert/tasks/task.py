@@ -285,7 +285,8 @@ class Task(ABC):
         return rows
 
     def score(self, examples: Iterable[Example], outputs: Iterable[Sequence[Output]]) -> dict[str, float]:
-        """The scores, by name, over the examples that have labels; also per language if they have several.
+        """The scores, by name, over the examples that have labels; also per language, with their means
+        (`accuracy_mean`), if they have several.
 
         Args:
             examples: in any order.
@@ -314,8 +315,11 @@ class Task(ABC):
             raise DataError("`examples` must have labels to be scored. Received: none with a label.")
         scores = whole.result()
         if len(by_language) > 1:
-            for language, scorer in sorted(by_language.items()):
-                scores |= {f"{name}_{language}": value for name, value in scorer.result().items()}
+            each = {language: scorer.result() for language, scorer in sorted(by_language.items())}
+            shared = [name for name in scores if all(name in own for own in each.values())]
+            for language, own in each.items():
+                scores |= {f"{name}_{language}": value for name, value in own.items()}
+            scores |= {f"{name}_mean": sum(own[name] for own in each.values()) / len(each) for name in shared}
         return scores
 
     @abstractmethod

@@ -16,6 +16,7 @@ from rembert.common.errors import DataError, InputError
 from rembert.common.label_smoothing import check_smoothing
 from rembert.tasks.data import NOT_IN_A_WINDOW
 from rembert.tasks.examples import Example
+from rembert.tasks.languages import read_languages
 from rembert.tasks.task import Feature, Task
 from rembert.training.disk_list import DiskList
 from rembert.training.recipe import Recipe
@@ -54,7 +55,7 @@ def read_training_data(
             if (value := getattr(recipe, name)) is not None:
                 raise InputError(f"`{name}` needs `evaluation` data (--eval). Received: `{name}={value!r}` alone.")
     counter = _Counter("training", train, task)
-    examples = DiskList(_labelled(task, task.read(*train)))
+    examples = DiskList(_labelled(task, read_languages(task, train)))
     task.prepare(examples)
     check_smoothing(recipe.label_smoothing, task.config_overrides().get("problem_type"))
     rows = DiskList(counter.observe(task.training_features(examples)))
@@ -71,7 +72,7 @@ def read_training_data(
 def _read_evaluation(task: Task, paths: Sequence[Path], report: Reporter) -> tuple[DiskList[Example], dict[str, Any]]:
     """The labelled examples, and their summary."""
     counter = _Counter("evaluation", paths, task)
-    examples = DiskList(filter(task.has_label, task.read(*paths)))
+    examples = DiskList(filter(task.has_label, read_languages(task, paths)))
     if not len(examples):
         raise DataError(f"Examples with labels were expected in {_names(paths)}. Received: none.")
     # Encoded here to be checked and counted; each evaluation encodes them again.

@@ -185,7 +185,8 @@ class Retriever:
     def _bucc(self, data: Path, language: str) -> str:
         """The ids of the pairs above the threshold that is best on the development data."""
         gold_file = examples_file(data, "bucc2018", language, side="gold", split="dev")
-        gold = {tuple(line.text.strip().split("\t")) for line in read_lines(gold_file, strict=True)}
+        lines = (line.text.strip() for line in read_lines(gold_file, strict=True))
+        gold = {tuple(line.split("\t")) for line in lines if line}
         mined = self._mined(data, language, "dev")
         scores = [score for *_, score in mined]
         threshold = best_threshold(scores, [(one, other) in gold for one, other, _ in mined], len(gold))

@@ -33,7 +33,7 @@ def test_single_labels_become_class_ids(tmp_path: Path) -> None:
     outputs = [[{"logits": np.array(row)}] for row in ([2.0, 0.0], [1.0, 0.0], [0.0, 3.0])]
     scores = task.score(examples, outputs)
     assert scores["accuracy"] == pytest.approx(1 / 3)
-    assert (scores["accuracy_de"], scores["accuracy_sw"]) == (1.0, 0.0)
+    assert (scores["accuracy_de"], scores["accuracy_sw"], scores["accuracy_mean"]) == (1.0, 0.0, 0.5)
     found = task.decode(examples[0], outputs[0])
     assert (found["label"], found["score"]) == ("sport", pytest.approx(1 / (1 + np.exp(-2))))
     assert sum(found["scores"].values()) == pytest.approx(1)
