@@ -189,6 +189,35 @@ def check_prediction(
         check_class_labels("labels", labels, count, "tokens", shape, meaning)
 
 
+def kept_positions(
+    logits_to_keep: int | Tensor,
+    logits_at: Tensor | None,
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> Tensor | None:
+    """The positions [b, k] that have logits, or None for all; see `RemBertForCausalLM.forward`.
+
+    Raises:
+        InputError: they are chosen twice, do not go with packed inputs, or are a mask of booleans, which may choose
+            another number in each row.
+    """
+    given = input_ids if input_ids is not None else inputs_embeds
+    if given is None or (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+        return logits_at
+    if logits_at is not None or cu_seqlens is not None:
+        other = "`logits_at`" if logits_at is not None else "packed inputs (`cu_seqlens`), which take `logits_at`"
+        raise InputError(f"`logits_to_keep` does not go with {other}. Received: both.")
+    batch, length = given.shape[:2]
+    if isinstance(logits_to_keep, int):
+        logits_to_keep = torch.arange(max(length - logits_to_keep, 0), length, device=given.device)
+    check_tensor("logits_to_keep", logits_to_keep)
+    if logits_to_keep.dtype == torch.bool:
+        raise InputError("`logits_to_keep` must be a number or positions. Received: booleans. Use `logits_at`.")
+    positions = logits_to_keep.expand(batch, -1)
+    return torch.where(positions < 0, positions + length, positions)  # negative ones count from the end
+
+
 def check_positions(name: str, positions: Tensor | None, batch: int | None) -> None:
     """Refuse answer positions that are not integers [b] (or [b, 1]); any value is allowed.
 

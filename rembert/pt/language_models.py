@@ -13,7 +13,7 @@ from rembert.common.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOu
 from rembert.pt.activations import ACTIVATIONS
 from rembert.pt.cache import Cache
 from rembert.pt.generation import GenerationMixin
-from rembert.pt.inputs import check_prediction, values_can_be_read
+from rembert.pt.inputs import check_prediction, kept_positions, values_can_be_read
 from rembert.pt.linear_cross_entropy import is_plain_linear, linear_cross_entropy
 from rembert.pt.losses import cross_entropy, ignore_padding, next_labels, share_of_items
 from rembert.pt.pretrained import RemBertPreTrainedModel
@@ -228,6 +228,7 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
         max_seqlen: int | None = None,
         num_items_in_batch: Tensor | int | None = None,
         head_mask: None = None,
+        logits_to_keep: int | Tensor = 0,
     ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
         """Logits [b, s, v], and the mean loss of `labels`. The arguments not named here are those of `RemBertModel`.
 
@@ -239,11 +240,14 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
             logits_at: [b, k] positions: only these have logits, [b, k, v], and `labels` are [b, k]: the token that
                 each of them predicts.
             return_logits: as in `RemBertForMaskedLM`.
+            logits_to_keep: another form of `logits_at`: how many of the last positions, 0 for all; or positions, [k]
+                or [b, k], where negative ones count from the end. Packed inputs take `logits_at`.
 
         Raises:
             InputError: arguments contradict each other, labels are outside the vocabulary, or positions outside
                 the sequence.
         """
+        logits_at = kept_positions(logits_to_keep, logits_at, input_ids, inputs_embeds, cu_seqlens)
         check_prediction(labels, logits_at, self.config.vocab_size, input_ids, inputs_embeds)
         outputs = self.rembert(
             input_ids,

@@ -59,25 +59,27 @@ class Encoding:
     def __getstate__(self) -> dict[str, Any]:
         # The words and characters, without the texts of the whole batch and the model.
         kept = {name: value for name, value in self.__dict__.items() if name not in ("_tokenizer", "_batch")}
-        return {**kept, "_tokens": self.tokens, "_aligned": self._alignment}
+        return {**kept, "_aligned": self._alignment}
 
     @property
     def _alignment(self) -> BatchEncoding:
         if "_aligned" not in self.__dict__:
             row = self._batch._row(self._index)
-            before, after = ([None] * count for count in self._padding)
+            before, after = self._padding
             columns: dict[str, Any] = {
-                name: [*before, *getattr(row, name), *after] for name in ("sequence_ids", "word_ids", "spans")
+                name: [None] * before + getattr(row, name) + [None] * after
+                for name in ("sequence_ids", "word_ids", "spans")
             }
+            names = self._tokenizer.convert_ids_to_tokens
+            columns["tokens"] = names(self.ids[:before]) + row.tokens + names(self.ids[len(self.ids) - after :])
             padded = replace(row, ids=self.ids, type_ids=self.type_ids, attention_mask=self.attention_mask, **columns)
             self._aligned = BatchEncoding({}, _OneRow(padded))
         return self._aligned
 
     @property
     def tokens(self) -> list[str]:
-        """The tokens of the ids."""
-        stored = self.__dict__.get("_tokens")
-        return self._tokenizer.convert_ids_to_tokens(self.ids) if stored is None else stored
+        """The tokens as strings; an unknown token is shown as the text that it covers."""
+        return self._alignment.tokens(0)
 
     @property
     def sequence_ids(self) -> list[int | None]:

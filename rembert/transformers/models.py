@@ -24,7 +24,7 @@ from rembert.pt.language_models import RemBertOnlyMLMHead
 from rembert.pt.layer import RemBertLayer as PtLayer
 from rembert.transformers.cache import check_cache, keep_source, new_cache, view, with_free_positions
 from rembert.transformers.configs import check_config
-from rembert.transformers.masks import check_choices, kept_positions, pairwise_mask
+from rembert.transformers.masks import mask_of_keys
 from rembert.transformers.outputs import translate
 from rembert.transformers.transformers_internals import ModelDeclarations, attention_implementation
 
@@ -130,7 +130,8 @@ class RemBertModel(pt.RemBertModel, RemBertPreTrainedModel):
         The arguments not named here are those of `rembert.pt.RemBertModel`.
 
         Args:
-            attention_mask: as there, or [b, 1, s, t]: True, or 0.0, where a query may attend.
+            attention_mask: as there, or [b, 1, s, t]: True, or 0.0, where a query may attend. A single row, [b, 1, 1,
+                t], is for all queries, and a single mask for the whole batch.
             encoder_attention_mask: likewise.
             past_key_values: any cache of transformers; it is extended in place.
             use_cache: whether a decoder returns its cache, a new one if none was given; by default
@@ -147,7 +148,7 @@ class RemBertModel(pt.RemBertModel, RemBertPreTrainedModel):
         if cache is None and wants_cache and can_cache:
             cache = new_cache(self.config.add_cross_attention)
         views = None
-        attention_mask = pairwise_mask("attention_mask", attention_mask)
+        attention_mask = mask_of_keys("attention_mask", attention_mask, given, causal=self.config.is_decoder)
         if cache is not None and given is not None:
             views = view(cache, self.config.num_hidden_layers, given.shape[1])
             attention_mask, position_ids = with_free_positions(cache, views, given, attention_mask, position_ids)
@@ -158,7 +159,7 @@ class RemBertModel(pt.RemBertModel, RemBertPreTrainedModel):
             position_ids,
             inputs_embeds,
             encoder_hidden_states,
-            pairwise_mask("encoder_attention_mask", encoder_attention_mask),
+            mask_of_keys("encoder_attention_mask", encoder_attention_mask, given),
             views,
             use_cache=cache is not None,
             output_attentions=output_attentions,
@@ -219,69 +220,6 @@ class RemBertForCausalLM(GenerationMixin, pt.RemBertForCausalLM, _LanguageModel)
         >>> model.generate(torch.tensor([[312, 5]]), max_new_tokens=3, min_new_tokens=3, num_beams=2).shape
         torch.Size([1, 5])
     """
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        labels: Tensor | None = None,
-        logits_at: Tensor | None = None,
-        return_logits: bool | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        cu_seqlens: Tensor | None = None,
-        max_seqlen: int | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        head_mask: None = None,
-        logits_to_keep: int | Tensor = 0,
-        shift_labels: Tensor | None = None,
-    ) -> Any:
-        """As `rembert.pt.RemBertForCausalLM`, with transformers' caches and its argument for chosen positions.
-
-        The arguments not named here are those of `rembert.pt.RemBertForCausalLM`.
-
-        Args:
-            logits_to_keep: how many of the last positions have logits, 0 for all; or positions, [k] or [b, k].
-                Packed inputs take `logits_at` instead.
-            shift_labels: [b, s] token ids, where logits at i predict the label at i; in place of `labels`. Packed
-                inputs take `labels`.
-
-        Raises:
-            InputError: arguments do not fit each other, or indices are outside their tables.
-        """
-        check_choices(labels, shift_labels, logits_to_keep, cu_seqlens)
-        given = input_ids if input_ids is not None else inputs_embeds
-        if given is not None and cu_seqlens is None and logits_at is None:
-            logits_at = kept_positions(given.shape[1] if shift_labels is not None else logits_to_keep, given)
-        return super().forward(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            encoder_hidden_states,
-            encoder_attention_mask,
-            past_key_values,
-            labels if shift_labels is None else shift_labels,
-            logits_at,
-            return_logits,
-            use_cache,
-            output_attentions,
-            output_hidden_states,
-            return_dict,
-            cu_seqlens,
-            max_seqlen,
-            num_items_in_batch,
-            head_mask,
-        )
 
 
 class RemBertForSequenceClassification(pt.RemBertForSequenceClassification, _Head):

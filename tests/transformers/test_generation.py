@@ -90,6 +90,11 @@ def test_masks_of_four_dimensions(both: tuple[Any, Any], prompts: dict[str, Any]
             torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
     with pytest.raises(InputError, match="the same for all heads"):
         ours(ids, attention_mask=allowed.expand(-1, 3, -1, -1))
+    for mask in (added[:1], added[:, :, 2:3]):  # for all rows, for all queries
+        with torch.no_grad():
+            wanted = theirs(ids, attention_mask=mask, use_cache=False).logits
+            found = ours(ids, attention_mask=mask, use_cache=False).logits
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
 
 def test_chosen_positions(both: tuple[Any, Any], prompts: dict[str, Any]) -> None:
@@ -97,7 +102,18 @@ def test_chosen_positions(both: tuple[Any, Any], prompts: dict[str, Any]) -> Non
     with torch.no_grad():
         wanted = ours(**prompts).logits
         torch.testing.assert_close(ours(**prompts, logits_to_keep=2).logits, wanted[:, -2:])
-        torch.testing.assert_close(ours(**prompts, logits_to_keep=torch.tensor([1, 4])).logits, wanted[:, [1, 4]])
+        torch.testing.assert_close(ours(**prompts, logits_to_keep=torch.tensor([1, -2])).logits, wanted[:, [1, 4]])
+    ids = prompts["input_ids"]
+    for arguments, says in (
+        ({"input_ids": ids.flatten(), "cu_seqlens": torch.tensor([0, 6, 12])}, "does not go with packed inputs"),
+        ({"input_ids": ids, "logits_at": torch.tensor([[1], [2]])}, "does not go with `logits_at`"),
+    ):
+        with pytest.raises(InputError, match=says):
+            ours(**arguments, logits_to_keep=1)
+    with pytest.raises(InputError, match="Received: booleans"):
+        ours(ids, logits_to_keep=torch.tensor([True, False]))
+    with pytest.raises(InputError, match="must lie in"):
+        ours(ids, logits_to_keep=torch.tensor([9]))
 
 
 def test_other_caches_are_refused(both: tuple[Any, Any], prompts: dict[str, Any]) -> None:

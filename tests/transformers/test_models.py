@@ -121,20 +121,15 @@ def _decoder() -> tuple[Any, Any, torch.Tensor]:
     return theirs, ours, torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 
 
-def test_shifted_labels_and_kept_positions() -> None:
-    theirs, ours, ids = _decoder()
-    shifted = torch.tensor([[6, 7, 8, -100], [10, -100, 12, -100]])
-    wanted = torch.nn.functional.cross_entropy(theirs(ids).logits.flatten(0, 1), shifted.flatten())
-    torch.testing.assert_close(ours(ids, shift_labels=shifted).loss, wanted, rtol=0, atol=1e-10)
-    torch.testing.assert_close(ours(ids, logits_to_keep=2).logits, ours(ids).logits[:, 2:], rtol=0, atol=1e-12)
-    packed = {"input_ids": ids.flatten(), "cu_seqlens": torch.tensor([0, 4, 8])}
-    for arguments, says in (
-        ({"shift_labels": shifted.flatten(), **packed}, "`shift_labels` does not go with packed"),
-        ({"logits_to_keep": 1, **packed}, "`logits_to_keep` does not go with packed"),
-        ({"input_ids": ids, "labels": ids, "shift_labels": shifted}, "in place of `labels`"),
-    ):
-        with pytest.raises(InputError, match=says):
-            ours(**arguments)
+def test_a_mask_of_keys_may_have_four_dimensions() -> None:
+    theirs, ours = build_both(next(case for case in CASES if case.head == "model"))
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+    real = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
+    wanted = theirs(ids, attention_mask=real).last_hidden_state
+    added = torch.zeros(2, 1, 1, 4, dtype=torch.float64).masked_fill(real[:, None, None] == 0, float("-inf"))
+    for mask in (added, real[:, None, None]):
+        found = ours(ids, attention_mask=mask).last_hidden_state
+        torch.testing.assert_close(real_rows(found, real), real_rows(wanted, real), rtol=0, atol=1e-10)
 
 
 def test_a_bias_in_a_mask_is_refused() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
 
 import rembert  # noqa: E402
 import rembert.transformers  # noqa: E402
+from rembert.common.errors import TokenizerError  # noqa: E402
 from rembert.transformers import RemBertTokenizer  # noqa: E402
 
 FILES = Path(__file__).parents[1] / "fixtures" / "tokenizer"
@@ -110,8 +114,10 @@ def test_auto_tokenizer_reads_and_saves(tokenizer: Any, own: rembert.RemBertToke
 
 def test_words_and_characters_are_found(tokenizer: Any, own: rembert.RemBertTokenizer) -> None:
     found, wanted = tokenizer(TEXTS[:2], padding=True), own(TEXTS[:2], padding=True)
+    assert "🙂" in wanted.tokens(1)  # unknown
     for result in (found, pickle.loads(pickle.dumps(found))):
-        assert result.tokens(0) == own.convert_ids_to_tokens(wanted["input_ids"][0])
+        assert result.tokens(0) == wanted.tokens(0)
+        assert result.tokens(1) == wanted.tokens(1)
         assert result.char_to_token(0, 5) == wanted.char_to_token(0, 5)
         assert result.token_to_chars(0, 2) == tuple(wanted.token_to_chars(0, 2) or ())
         assert result.word_to_tokens(1, 1) == tuple(wanted.word_to_tokens(1, 1) or ())
@@ -132,3 +138,44 @@ def test_unregister_gives_the_tokenizer_back(directory: Path) -> None:
         assert type(transformers.AutoTokenizer.from_pretrained(directory)).__module__.startswith("transformers.")
     finally:
         rembert.transformers.register()
+
+
+def test_other_sources_give_the_same_tokenizer(loaded: Any, own: rembert.RemBertTokenizer, directory: Path) -> None:
+    path = directory / "tokenizer.json"
+    description = json.loads(path.read_text(encoding="utf-8"))
+    unigram = transformers.PreTrainedTokenizerFast(tokenizer_file=str(path))
+    steps = description["normalizer"]["normalizers"]
+    charsmap = next(step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled")
+    vocab = RemBertTokenizer(
+        vocab=[tuple(entry) for entry in description["model"]["vocab"]],
+        merges=None,
+        added_tokens_decoder=unigram.added_tokens_decoder,
+        _spm_precompiled_charsmap=base64.b64decode(charsmap),
+    )
+    for other in (RemBertTokenizer(tokenizer_object=unigram.backend_tokenizer), vocab):
+        assert other(TEXTS)["input_ids"] == own(TEXTS)["input_ids"]
+        assert other.all_special_tokens == loaded.all_special_tokens
+        assert "vocab" not in other.init_kwargs
+    with pytest.raises(TokenizerError, match="`vocab` must hold the unknown token"):
+        RemBertTokenizer(vocab=[("a", -1.0)])
+    with pytest.raises(TokenizerError, match="`tokenizer_object` must hold a Unigram model"):
+        RemBertTokenizer(tokenizer_object=tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")))
+
+
+def test_a_new_vocabulary_is_trained_by_sentencepiece(tokenizer: Any, own: rembert.RemBertTokenizer) -> None:
+    texts = ["The train leaves at seven.", "The boat leaves at nine."] * 20
+    renamed = {"[CLS]": "[cls]"}
+    arguments: dict[str, Any] = {"vocab_size": 40, "new_special_tokens": ["<x>"], "special_tokens_map": renamed}
+    tokenizer.model_max_length = 40
+    found = tokenizer.train_new_from_iterator(texts, **arguments)
+    wanted = own.train_new_from_iterator(texts, **arguments)
+    assert type(found) is RemBertTokenizer
+    assert found.get_vocab() == wanted.get_vocab()
+    assert (found.cls_token, found.model_max_length) == ("[cls]", 40)
+    assert found("The <x> boat ")["input_ids"] == wanted("The <x> boat ")["input_ids"]
+
+
+def test_large_vocabularies_are_not_taken_for_those_of_mistral(tokenizer: Any) -> None:
+    """transformers looks at vocabularies of more than 100,000 tokens, and asks the Hub whose they are."""
+    backend = tokenizer.backend_tokenizer
+    assert RemBertTokenizer._patch_mistral_regex(backend, "google/rembert") is backend

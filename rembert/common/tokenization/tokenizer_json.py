@@ -106,11 +106,15 @@ _SCORE_TOLERANCE = 1e-4  # scores are float32; some writers round them to fewer 
 
 def read_tokenizer_json(path: str | os.PathLike[str]) -> TokenizerJson:
     """Read a `tokenizer.json`; `TokenizerError`, naming it, when it is damaged or not of a Unigram model."""
-    content = read_json(path, TokenizerError)
+    return parse_tokenizer_json(read_json(path, TokenizerError), str(path))
+
+
+def parse_tokenizer_json(content: Any, source: str) -> TokenizerJson:
+    """The content of a `tokenizer.json`; `TokenizerError`, naming its source, as for a file."""
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or model.get("type", "Unigram") != "Unigram" or "vocab" not in model:
         kind = model.get("type") if isinstance(model, dict) else None
-        raise TokenizerError(f"{path} must hold a Unigram model. Received: `model.type={kind!r}`.")
+        raise TokenizerError(f"{source} must hold a Unigram model. Received: `model.type={kind!r}`.")
     try:
         tokens = [token for token, _ in model["vocab"]]
         "".join(tokens).encode()  # refuses values that are not strings or hold lone surrogates
@@ -122,12 +126,12 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> TokenizerJson:
         charsmap = base64.b64decode(charsmaps[0] or "", validate=True) if charsmaps else b""
         kinds = {step["type"] for step in steps}
     except (TypeError, ValueError, KeyError, OverflowError, binascii.Error) as problem:
-        raise TokenizerError(f"{path} is not a well-formed tokenizer.json: {problem!r}.") from problem
+        raise TokenizerError(f"{source} is not a well-formed tokenizer.json: {problem!r}.") from problem
     unk_id = model.get("unk_id")
     if not isinstance(unk_id, int) or not 0 <= unk_id < len(tokens):
-        raise TokenizerError(f"{path} must name the unknown token. Received: `model.unk_id={unk_id!r}`.")
+        raise TokenizerError(f"{source} must name the unknown token. Received: `model.unk_id={unk_id!r}`.")
     return TokenizerJson(
-        source=str(path),
+        source=source,
         tokens=tokens,
         scores=scores,
         unk_id=unk_id,
