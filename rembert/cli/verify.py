@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "verify",
         description="Run the checkpoints A and B on the same inputs, each in the framework its format belongs to, or "
-        "in the one that is installed, and print the largest difference of each output. Exit code 1 when one exceeds "
+        "in the one that is installed, and print the largest difference of each output. Exit code 1 if one exceeds "
         "the tolerance.",
     )
     parser.add_argument("a", metavar="A", help="a checkpoint directory, file or index")
@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare and print; 1 where the checkpoints differ."""
+    """Compare and print; 1 if the checkpoints differ."""
     found = verify(args.a, args.b, frameworks=args.frameworks, tolerance=args.tolerance, seed=args.seed)
     print(report(found))
     return 1 if found.failed else 0

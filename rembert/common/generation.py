@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -25,6 +24,7 @@ from rembert.common.arguments import (
 )
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError, KeywordError
+from rembert.common.warning import warn
 
 _POSITIVE = number(above=0)
 _CONSTRAINTS = {
@@ -43,11 +43,8 @@ _CONSTRAINTS = {
 }
 _LENGTHS = {"max_length": optional(integer(at_least=1)), "min_length": optional(integer(at_least=0))}
 _NEW_TOKENS = 20  # the default of `max_new_tokens`
-
-
-EXCLUDED = (
-    -1.0e9
-)  # added to the score of a beam that must not be chosen; transformers adds the same, so that ties are equal
+# Added to the score of a beam that must not be chosen; transformers adds the same, so that ties are equal.
+EXCLUDED = -1.0e9
 
 
 class Default(Enum):
@@ -165,16 +162,11 @@ _ELSEWHERE = frozenset(
 )
 
 
-# None asks for these, as the fields of transformers' configuration of generation that nobody has set.
-_DEFAULTS = {
-    "num_return_sequences": 1,
-    "num_beams": 1,
-    "do_sample": False,
-    "temperature": 1.0,
-    "repetition_penalty": 1.0,
-    "length_penalty": 1.0,
-    "early_stopping": False,
-}
+# None asks for the default, as the fields of transformers' configuration of generation that nobody has set.
+_WITH_DEFAULT = (
+    *("num_return_sequences", "num_beams", "do_sample", "temperature", "repetition_penalty", "length_penalty"),
+    "early_stopping",
+)
 
 
 def check_others(others: dict[str, Any]) -> None:
@@ -210,6 +202,7 @@ def prompt_of(input_ids: Any, inputs: Any) -> Any:
 # Long: a line for each argument.
 def generation_settings(
     config: RemBertConfig,
+    generate: Callable[..., Any],
     *,
     prompts: Any,
     max_new_tokens: Any,
@@ -231,7 +224,7 @@ def generation_settings(
     pad_token_id: Any,
     has_streamer: bool,
 ) -> GenerationSettings:
-    """The settings from the given arguments.
+    """The settings from the given arguments of `generate`, whose signature has the defaults.
 
     Raises:
         InputError: the model is not a decoder, or an argument is outside its range.
@@ -257,7 +250,10 @@ def generation_settings(
         "length_penalty": length_penalty,
         "early_stopping": early_stopping,
     }
-    given = {name: plain(_DEFAULTS.get(name) if value is None else value) for name, value in given.items()}
+    signature = inspect.signature(generate).parameters
+    for name in _WITH_DEFAULT:
+        given[name] = signature[name].default if given[name] is None else given[name]
+    given = {name: plain(value) for name, value in given.items()}
     check_arguments(_CONSTRAINTS, given)
     if has_streamer and given["num_beams"] > 1:
         raise InputError(
@@ -293,9 +289,8 @@ def _new_tokens(
                 f"`max_length={max_length}`. Use `max_new_tokens`."
             )
     elif lengths["max_length"] is not None:
-        warnings.warn(
+        warn(
             f"`max_new_tokens={max_new_tokens}` and `max_length={max_length}` are both given; the first one is used.",
-            stacklevel=4,
         )
     if shortest is None:
         shortest = 0 if lengths["min_length"] is None else max(lengths["min_length"] - prompt, 0)
@@ -312,8 +307,9 @@ def _check_returned(given: dict[str, Any]) -> None:
         )
     if given["min_new_tokens"] > given["max_new_tokens"]:
         raise InputError(
-            f"`min_new_tokens` must be at most the {given['max_new_tokens']} new tokens that are allowed. Received: "
-            f"{given['min_new_tokens']}."
+            "The least number of new tokens, from `min_new_tokens` or `min_length`, must be at most the largest, from "
+            f"`max_new_tokens` (by default {_NEW_TOKENS}) or `max_length`. Received: {given['min_new_tokens']} and "
+            f"{given['max_new_tokens']}."
         )
 
 
@@ -359,7 +355,8 @@ def check_length(config: RemBertConfig, longest_prompt: int, max_new_tokens: int
     if longest_prompt + max_new_tokens > limit:
         raise InputError(
             f"Prompt and new tokens may be at most `max_position_embeddings={limit}` tokens together. Received: "
-            f"{longest_prompt} tokens in the longest prompt and `max_new_tokens={max_new_tokens}`. Shorten one."
+            f"{longest_prompt} tokens in the longest prompt, with {max_new_tokens} new ones. Shorten the prompt, or "
+            f"pass a smaller `max_new_tokens` (by default {_NEW_TOKENS})."
         )
 
 

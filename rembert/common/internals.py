@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-import warnings
+
+from rembert.common.warning import warn
 
 
 @functools.cache
@@ -15,7 +16,6 @@ def warn_missing(library: str, name: str, effect: str) -> None:
         name: the missing name as the library writes it.
         effect: what happens instead.
     """
-    warnings.warn(
+    warn(
         f"{library} has no `{name}`: {effect}. docs/versions.md lists the versions that rembert was tested with.",
-        stacklevel=3,
     )

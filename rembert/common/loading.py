@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +12,7 @@ from rembert.common.errors import CheckpointError, ConfigError
 from rembert.common.keywords import HubOptions, check_known, take_hub_options
 from rembert.common.name_matching import Match
 from rembert.common.parameters import file_name
+from rembert.common.warning import warn
 
 
 def loading_config(
@@ -125,7 +125,7 @@ def check_match(
         if match.unused:
             notes.append(f"These parameters in it are not used by this model: {_listed(match.unused)}.")
         if notes:
-            warnings.warn(f"{model} from {source}: " + " ".join(notes), stacklevel=3)
+            warn(f"{model} from {source}: " + " ".join(notes))
     return {
         "missing_keys": [file_name(name, head) for name in match.missing],
         "unexpected_keys": [*match.unused, *match.unexpected],

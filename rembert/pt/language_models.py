@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from rembert.common.checks import IGNORE_INDEX
 from rembert.common.config import RemBertConfig
 from rembert.common.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
+from rembert.common.warning import warn
 from rembert.pt.activations import ACTIVATIONS
 from rembert.pt.cache import Cache
 from rembert.pt.generation import GenerationMixin
@@ -108,9 +108,7 @@ class RemBertForMaskedLM(RemBertLanguageModel):
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
         if config.is_decoder:
-            warnings.warn(
-                "A masked language model attends in both directions. Received: `is_decoder=True`.", stacklevel=2
-            )
+            warn("A masked language model attends in both directions. Received: `is_decoder=True`.")
         self.rembert = self.base_class(self.config, add_pooling_layer=False)
         self.cls = RemBertOnlyMLMHead(config)
         self.post_init()
@@ -199,9 +197,8 @@ class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__(config)
         if not config.is_decoder:
-            warnings.warn(
+            warn(
                 "A causal language model needs `is_decoder=True`; without it, tokens attend to later tokens.",
-                stacklevel=2,
             )
         self.rembert = self.base_class(self.config, add_pooling_layer=False)
         self.cls = RemBertOnlyMLMHead(config)

@@ -194,8 +194,8 @@ class RemBertPreTrainedModel(RemBertModelBase):
         """Write `model.safetensors` (or shards and their index) and `config.json` into `save_directory`.
 
         The weights of modules that a subclass adds are written too, and `from_pretrained` of the subclass reads them.
-        So is a pooler that the checkpoint had and this head does not use. Other files
-        in the directory are left unchanged. Each file is written completely or not at all.
+        So is a pooler that the checkpoint had and this head does not use. Other files in the directory are left
+        unchanged. Each file is written completely or not at all.
 
         Args:
             save_directory: created if missing.

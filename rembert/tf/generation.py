@@ -140,6 +140,7 @@ class GenerationMixin:
         input_ids = prompt_of(input_ids, inputs)
         settings = generation_settings(
             self.config,
+            GenerationMixin.generate,
             prompts=input_ids,
             max_new_tokens=max_new_tokens,
             max_length=max_length,

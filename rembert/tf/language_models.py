@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import keras
@@ -12,6 +11,7 @@ from keras import ops
 from rembert.common.checks import IGNORE_INDEX
 from rembert.common.config import RemBertConfig
 from rembert.common.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
+from rembert.common.warning import warn
 from rembert.tf.activations import ACTIVATIONS
 from rembert.tf.cache import Cache
 from rembert.tf.encoder import TFRemBertModel
@@ -135,9 +135,7 @@ class TFRemBertForMaskedLM(TFRemBertLanguageModel):
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         if config.is_decoder:
-            warnings.warn(
-                "A masked language model attends in both directions. Received: `is_decoder=True`.", stacklevel=2
-            )
+            warn("A masked language model attends in both directions. Received: `is_decoder=True`.")
         self.rembert = TFRemBertModel(self.config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
         self.cls = TFRemBertOnlyMLMHead(config, name="cls", dtype=self.dtype_policy)
         self.post_init()
@@ -230,9 +228,8 @@ class TFRemBertForCausalLM(GenerationMixin, TFRemBertLanguageModel):
     def __init__(self, config: RemBertConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         if not config.is_decoder:
-            warnings.warn(
+            warn(
                 "A causal language model needs `is_decoder=True`; without it, tokens attend to later tokens.",
-                stacklevel=2,
             )
         self.rembert = TFRemBertModel(self.config, add_pooling_layer=False, name="rembert", dtype=self.dtype_policy)
         self.cls = TFRemBertOnlyMLMHead(config, name="cls", dtype=self.dtype_policy)

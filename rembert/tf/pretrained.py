@@ -159,9 +159,9 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         """Write `model.safetensors` (or shards and their index) and `config.json` into `save_directory`.
 
         The weights of layers that a subclass adds are written too, and `from_pretrained` of the subclass reads them.
-        So is a pooler that the checkpoint had and this head does not use. `rembert.pt` writes
-        and reads the same files. LoRA's update is added to the weights. Other files in the directory are left
-        unchanged. Each file is written completely or not at all.
+        So is a pooler that the checkpoint had and this head does not use. `rembert.pt` writes and reads the same
+        files. LoRA's update is added to the weights. Other files in the directory are left unchanged. Each file is
+        written completely or not at all.
 
         Args:
             save_directory: created if missing.

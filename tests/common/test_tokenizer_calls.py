@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from rembert import RemBertTokenizer
-from rembert.common.errors import InputError, MissingDependencyError
+from rembert.common.errors import InputError, KeywordError, MissingDependencyError
 from rembert.common.tokenization import BatchEncoding
+from rembert.common.tokenization.padding import UNLIMITED
 from tests.common.tokenizer_cases import MODEL
 
 NUMBERS = "one two three four five six seven eight nine ten"  # 20 tokens
@@ -243,7 +244,7 @@ def test_parts_of_a_call(tokenizer: RemBertTokenizer) -> None:
         (
             (NUMBERS,),
             {"truncation": True, "max_length": 20, "stride": 18, "return_overflowing_tokens": True},
-            "here 18. Received: `stride=18` and `max_length=20`",
+            "here 18. Received: `stride=18` and rows of 20 tokens",
         ),
         (
             (NUMBERS, NUMBERS),
@@ -253,11 +254,53 @@ def test_parts_of_a_call(tokenizer: RemBertTokenizer) -> None:
         ((NUMBERS, "a"), {"truncation": "only_second", "max_length": 10}, "Received: texts of 20 and 1 tokens"),
         (("a", NUMBERS), {"truncation": "only_first", "max_length": 10}, "cannot make the row short enough"),
         ((NUMBERS,), {"truncation": "only_second", "max_length": 10}, "needs a second text"),
+        (("a",), {"text_pair_target": "b"}, "`text_pair_target` needs `text_target`"),
     ],
 )
 def test_bad_calls(tokenizer: RemBertTokenizer, args: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         tokenizer(*args, **options)
+
+
+def test_unknown_arguments_are_refused_under_the_names_of_public_functions(tokenizer: RemBertTokenizer) -> None:
+    for call in (tokenizer, tokenizer.encode, tokenizer.encode_plus):
+        with pytest.raises(KeywordError, match=r"^tokenizer\(\) got an .*'paddin'. Did you mean `padding`\?"):
+            call("a", paddin=True)
+        with pytest.raises(KeywordError, match=r"^tokenizer\(\) does not support `split_special_tokens`"):
+            call("a", split_special_tokens=True)
+        call("a", split_special_tokens=False)
+    for name in ("text", "text_pair", "is_split_into_words"):
+        with pytest.raises(KeywordError, match=rf"^prepare_for_model\(\) .*{name}"):
+            tokenizer.prepare_for_model([5], **{name: True})
+    assert tokenizer.prepare_for_model([5], is_split_into_words=False)["input_ids"] == [3, 5, 4]
+
+
+@pytest.mark.parametrize("options", [{"text_pair": "b"}, {"truncation": "only_second"}])
+def test_a_limit_is_not_quoted_as_an_argument_that_was_not_given(fresh: RemBertTokenizer, options: Any) -> None:
+    fresh.model_max_length = 2
+    with pytest.raises(InputError, match="row") as caught:
+        fresh("a", **{"truncation": True, **options})
+    assert "max_length=" not in str(caught.value)
+
+
+def test_warnings_point_at_the_line_of_the_caller(fresh: RemBertTokenizer) -> None:
+    calls = [
+        lambda: fresh("a b c"),
+        lambda: fresh.encode("a b c"),
+        lambda: fresh.batch_encode_plus(["a b c"]),
+        lambda: fresh.prepare_for_model([5, 6, 7]),
+    ]
+    fresh.model_max_length = 4
+    for call in calls:
+        vars(fresh).pop("_warned", None)
+        with pytest.warns(UserWarning, match="A row of 5 tokens") as caught:
+            call()
+        assert [each.filename for each in caught] == [__file__]
+    fresh.model_max_length = UNLIMITED
+    for name in ("encode", "encode_plus", "__call__"):
+        with pytest.warns(UserWarning, match="has no effect without `max_length`") as caught:
+            getattr(fresh, name)("a", truncation=True)
+        assert [each.filename for each in caught] == [__file__]
 
 
 def test_a_misspelt_argument_is_refused(tokenizer: RemBertTokenizer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "more than beams": ({"num_return_sequences": 3, "num_beams": 2}, InputError, "`num_beams=2`"),
     "none returned": ({"num_return_sequences": 0}, InputError, "`num_return_sequences=0`"),
     "max_length": ({"max_length": 5}, InputError, "more than its 5 tokens. Received: `max_length=5`"),
-    "minimum": ({"min_new_tokens": 9, "max_new_tokens": 8}, InputError, "at most the 8 new tokens"),
+    "minimum": ({"min_new_tokens": 9, "max_new_tokens": 8}, InputError, "Received: 9 and 8"),
     "ngrams": ({"no_repeat_ngram_size": -1}, InputError, "`no_repeat_ngram_size=-1`"),
     "cache": ({"use_cache": "no"}, InputError, "`use_cache='no'`"),
     "processor": ({"logits_processor": ["x"]}, InputError, "`logits_processor` must be functions"),
@@ -160,3 +161,33 @@ def test_both_lengths(framework: Framework) -> None:
     with pytest.warns(UserWarning, match="`max_new_tokens=2` and `max_length=9` are both given"):
         rows = _generate(framework, _golden(framework), IDS, MASK, max_new_tokens=2, max_length=9, eos_token_id=None)
     assert len(rows[0]) == 8
+
+
+@on_both
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, r"20 new ones.*smaller `max_new_tokens` \(by default 20\)"),
+        ({"max_length": 600}, "595 new ones"),
+        ({"min_new_tokens": 25}, r"Received: 25 and 20\."),
+        ({"min_length": 9, "max_new_tokens": 2}, r"Received: 4 and 2\."),
+    ],
+)
+def test_a_default_is_not_quoted_as_an_argument_that_was_not_given(
+    framework: Framework, settings: dict[str, int], says: str
+) -> None:
+    length = 5 if settings else 35  # of 40 positions
+    with pytest.raises(InputError, match=says) as caught:
+        _golden(framework).generate(framework.tensor(np.ones((1, length), np.int64)), **settings)
+    assert not re.search(r"`(max|min)_\w+=", str(caught.value))
+
+
+@on_both
+def test_warnings_point_at_the_line_of_the_caller(framework: Framework) -> None:
+    model = _golden(framework)
+    prompt = framework.tensor(np.ones((1, 5), np.int64))
+    with pytest.warns(UserWarning, match="both given") as caught:
+        model.generate(prompt, max_new_tokens=1, max_length=9)
+    with pytest.warns(UserWarning, match="attends in both directions") as also:
+        framework.model_class("masked-lm").from_config(model.config)
+    assert [each.filename for each in [*caught, *also]] == [__file__] * 2

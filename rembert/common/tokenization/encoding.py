@@ -40,6 +40,7 @@ class CallableTokenizer(RowBuilder):
         return_offsets_mapping: bool = False,
         return_length: bool = False,
         verbose: bool = True,
+        **others: Any,
     ) -> BatchEncoding:
         """Encode a text, a pair of texts, or a batch of either.
 
@@ -69,10 +70,13 @@ class CallableTokenizer(RowBuilder):
                 its word, if the texts are given as words), (0, 0) for the special tokens of this call.
             return_length: return `length`, the number of tokens of each row without padding.
             verbose: warn once if a row is longer than `model_max_length`, and not to be truncated.
+            **others: arguments that only transformers' tokenizers have, as None or False, such as
+                `split_special_tokens`.
 
         Raises:
             InputError: the text is not of these forms or holds lone surrogates; the arguments do not fit together;
                 no truncation can bring the pair to `max_length`; padding is asked for without a pad token.
+            KeywordError: an argument is unknown; the message suggests the nearest known one.
             MissingDependencyError: the framework that `return_tensors` asks for is not installed.
 
         Example:
@@ -83,6 +87,7 @@ class CallableTokenizer(RowBuilder):
             (True, 2)
         """
         options = self._options(
+            "tokenizer",
             add_special_tokens=add_special_tokens,
             padding=padding,
             truncation=truncation,
@@ -98,7 +103,12 @@ class CallableTokenizer(RowBuilder):
             return_offsets_mapping=return_offsets_mapping,
             return_length=return_length,
             verbose=verbose,
+            **others,
         )
+        if text_pair_target is not None and text_target is None:
+            raise InputError(
+                "`text_pair_target` needs `text_target`, whose second texts it holds. Received: `text_target=None`."
+            )
         if text is None and text_target is not None:
             return self._encode(text_target, text_pair_target, is_split_into_words, options)
         result = self._encode(text, text_pair, is_split_into_words, options)

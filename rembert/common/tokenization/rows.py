@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +10,7 @@ from rembert.common.arguments import Constraint, boolean_or, check_argument, int
 from rembert.common.errors import InputError
 from rembert.common.tokenization.added_tokens import has_surrogate
 from rembert.common.tokenization.batch_encoding import BatchEncoding
-from rembert.common.tokenization.call_options import CallOptions
+from rembert.common.tokenization.call_options import CallOptions, check_others
 from rembert.common.tokenization.decoding import TextDecoder
 from rembert.common.tokenization.padding import (
     COUNT,
@@ -34,6 +34,7 @@ from rembert.common.tokenization.truncation import (
     windows,
 )
 from rembert.common.tokenization.vocabulary import check_ids
+from rembert.common.warning import warn
 
 INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
 NAMES = Constraint(
@@ -143,7 +144,8 @@ class RowBuilder(TextDecoder):
                 the truncated tokens in further rows.
 
         Raises:
-            InputError: ids that are no integers, an option that needs a text, or as for a call.
+            InputError: ids that are no integers, offsets asked for, or as for a call.
+            KeywordError: an unknown option, or one that needs a text.
 
         Example:
             >>> from rembert import RemBertTokenizer
@@ -152,7 +154,7 @@ class RowBuilder(TextDecoder):
             >>> tokenizer.prepare_for_model(ids) == tokenizer("Moja habari")
             True
         """
-        checked = self._options(**options)
+        checked = self._options("prepare_for_model", **options)
         if checked.spans:
             raise InputError(
                 "`return_offsets_mapping` needs a text, and ids have none. Received: `return_offsets_mapping=True`. "
@@ -211,6 +213,7 @@ class RowBuilder(TextDecoder):
 
     def _options(
         self,
+        caller: str,
         *,
         add_special_tokens: bool = True,
         padding: bool | str = False,
@@ -227,8 +230,11 @@ class RowBuilder(TextDecoder):
         return_offsets_mapping: bool = False,
         return_length: bool = False,
         verbose: bool = True,
+        **others: Any,
     ) -> CallOptions:
         """The options of a call, checked; the arguments are those of `CallableTokenizer.__call__`."""
+        if others:
+            check_others(others, inspect.signature(type(self).__call__).parameters, caller)
         side = self.padding_side if padding_side is None else padding_side
         check_argument("padding_side", side, SIDE)
         check_argument("truncation_side", self.truncation_side, SIDE)
@@ -302,10 +308,9 @@ class RowBuilder(TextDecoder):
     def _warn_of_length(self, longest: int, limit: int) -> None:
         if "_warned" not in self.__dict__:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"A row of {longest} tokens is longer than `model_max_length={limit}`; a model may refuse it. Pass "
                 f"`truncation=True`. This tokenizer warns once.",
-                stacklevel=5,
             )
 
     def _cut(self, first: EncodedTexts, second: EncodedTexts | None, options: CallOptions) -> list[Window] | None:
@@ -315,9 +320,8 @@ class RowBuilder(TextDecoder):
         if strategy is Truncation.NONE:
             return None
         if limit is None:
-            warnings.warn(
+            warn(
                 "`truncation` has no effect without `max_length`: this tokenizer has no `model_max_length`.",
-                stacklevel=5,
             )
             return None
         firsts = list(map(len, first.ids))

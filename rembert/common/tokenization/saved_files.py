@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from rembert.common.tokenization.rows import NAMES
 from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 from rembert.common.tokenization.tokenizer_json import TokenizerJson, read_tokenizer_json
 from rembert.common.tokenization.vocabulary import ROLES
+from rembert.common.warning import warn
 
 MODEL_NAME = "sentencepiece.model"
 MODEL_NAMES = (MODEL_NAME, "sent_piece.model")  # the second one is BLEURT's
@@ -202,9 +202,8 @@ def _warn_of_normalizer(model: SentencePieceModel, described: TokenizerJson, nor
         )
         if there
     ]
-    warnings.warn(
+    warn(
         f"{described.source} {' and '.join(steps) or 'normalises text differently'}, {model.source} does not. "
         "The SentencePiece model is used. Pass `do_lower_case=True, keep_accents=False` for a model that was trained "
         "that way, or save this tokenizer again so that both files agree.",
-        stacklevel=5,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -33,6 +32,7 @@ from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 from rembert.common.tokenization.tokenizer_json import TokenizerJson, make_tokenizer_json, read_tokenizer_json
 from rembert.common.tokenization.vocabulary import ROLES
 from rembert.common.uploading import PushToHub, upload, upload_options
+from rembert.common.warning import warn
 
 Self = TypeVar("Self", bound="RemBertTokenizer")
 
@@ -173,11 +173,10 @@ class RemBertTokenizer(CallableTokenizer, PushToHub):
 
     def _warn_of_added(self) -> None:
         names = ", ".join(token for token, index in self.added_tokens_encoder.items() if index >= self.vocab_size)
-        warnings.warn(
+        warn(
             f"{self._model.source} has no [CLS] or no [SEP], so {names} got ids from {self.vocab_size} on. The "
             f"embedding table needs len(tokenizer) = {len(self)} rows: use `model.resize_token_embeddings`, or train "
             f"the SentencePiece model with `control_symbols=[CLS],[SEP],[MASK]`.",
-            stacklevel=3,
         )
 
     @classmethod

@@ -85,8 +85,8 @@ def _kept(
     capacity = max_length - specials
     if capacity < 0:
         raise InputError(
-            f"`max_length` must hold the special tokens of a row. Received: `max_length={max_length}`, and a row has "
-            f"{specials} of them."
+            f"`max_length`, by default `model_max_length`, must hold the special tokens of a row. Received: rows of "
+            f"{max_length} tokens, and a row has {specials} special ones."
         )
     if strategy is Truncation.LONGEST_FIRST:
         if second is None:
@@ -97,14 +97,14 @@ def _kept(
         return capacity - capacity // 2, capacity // 2
     if strategy is Truncation.ONLY_SECOND and second is None:
         raise InputError(
-            f"`truncation='only_second'` needs a second text. Received: one text of {first} tokens, more than "
-            f"`max_length={max_length}` holds. Pass `text_pair`, or use `truncation=True`."
+            f"`truncation='only_second'` needs a second text. Received: one text of {first} tokens, too long for a "
+            f"row of {max_length}. Pass `text_pair`, or use `truncation=True`."
         )
     length = first if strategy is Truncation.ONLY_FIRST else second or 0
     if length <= excess:
         raise InputError(
             f"`truncation='{strategy.value}'` cannot make the row short enough. Received: texts of {first} and "
-            f"{second or 0} tokens with {specials} special tokens for `max_length={max_length}`, {excess} too many. "
+            f"{second or 0} tokens with {specials} special tokens for a row of {max_length}, {excess} too many. "
             f"Use `truncation='longest_first'`, or a larger `max_length`."
         )
     return (first - excess, second or 0) if strategy is Truncation.ONLY_FIRST else (first, length - excess)
@@ -132,5 +132,5 @@ def check_stride(stride: int, capacity: int, max_length: int) -> None:
     if stride >= capacity:
         raise InputError(
             f"`stride` must be less than the number of text tokens in a row, here {capacity}. Received: "
-            f"`stride={stride}` and `max_length={max_length}`."
+            f"`stride={stride}` and rows of {max_length} tokens."
         )
