@@ -61,3 +61,7 @@ __all__ = [
 ]
 
 register_outputs()
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -85,8 +85,9 @@ def built_additions(model: Model) -> dict[str, Addition]:
 
 
 def build_additions(model: Model) -> None:
-    """Create the variables of added layers that wait for their first input, by a symbolic call of the model."""
-    if all(layer.built for _, layer in _added_layers(model) if layer is not model):
+    """Create the variables that wait for their first input, by a symbolic call of the model."""
+    layers = [model.get_base_model(), *(layer for _, layer in _added_layers(model))]
+    if all(layer.built for layer in layers if layer is not model):
         return
     head = BASE_MODEL if model.head == CUSTOM else model.head
     signature = serving_signature(model.config, head, model.compute_dtype)

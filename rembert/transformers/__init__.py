@@ -14,6 +14,8 @@ if not (is_installed("torch") and is_installed("transformers")):
     package = "transformers" if is_installed("torch") else "torch"
     raise MissingDependencyError(package, needed_for="rembert.transformers", extra=EXTRAS["transformers"])
 
+from typing import TYPE_CHECKING, Any
+
 from rembert.transformers.models import (
     RemBertForCausalLM,
     RemBertForMaskedLM,
@@ -27,6 +29,9 @@ from rembert.transformers.models import (
 from rembert.transformers.registration import register, unregister
 from rembert.transformers.tokenizers import RemBertTokenizer, RemBertTokenizerFast
 
+if TYPE_CHECKING:
+    from rembert.transformers.training import Trainer
+
 __all__ = [
     "RemBertForCausalLM",
     "RemBertForMaskedLM",
@@ -38,8 +43,22 @@ __all__ = [
     "RemBertPreTrainedModel",
     "RemBertTokenizer",
     "RemBertTokenizerFast",
+    "Trainer",
     "register",
     "unregister",
 ]
 
 register()
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: transformers' Trainer needs accelerate, and takes seconds.
+    if name == "Trainer":
+        from rembert.transformers.training import Trainer
+
+        return Trainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

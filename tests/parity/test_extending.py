@@ -167,3 +167,21 @@ def test_a_keras_class_with_a_base_model_under_another_name(tmp_path: Path) -> N
     model.save_pretrained(tmp_path)
     expected = np.array(model(IDS))
     np.testing.assert_array_equal(Custom.from_pretrained(tmp_path)(IDS), expected)
+
+
+def test_a_keras_class_whose_own_layers_are_built_takes_the_weights_of_a_base_model(tmp_path: Path) -> None:
+    class Custom(TFRemBertPreTrainedModel):
+        def __init__(self, config: Any, **kwargs: Any) -> None:
+            super().__init__(config, **kwargs)
+            self.rembert = TFRemBertModel(config)
+            self.out = keras.layers.Dense(3)
+            self.out.build((None, None, config.hidden_size))
+
+        def call(self, input_ids: Any = None, **kwargs: Any) -> Any:
+            return self.out(self.rembert(input_ids, **kwargs).last_hidden_state)
+
+    base = TFRemBertModel(small_config(num_hidden_layers=1))
+    base.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="newly initialised: out"):
+        model = Custom.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(model.rembert(IDS).last_hidden_state, base(IDS).last_hidden_state)
