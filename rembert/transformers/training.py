@@ -41,7 +41,8 @@ class Trainer(transformers.Trainer):
 
         Args:
             output_dir: by default that of the arguments.
-            *arguments, **keywords: as of transformers' `Trainer.save_model`.
+            *arguments: as of transformers' `Trainer.save_model`.
+            **keywords: as of it, too.
         """
         super().save_model(output_dir, *arguments, **keywords)
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+
+import rembert
 from tests.frameworks import PT, Framework, on_both, train_once
 from tests.parity.cases import CASES, build
 
@@ -76,3 +79,9 @@ def test_gradient_checkpointing_of_the_configuration_counts(framework: Framework
         assert model.is_gradient_checkpointing
         model.gradient_checkpointing_disable()
         assert not model.is_gradient_checkpointing
+
+
+@on_both
+def test_dir_shows_the_public_names(framework: Framework) -> None:
+    for package in (rembert, importlib.import_module(f"rembert.{framework.name}")):
+        assert dir(package) == sorted(package.__all__)
