@@ -40,6 +40,7 @@ _MARKS = {
     "rembert.pt.peft_targets": (needs("peft"),),
     "rembert.pt.sentence_transformers": (needs("sentence_transformers"), pytest.mark.slow),
     "rembert.tf.exporting": (pytest.mark.slow,),
+    "rembert.transformers.training": (needs("accelerate"),),
     "rembert.tf.text_serving": (needs("tensorflow_text"), pytest.mark.slow),
 }
 # Results that no user creates, and the function whose example shows each.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from rembert.common.warning import warn
 from rembert.tasks.reading import Location
 
 
@@ -94,7 +94,7 @@ class Report:
     def warn(self, text: str) -> None:
         """Pass a warning on to the user."""
         if self.say is None:
-            warnings.warn(text, DataWarning, stacklevel=3)
+            warn(text, DataWarning)
         else:
             self.say(f"warning: {text}")
 
