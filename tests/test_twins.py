@@ -14,10 +14,13 @@ ONLY_PT = {"inference.py", "peft_targets.py", "sentence_transformers.py", "torch
 ONLY_TF = {
     "additions.py",
     "adaptation.py",
+    "callbacks.py",
+    "collation.py",
     "data.py",
     "keras_internals.py",
     "layers.py",
     "optimizer.py",
+    "schedules.py",
     "serving.py",
     "text_serving.py",
     "training.py",
@@ -84,6 +87,8 @@ DECLARED = {
     },
     "structures.py": {
         "as_structure": "PyTorch takes inputs by name only",
+        "as_ragged": "for `predict` of Keras",
+        "pad_ragged": "for `predict` of Keras",
         "check_symbolic_ids": "of Keras",
         "refuse_legacy": "of Keras",
     },

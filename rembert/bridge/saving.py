@@ -232,8 +232,8 @@ def save_model(
         KeywordError: a keyword is unknown.
     """
     check_argument("variant", variant, VARIANT)
+    options = upload_options(push_to_hub, keywords, Path(save_directory))
     directory = make_directory(save_directory)
-    options = upload_options(push_to_hub, keywords, directory)
     with saved_together(directory):
         if write is None:
             files = save_safetensors(directory, tensors, max_shard_size=max_shard_size, variant=variant)

@@ -57,6 +57,8 @@ UNSUPPORTED = {
     "kernel_config": "",
     "experts_implementation": "",
     "use_flash_attention_2": "`attn_implementation='auto'` chooses a fused kernel.",
+    "saved_model": "Use `rembert.tf.exporting.export_savedmodel`, or `rembert export --to savedmodel`.",
+    "signatures": "Use `rembert.tf.exporting.export_savedmodel`, or `rembert export --to savedmodel`.",
     "tags": "Write them into the repository's README.md.",
 }
 

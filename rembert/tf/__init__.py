@@ -29,6 +29,7 @@ if keras.backend.backend() != "tensorflow":
 
 from rembert.common.config import RemBertConfig
 from rembert.common.tokenization import AddedToken, BatchEncoding, RemBertTokenizer, RemBertTokenizerFast
+from rembert.tf.callbacks import KerasMetricCallback
 from rembert.tf.data import bucket_by_length
 from rembert.tf.encoder import TFRemBertModel
 from rembert.tf.heads import (
@@ -40,12 +41,14 @@ from rembert.tf.heads import (
 from rembert.tf.language_models import TFRemBertForCausalLM, TFRemBertForMaskedLM
 from rembert.tf.optimizer import AdamW
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
+from rembert.tf.schedules import WarmUp, create_optimizer
 from rembert.tf.structures import register_outputs
 
 __all__ = [
     "AdamW",
     "AddedToken",
     "BatchEncoding",
+    "KerasMetricCallback",
     "RemBertConfig",
     "RemBertTokenizer",
     "RemBertTokenizerFast",
@@ -57,7 +60,9 @@ __all__ = [
     "TFRemBertForTokenClassification",
     "TFRemBertModel",
     "TFRemBertPreTrainedModel",
+    "WarmUp",
     "bucket_by_length",
+    "create_optimizer",
 ]
 
 register_outputs()

@@ -13,6 +13,7 @@ from rembert.common.checks import check_table, resized_vocabulary
 from rembert.common.config import RemBertConfig, as_config
 from rembert.common.errors import InputError
 from rembert.common.initialization import added_rows
+from rembert.common.keywords import check_known
 from rembert.common.label_smoothing import LabelSmoothing
 from rembert.common.loading import arguments_and_config
 from rembert.common.model_methods import ModelMethods
@@ -97,6 +98,9 @@ class TFRemBertModelBase(ModelMethods, LabelSmoothing, TrainableModel):
             **keywords: beside a configuration, keys to replace, the class's own arguments, and Keras' `name` and
                 `dtype`.
 
+        Raises:
+            KeywordError: a keyword is unknown, or given beside a dictionary.
+
         Example:
             >>> from rembert.tf import RemBertConfig, TFRemBertModel
             >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
@@ -106,6 +110,7 @@ class TFRemBertModelBase(ModelMethods, LabelSmoothing, TrainableModel):
         if not isinstance(config, dict):
             own, changed = arguments_and_config((*cls._own_arguments, "name", "dtype"), config, keywords)
             return cls(changed, **own)
+        check_known(keywords, (), f"{cls.__name__}.from_config")
         settings = dict(config)
         settings["dtype"] = keras.saving.deserialize_keras_object(settings["dtype"])
         done = settings.pop("adaptations", {})

@@ -29,6 +29,7 @@ class AdamW(OwnDecayOptimizer):
         epsilon: added to the root of the corrected second moment.
         weight_decay: the fraction of a variable that a step at learning rate 1 subtracts. `exclude_from_weight_decay`
             excludes variables.
+        undecayed_names: regular expressions; a variable whose name contains a match has no decay.
         **kwargs: of every Keras optimizer (`global_clipnorm`, `use_ema`, `name`, …).
 
     Example:
@@ -46,6 +47,7 @@ class AdamW(OwnDecayOptimizer):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         weight_decay: float | None = 1e-2,
+        undecayed_names: Iterable[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
@@ -54,7 +56,7 @@ class AdamW(OwnDecayOptimizer):
         self.epsilon = epsilon
         self._rate_factors: dict[str, float] = {}
         self._undecayed: frozenset[str] = frozenset()
-        self._undecayed_names: frozenset[str] = frozenset()
+        self._undecayed_names: frozenset[str] = frozenset(undecayed_names)
         self._indices: dict[str, int] = {}
 
     def build(self, variables: Any) -> None:
@@ -106,6 +108,6 @@ class AdamW(OwnDecayOptimizer):
         return not named and variable_key(self, variable) not in self._undecayed
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, without the factors of `scale_learning_rate`, which belong to variables."""
-        own = {"weight_decay": self.own_weight_decay}
+        """The constructor's arguments, without what belongs to variables: factors of the rate, and a `var_list`."""
+        own = {"weight_decay": self.own_weight_decay, "undecayed_names": sorted(self._undecayed_names)}
         return {**super().get_config(), **own, "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

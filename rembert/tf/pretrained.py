@@ -31,6 +31,8 @@ from rembert.tf.base import TFRemBertModelBase
 from rembert.tf.initialization import Stored, skip_initialization
 from rembert.tf.serving import keep_padding, serve, serving_signature
 
+_AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
+
 
 class TFRemBertPreTrainedModel(TFRemBertModelBase):
     """Base of the seven model classes: loading, saving, embeddings and training.
@@ -338,10 +340,11 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
 
 def _check_device(device_map: Any) -> None:
     """Refuse a `device_map` for another device than the one that TensorFlow uses."""
-    devices = set(map(str, device_map.values() if isinstance(device_map, Mapping) else [device_map]))
+    given = device_map.values() if isinstance(device_map, Mapping) else [device_map]
+    devices = {str(each).lower().removeprefix("/").removeprefix("device:") for each in given}
     has_gpu = bool(tf.config.get_visible_devices("GPU"))
     usual = {"cuda", "cuda:0", "gpu", "gpu:0", "0"} if has_gpu else {"cpu", "cpu:0"}
-    if len(devices) > 1 or not {each.lower() for each in devices} <= usual | {"none", "auto"}:
+    if len(devices) != 1 or not devices <= usual | {"none", *_AUTOMATIC}:
         raise InputError(
             "`device_map` must be None, 'auto' or the device that TensorFlow uses, which places operations itself. "
             f"Received: `device_map={device_map!r:.200}`. Use `tf.device`, or `tf.config.set_visible_devices`."

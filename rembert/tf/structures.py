@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from rembert.common.checks import IGNORE_INDEX
 from rembert.common.errors import InputError
 from rembert.common.outputs import OUTPUT_TYPES, ModelOutput
 from rembert.common.tokenization import BatchEncoding
@@ -58,6 +59,39 @@ def as_structure(inputs: Any) -> Any:
     _refuse_ragged("input_ids", inputs)
     refuse_legacy("input_ids", inputs)
     return inputs
+
+
+def as_ragged(outputs: Any) -> Any:
+    """A structure with every tensor of two or more dimensions as a ragged one of the same values.
+
+    Example:
+        >>> type(as_ragged({"logits": tf.zeros((2, 3))})["logits"]).__name__
+        'RaggedTensor'
+    """
+
+    def convert(tensor: Any) -> Any:
+        rank = len(tensor.shape)
+        return tensor if rank < 2 else tf.RaggedTensor.from_tensor(tensor, ragged_rank=rank - 1)
+
+    return keras.tree.map_structure(convert, outputs)
+
+
+def pad_ragged(outputs: Any) -> Any:
+    """A structure with every ragged tensor as an array, padded with -100 in logits, otherwise with 0.
+
+    Example:
+        >>> pad_ragged({"logits": tf.ragged.constant([[0.5, 0.25], [0.125]])})["logits"].tolist()
+        [[0.5, 0.25], [0.125, -100.0]]
+    """
+
+    def convert(path: tuple[Any, ...], value: Any) -> Any:
+        if not isinstance(value, tf.RaggedTensor):
+            return value
+        fill = IGNORE_INDEX if any("logits" in str(name) for name in path) else 0
+        return value.to_tensor(tf.cast(fill, value.dtype)).numpy()
+
+    flat = [convert(path, value) for path, value in keras.tree.flatten_with_path(outputs)]
+    return keras.tree.pack_sequence_as(outputs, flat)
 
 
 def refuse_legacy(name: str, value: Any) -> None:

@@ -6,9 +6,10 @@ PyTorch has no `fit`, so this file has no twin.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, ClassVar
 
 import keras
@@ -18,9 +19,10 @@ from keras.utils import unpack_x_y_sample_weight
 from rembert.common.errors import InputError
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import find_head
+from rembert.tf.collation import Padding, collated_batches
 from rembert.tf.inputs import by_name
 from rembert.tf.keras_internals import DistributedModel, is_structure, warn_unbuilt
-from rembert.tf.structures import as_structure, check_symbolic_ids, refuse_legacy
+from rembert.tf.structures import as_ragged, as_structure, check_symbolic_ids, pad_ragged, refuse_legacy
 
 Tensor = Any
 
@@ -43,6 +45,7 @@ class TrainableModel(DistributedModel):
     """
 
     head: ClassVar[str]  # a key of `HEADS`
+    predict_function: Any  # of Keras
 
     @property
     def label_names(self) -> list[str]:
@@ -79,8 +82,22 @@ class TrainableModel(DistributedModel):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         model, flags = _FLAGS.get()
         args, kwargs = tuple(map(as_structure, args)), as_structure(kwargs)
+        if args and isinstance(args[0], Mapping):
+            tensors, settings = self._settings_apart(args[0], kwargs)
+            args, kwargs = (tensors, *args[1:]), {**kwargs, **settings}
         check_symbolic_ids(self.call, args, kwargs)
         return super().__call__(*args, **{**(flags if model is self else {}), **kwargs})
+
+    def _settings_apart(self, inputs: Mapping[str, Any], named: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The tensors of a dict of inputs, and the flags and numbers, which Keras takes as keywords only."""
+        settings = {name: value for name, value in inputs.items() if isinstance(value, bool | int | float | str)}
+        if not settings:
+            return inputs, {}
+        by_name(type(self).__name__, inputs, _arguments(type(self)))  # refuses unknown keys
+        for name in settings:
+            if named.get(name) is not None:
+                raise InputError(f"`{name}` was given twice: among the inputs and as an argument of its own.")
+        return {name: value for name, value in inputs.items() if name not in settings}, settings
 
     def train_step(self, data: Any) -> Any:
         with self._in_step():
@@ -122,7 +139,29 @@ class TrainableModel(DistributedModel):
         return super().evaluate(as_structure(x), y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().predict(as_structure(x), *args, **kwargs)
+        """Keras' `predict`. Outputs of batches of several lengths are padded to the longest: logits with -100, which
+        no argmax chooses, other outputs with 0.
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertForTokenClassification
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2, num_labels=3)
+            >>> model = TFRemBertForTokenClassification(config)
+            >>> batches = [tf.constant([[312, 5, 313]]), tf.constant([[312, 5, 6, 7, 313]])]
+            >>> logits = model.predict(((batch,) for batch in batches), verbose=0)["logits"]
+            >>> logits.shape, logits[0, -1].tolist()
+            ((2, 5, 3), [-100.0, -100.0, -100.0])
+        """
+        x = as_structure(x)
+        if all(hasattr(each, "shape") for each in keras.tree.flatten(x)):  # all rows have one length
+            return super().predict(x, *args, **kwargs)
+        self.make_predict_function()
+        step = self.predict_function
+        # Keras concatenates ragged tensors of any lengths; plain ones of several lengths take it much longer.
+        self.predict_function = lambda iterator: as_ragged(step(iterator))
+        try:
+            return pad_ragged(super().predict(x, *args, **kwargs))
+        finally:
+            self.predict_function = step
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
@@ -165,6 +204,62 @@ class TrainableModel(DistributedModel):
         """The metrics given to `compile`, of the logits."""
         y = self._targets(x, y)
         return super().compute_metrics(x, y, _predictions(self.head, y_pred, y), sample_weight)
+
+    def prepare_tf_dataset(
+        self,
+        dataset: Any,
+        batch_size: int = 8,
+        shuffle: bool = True,
+        tokenizer: Any = None,
+        collate_fn: Callable[..., Mapping[str, Any]] | None = None,
+        collate_fn_args: Mapping[str, Any] | None = None,
+        drop_remainder: bool | None = None,
+        prefetch: bool = True,
+    ) -> tf.data.Dataset:
+        """Batches of tokenized examples for `fit`, `evaluate` and `predict`, each padded to its longest row.
+
+        Columns that are neither inputs nor labels of this model are left out; `label` and `label_ids` are taken as
+        `labels`. An `attention_mask` is added if there is none.
+
+        Args:
+            dataset: a dataset of the package `datasets`, a mapping from names to columns, or a list of examples, each
+                a mapping from names to values.
+            batch_size: examples in a batch.
+            shuffle: whether each epoch has another order, from TensorFlow's seed.
+            tokenizer: whose `pad_token_id` and `padding_side` are used; by default the configuration's `pad_token_id`,
+                on the right.
+            collate_fn: from a list of examples to arrays by name, in place of the padding described here.
+            collate_fn_args: further arguments of `collate_fn`.
+            drop_remainder: whether a smaller last batch is left out; by default if `shuffle`, as in transformers.
+            prefetch: whether batches are prepared ahead.
+
+        Returns:
+            Pairs (inputs by name, labels), or inputs alone if there are no labels. Integers are int32, other numbers
+            float32. Tokens' labels are padded with -100.
+
+        Raises:
+            InputError: there are no examples, columns of several lengths, or none that is an input of the model.
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertForSequenceClassification
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+            >>> model = TFRemBertForSequenceClassification(config)
+            >>> rows = {"text": ["a", "b b"], "input_ids": [[312, 5, 313], [312, 6, 6, 313]], "label": [1, 0]}
+            >>> for inputs, labels in model.prepare_tf_dataset(rows, batch_size=2, shuffle=False):
+            ...     print(sorted(inputs), inputs["input_ids"].shape, labels.numpy())
+            ['attention_mask', 'input_ids'] (2, 4) [1 0]
+        """
+        collate: Any = collate_fn and partial(collate_fn, **(collate_fn_args or {}))
+        return collated_batches(
+            dataset,
+            inputs=[name for name in _arguments(type(self)) if name not in self.label_names],
+            labels=self.label_names,
+            collate=collate or Padding.of(tokenizer, self.config),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            drop_remainder=shuffle if drop_remainder is None else drop_remainder,
+            prefetch=prefetch,
+        )
 
     def _arranged(self, data: Any) -> tuple[Any, Any, Any]:
         """A batch as the loss requires it: labels among the inputs for the head's loss, separate for another."""

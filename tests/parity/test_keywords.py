@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from rembert import RemBertConfig, RemBertTokenizer
 from rembert.common.errors import CheckpointError, ConfigError, InputError, KeywordError
-from tests.frameworks import GOLDEN, PT, TF, Framework, needs_pt, on_both, small_config
+from tests.frameworks import GOLDEN, PT, TF, Framework, needs_pt, needs_tf, on_both, small_config
 from tests.parity.cases import CASES, build
 
 CASE = next(case for case in CASES if case.name == "one_label_each")
@@ -61,6 +61,32 @@ def test_keywords_of_transformers_are_accepted(framework: Framework, tmp_path: P
         framework.load(tmp_path, CASE.head, load_in_8bit=True)
     with pytest.raises(InputError, match="`device_map` must"):
         framework.load(tmp_path, CASE.head, device_map={"rembert": "cpu", "classifier": "meta"})
+
+
+@on_both
+def test_a_device_is_named_as_in_transformers_and_in_either_framework(framework: Framework, tmp_path: Path) -> None:
+    _model(framework).save_pretrained(tmp_path)
+    own = ("/CPU:0", "/device:CPU:0", "CPU:0") if framework is TF else ("cpu:0",)
+    for device_map in (None, "cpu", {"": "cpu"}, "auto", "balanced", "balanced_low_0", "sequential", *own):
+        framework.load(tmp_path, CASE.head, device_map=device_map)
+    for device_map in ({}, "disk", {"": "cpu", "classifier": "meta"}):
+        with pytest.raises(InputError, match="`device_map` must"):
+            framework.load(tmp_path, CASE.head, device_map=device_map)
+
+
+@on_both
+def test_a_saved_model_is_refused_with_the_way_to_it(framework: Framework, tmp_path: Path) -> None:
+    with pytest.raises(KeywordError, match=r"`saved_model` .* `rembert\.tf\.exporting\.export_savedmodel`"):
+        _model(framework).save_pretrained(tmp_path / "new", saved_model=True)
+    assert not (tmp_path / "new").exists()
+    _model(framework).save_pretrained(tmp_path / "new", saved_model=False)
+
+
+@needs_tf
+def test_keywords_beside_the_dictionary_of_a_keras_model_are_refused() -> None:
+    model = _model(TF)
+    with pytest.raises(KeywordError, match=r"from_config\(\) got an unexpected keyword: 'hidden_act'"):
+        type(model).from_config(model.get_config(), hidden_act="relu")
 
 
 @on_both

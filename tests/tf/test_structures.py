@@ -262,6 +262,22 @@ def test_wrong_dicts_and_tuples_are_refused() -> None:
         model((ids,) * 20)
 
 
+def test_flags_among_the_inputs() -> None:
+    model = shared(TF, CASES[0], num_hidden_layers=1)
+    ids = tf.ones((1, 2), "int32")
+    expected = model(ids, output_hidden_states=True)
+    _near(model({"input_ids": ids, "output_hidden_states": True}), expected)
+    _near(tf.function(lambda batch: model({**batch, "output_hidden_states": True}))({"input_ids": ids}), expected)
+    assert type(model({"input_ids": ids, "return_dict": False})) is tuple
+    packed = {"input_ids": ids[0], "cu_seqlens": tf.constant([0, 2]), "max_seqlen": 2}
+    np.testing.assert_allclose(model(packed).last_hidden_state, expected.last_hidden_state[0], rtol=1e-10)
+    for value in (True, "text", 3):
+        with pytest.raises(InputError, match=r"Received also: flag\."):
+            model({"input_ids": ids, "flag": value})
+    with pytest.raises(InputError, match=r"`return_dict` was given twice"):
+        model({"input_ids": ids, "return_dict": True}, return_dict=False)
+
+
 def test_the_global_policy() -> None:
     before = keras.config.dtype_policy()
     try:
