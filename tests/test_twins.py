@@ -46,6 +46,7 @@ DECLARED = {
         "RemBertModelBase.accepts_loss_kwargs": "for transformers' Trainer",
         "RemBertModelBase.config": "tells PEFT its modules before it asks",
         "RemBertModelBase.dtype": "Keras has its own",
+        "RemBertModelBase.enable_lora": "of Keras; PyTorch has PEFT",
         "RemBertModelBase.device": "TensorFlow chooses the device of each operation",
         "RemBertModelBase.head_modules": "for PEFT",
         "RemBertModelBase.activation_checkpointing_enable": "for transformers' Trainer",

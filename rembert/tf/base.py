@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -28,7 +28,7 @@ from rembert.common.parameters import (
     head_config,
     parameters,
 )
-from rembert.tf.adaptation import adapt, adaptations
+from rembert.tf.adaptation import adapt, adaptations, enable_lora
 from rembert.tf.additions import build_additions
 from rembert.tf.initialization import is_initialization_skipped, normal
 from rembert.tf.keras_internals import replace_layer, replace_variables
@@ -304,6 +304,21 @@ class TFRemBertModelBase(ModelMethods, LabelSmoothing, TrainableModel):
         """
         for variable in self.get_base_model().embeddings.trainable_variables:
             variable.trainable = False
+
+    def enable_lora(
+        self, rank: int, *, alpha: float | None = None, targets: Sequence[str] = ("query", "value")
+    ) -> None:
+        """Add Keras' LoRA; see `rembert.tf.adaptation.enable_lora`.
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertForSequenceClassification
+            >>> config = RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2)
+            >>> model = TFRemBertForSequenceClassification(config)
+            >>> model.enable_lora(rank=8)
+            >>> model.num_parameters(only_trainable=True)
+            4754
+        """
+        enable_lora(self, rank, alpha=alpha, targets=targets)
 
     @property
     def is_gradient_checkpointing(self) -> bool:

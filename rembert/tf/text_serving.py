@@ -1,7 +1,7 @@
-"""A SavedModel that takes text: SentencePiece inside the graph, through the operations of TensorFlow Text.
+"""Text as input: SentencePiece inside the graph, in a `tf.data` pipeline or in a SavedModel, with TensorFlow Text.
 
-Serving it requires the package `tensorflow_text`, imported once so that TensorFlow knows the operations, but not this
-library.
+Serving such a model requires the package `tensorflow_text`, imported once so that TensorFlow knows the operations, but
+not this library.
 """
 
 from __future__ import annotations
@@ -28,6 +28,56 @@ from rembert.tf.serving import serve
 PAIRS = "pairs"
 # Test inputs of a written model: several scripts, spaces, an empty text, and one with too many tokens.
 _TRIALS = ["Hello, world.", "  Zażółć\tgęślą jaźń ", "機械学習です。", "", "a b c " * 600]
+
+
+class TextPreprocessor(tf.Module):
+    """Turns batches of texts, or of pairs, into a model's inputs inside a graph, as in a `tf.data` pipeline.
+
+    The ids are those of `tokenizer(texts, padding=True, truncation=True)`, but special tokens written in a text, such
+    as `[MASK]`, are ordinary text.
+
+    Args:
+        tokenizer: a `RemBertTokenizer` that neither lower-cases nor strips accents.
+        max_length: of a sequence with its special tokens, 4 or more: a longer text is truncated at its end, a pair at
+            the end of its longer text.
+
+    Raises:
+        MissingDependencyError: `tensorflow_text` is not installed.
+        InputError: the tokenizer changes case or accents, or `max_length` is below 4.
+
+    Example:
+        >>> from rembert import RemBertTokenizer
+        >>> tokenizer = RemBertTokenizer.from_pretrained("google/rembert")
+        >>> texts = tf.data.Dataset.from_tensor_slices(["Good.", "A train leaves at seven."])
+        >>> for inputs in texts.batch(2).map(TextPreprocessor(tokenizer, max_length=16)):
+        ...     print(sorted(inputs), len(inputs["input_ids"]))
+        ['attention_mask', 'input_ids', 'token_type_ids'] 2
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        super().__init__()
+        require_packages("tensorflow_text", needed_for="Text as input of a graph")
+        if tokenizer.do_lower_case or not tokenizer.keep_accents:
+            raise InputError(
+                "`tokenizer` must leave case and accents as they are: the graph has no operation that changes them in "
+                "the same way. Received: one with `do_lower_case=True` or `keep_accents=False`."
+            )
+        check_argument("max_length", max_length, integer(at_least=4))
+        self._text, self._length = import_module("tensorflow_text"), max_length
+        self._sentencepiece = self._text.SentencepieceTokenizer(tokenizer._model.content)
+        self._cls, self._sep, self._pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+
+    def __call__(self, text: Any, text_pair: Any = None) -> dict[str, Any]:
+        """[b] strings, or two of them, to `input_ids`, `attention_mask` and `token_type_ids`, each int32 [b, s]."""
+        segments = [self._sentencepiece.tokenize(each) for each in (text, text_pair) if each is not None]
+        kept = _cut(segments, self._length - len(segments) - 1)
+        ids, types = self._text.combine_segments(kept, self._cls, self._sep)
+        ids = tf.cast(ids, tf.int32)
+        return {
+            "input_ids": ids.to_tensor(self._pad),
+            "attention_mask": tf.ones_like(ids).to_tensor(0),
+            "token_type_ids": tf.cast(types, tf.int32).to_tensor(0),
+        }
 
 
 def export_text_savedmodel(
@@ -71,18 +121,12 @@ def export_text_savedmodel(
         ['last_hidden_state', 'pooler_output']
     """
     require_packages("tensorflow_text", needed_for="A model that takes text")
-    text = import_module("tensorflow_text")
     if HEADS[model.head].takes_choices:
         raise InputError(f"`model` must take one text or a pair. Received: a {model.head} model.")
-    if tokenizer.do_lower_case or not tokenizer.keep_accents:
-        raise InputError(
-            "`tokenizer` must leave case and accents as they are: the graph has no operation that changes them in the "
-            "same way. Received: one with `do_lower_case=True` or `keep_accents=False`."
-        )
     longest = model.config.max_position_embeddings
     length = longest if max_length is None else max_length
     check_argument("max_length", length, integer(at_least=4, at_most=longest))
-    served = _TextModel(model, text.SentencepieceTokenizer(tokenizer._model.content), text, tokenizer, length)
+    served = _TextModel(model, TextPreprocessor(tokenizer, length))
     with new_directory(Path(directory), force=force, replaceable=is_export) as fresh:
         signatures = {SIGNATURE: served.single.get_concrete_function(), PAIRS: served.pairs.get_concrete_function()}
         tf.saved_model.save(served, str(fresh), signatures=signatures)
@@ -103,34 +147,22 @@ _CALL = {"padding": True, "truncation": True, "return_tensors": "np"}
 
 
 class _TextModel(tf.Module):
-    def __init__(self, model: Any, sentencepiece: Any, text: Any, tokenizer: Any, length: int) -> None:
+    def __init__(self, model: Any, preprocessor: TextPreprocessor) -> None:
         super().__init__()
         self._held = [variable.value for variable in model.variables]
-        self._sentencepiece, self._text, self._length = sentencepiece, text, length
-        self._cls, self._sep, self._pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+        self._preprocessor = preprocessor
         self._serve = lambda inputs: serve(model, inputs)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
     def single(self, text: Any) -> dict[str, Any]:
-        return self._run([self._sentencepiece.tokenize(text)], 2)
+        return self._serve(self._preprocessor(text))
 
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.string, name=name) for name in ("text", "text_pair")],
         autograph=False,
     )
     def pairs(self, text: Any, text_pair: Any) -> dict[str, Any]:
-        return self._run([self._sentencepiece.tokenize(text), self._sentencepiece.tokenize(text_pair)], 3)
-
-    def _run(self, segments: list[Any], special: int) -> dict[str, Any]:
-        ids, types = self._text.combine_segments(_cut(segments, self._length - special), self._cls, self._sep)
-        ids = tf.cast(ids, tf.int32)
-        return self._serve(
-            {
-                "input_ids": ids.to_tensor(self._pad),
-                "attention_mask": tf.ones_like(ids).to_tensor(0),
-                "token_type_ids": tf.cast(types, tf.int32).to_tensor(0),
-            }
-        )
+        return self._serve(self._preprocessor(text, text_pair))
 
 
 def _cut(segments: list[Any], limit: int) -> list[Any]:

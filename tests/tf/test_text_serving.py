@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 keras = pytest.importorskip("keras")
+tf = pytest.importorskip("tensorflow")
 pytest.importorskip("tensorflow_text")
 
 from rembert.common.errors import InputError  # noqa: E402
 from rembert.common.tokenization import RemBertTokenizer  # noqa: E402
-from rembert.tf.text_serving import export_text_savedmodel  # noqa: E402
+from rembert.tf.text_serving import TextPreprocessor, export_text_savedmodel  # noqa: E402
 from tests.frameworks import TF, random_weights, small_config  # noqa: E402
 
 MODEL = Path(__file__).parents[1] / "fixtures" / "tokenizer" / "sentencepiece.model"
@@ -52,6 +53,19 @@ def test_text_in_logits_out(tmp_path: Path) -> None:
         expected = np.asarray(model(dict(tokenizer(TEXTS, second, **settings))).logits)
         assert np.ptp(expected) > 1e-3
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_pipeline_of_texts_has_the_tokenizers_ids() -> None:
+    tokenizer = RemBertTokenizer(MODEL)
+    preprocess = TextPreprocessor(tokenizer, max_length=9)
+    settings = {"padding": True, "truncation": True, "max_length": 9, "return_tensors": "np"}
+    data = tf.data.Dataset.from_tensor_slices((TEXTS, TEXTS[::-1])).batch(len(TEXTS))
+    for found, second in ((data.map(lambda one, other: preprocess(one)), None), (data.map(preprocess), TEXTS[::-1])):
+        (inputs,) = found
+        for name, expected in tokenizer(TEXTS, second, **settings).items():
+            np.testing.assert_array_equal(inputs[name], expected, err_msg=name)
+    with pytest.raises(InputError, match="do_lower_case=True"):
+        TextPreprocessor(RemBertTokenizer(MODEL, do_lower_case=True), 9)
 
 
 def test_unsupported_models_are_refused(tmp_path: Path) -> None:
