@@ -25,11 +25,13 @@ class TrainingSet:
         task: what is trained.
         recipe: what differs from the task's own recipe.
         options: of the task.
+        labels: of the benchmark, if a model must have just these.
     """
 
     task: type[Task]
     recipe: Mapping[str, Any]
     options: Mapping[str, Any] = field(default_factory=dict)
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,18 @@ _SENTENCES = {"epochs": 3, "batch_size": 128, "max_length": 128}
 _QUESTIONS = {"epochs": 3, "batch_size": 128, "learning_rate": 9e-6, "max_length": 384}
 
 TRAINING_SETS: dict[str, TrainingSet] = {
-    "xnli": TrainingSet(SequenceClassification, {**_SENTENCES, "learning_rate": 1e-5}),
-    "pawsx": TrainingSet(SequenceClassification, {**_SENTENCES, "learning_rate": 8e-6}),
+    "xnli": TrainingSet(
+        SequenceClassification,
+        {**_SENTENCES, "learning_rate": 1e-5},
+        labels=frozenset({"contradiction", "entailment", "neutral"}),
+    ),
+    "pawsx": TrainingSet(SequenceClassification, {**_SENTENCES, "learning_rate": 8e-6}, labels=frozenset({"0", "1"})),
     "udpos": TrainingSet(TokenClassification, {**_SENTENCES, "learning_rate": 3e-5}),
-    "panx": TrainingSet(TokenClassification, {**_SENTENCES, "learning_rate": 8e-6, "batch_size": 64}),
+    "panx": TrainingSet(
+        TokenClassification,
+        {**_SENTENCES, "learning_rate": 8e-6, "batch_size": 64},
+        labels=frozenset(["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]),
+    ),
     "squad": TrainingSet(QuestionAnswering, _QUESTIONS, {"stride": 128, "max_question_length": 64}),
     "tydiqa": TrainingSet(QuestionAnswering, _QUESTIONS, {"stride": 128, "max_question_length": 64}),
 }

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rembert.common.errors import CheckpointError
 from rembert.common.files import atomic_path
 from rembert.tasks import load_task
 from rembert.tasks.definitions.question_answering import QuestionAnswering
 from rembert.tasks.definitions.sequence_classification import SequenceClassification
 from rembert.tasks.definitions.token_classification import TokenClassification
+from rembert.tasks.labels import listed_labels
 from rembert.tasks.predicting import predict, task_runner
 from rembert.tasks.task import Task
 from rembert.xtreme.benchmark import TRAINING_SETS, TrainingSet
@@ -30,9 +32,10 @@ class Predictor:
         max_length: of a row in tokens; by default the recipe's.
         batch_size: rows at once.
         device: of PyTorch.
+        given: whether the model was trained elsewhere, so that its labels may be others.
 
     Raises:
-        CheckpointError: the checkpoint was not trained for the task.
+        CheckpointError: the checkpoint was not trained for the task, or has other labels.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Predictor:
         max_length: int | None = None,
         batch_size: int = 32,
         device: str | None = None,
+        given: bool = False,
     ) -> None:
         self._set: TrainingSet = TRAINING_SETS[training]
         self._batch_size = batch_size
@@ -51,6 +55,12 @@ class Predictor:
         self._task, self._model = load_task(
             self._set.task.name, model, framework, max_length=length, device=device, **self._set.options
         )
+        own = ", ".join(sorted(self._set.labels))
+        if given and own and set(self._task.labels) != self._set.labels:
+            raise CheckpointError(
+                f"{model}: a model for {training} must have the labels {own}. Received: "
+                f"{listed_labels(self._task.labels)}."
+            )
 
     def write(
         self, data: Path, languages: Mapping[str, Sequence[str]], target: Callable[[str, str], Path]

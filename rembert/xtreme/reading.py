@@ -50,7 +50,8 @@ def read_tags(path: str | os.PathLike[str], language: str) -> Iterator[TaggedExa
         DataError: a line has another number of columns, or only some lines of a sentence have a tag.
     """
     for location, lines in sentences(path):
-        rows = [line.split("\t") for line in lines]
+        # PAN-X has words of spaces alone, which XTREME's script leaves empty.
+        rows = [row for row in ([part.strip() for part in line.split("\t")] for line in lines) if row[0]]
         counts = {len(row) for row in rows}
         if counts not in (set(), {1}, {2}):
             raise DataError(f"{location}: a word, or a word and a tag, were expected on each line of a sentence.")
@@ -95,15 +96,15 @@ def unlabelled(example: Example) -> Example:
 
 
 def sentences(path: str | os.PathLike[str]) -> Iterator[tuple[Location, list[str]]]:
-    """The lines of each sentence, stripped, as XTREME's evaluator reads them: every blank line ends a sentence, even
+    """The lines of each sentence, as XTREME's evaluator reads them: every blank line ends a sentence, even
     one without words.
     """
     start: int | None = None
     lines: list[str] = []
     for line in read_lines(path, strict=True):
         start = line.number if start is None else start
-        if text := line.text.strip():
-            lines.append(text)
+        if line.text.strip():
+            lines.append(line.text)
         else:
             yield Location(os.fspath(path), start), lines
             start, lines = None, []

@@ -89,7 +89,8 @@ def run_xtreme(
     Raises:
         InputError: an argument is invalid; nothing has been written.
         DataError: a file of the benchmark is missing or malformed.
-        CheckpointError: a checkpoint is missing, or one of `models` was not trained for its task.
+        CheckpointError: a checkpoint is missing, or one of `models` was not trained for its task or
+            has other labels.
 
     Example:
         >>> from rembert.xtreme import chosen_tasks, run_xtreme
@@ -152,6 +153,7 @@ def _train_and_predict(settings: _Settings, training: str, languages: Mapping[st
         max_length=recipe.max_length,
         batch_size=settings.batch_size,
         device=settings.device,
+        given=training in settings.models,
     )
     for path in predictor.write(settings.data, missing, target):
         settings.say(f"{path}: written")

@@ -192,7 +192,7 @@ def chunks(tags: Sequence[str], whole: bool = True) -> Iterator[Chunk]:
 
 def _read_rows(task: str, path: Path) -> Any:
     if BENCHMARK[task].group == "tagging":
-        return [tags for _, tags in reading.sentences(path)]
+        return [[tag.strip() for tag in tags] for _, tags in reading.sentences(path)]
     return [line.text.strip() for line in read_lines(path, strict=True)]
 
 

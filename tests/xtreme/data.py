@@ -64,7 +64,7 @@ def _write_tags(data: Path, labels: Path, task: str, number: int) -> None:
     both = [list(zip(each[0], each[1 + number], strict=True)) for each in _SENTENCES]
     tagged = "\n".join("".join(f"{word}\t{tag}\n" for word, tag in rows) for rows in both)
     for split in ("train", "dev"):
-        _write(data / task / f"{split}-en.tsv", tagged)
+        _write(data / task / f"{split}-en.tsv", "\tO\n" * number + tagged)  # PAN-X has words without a character
     for code in _languages(task):
         words = "\n".join("".join(f"{word}\n" for word, _ in rows) for rows in both)
         _write(data / task / f"test-{code}.tsv", words)

@@ -106,6 +106,18 @@ def test_a_run_continues_with_what_is_missing(benchmark: Path, capsys: pytest.Ca
 
 
 @needs_pt
+def test_a_given_model_must_have_the_labels_of_the_benchmark(
+    benchmark: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rembert.pt import RemBertForSequenceClassification
+
+    RemBertForSequenceClassification(config(max_position_embeddings=128)).save_pretrained(benchmark / "other")
+    TOKENIZER().save_pretrained(benchmark / "other")
+    assert main(call(benchmark, "labels-of-another", "--models", f"pawsx={benchmark / 'other'}")) == 1
+    assert "must have the labels 0, 1. Received: LABEL_0, LABEL_1" in capsys.readouterr().err
+
+
+@needs_pt
 @pytest.mark.parametrize(
     ("more", "said", "code"),
     [
