@@ -21,7 +21,7 @@ from rembert.common.parameters import BASE_PREFIX, CUSTOM, Parameter, counts_lab
 from rembert.pt.inference import check_can_convert, check_kept, optimize, quantize
 from rembert.pt.initialization import initialize
 from rembert.pt.peft_targets import register_targets
-from rembert.pt.torch_internals import ConversionWatcher, can_pack
+from rembert.pt.torch_internals import ConversionWatcher
 
 if TYPE_CHECKING:
     from rembert.pt.encoder import RemBertModel
@@ -346,8 +346,9 @@ class RemBertModelBase(ModelMethods, LabelSmoothing, ConversionWatcher):
 
         The kernels that the processor offers are timed for each kind of layer (about a second at full width), and the
         fastest is used: the plain one, that of oneDNN with weights in its own layout, or the latter with GELU fused
-        into the product. This applies to float32, and to bfloat16 if the processor supports it; any other model, one
-        in a PyTorch without oneDNN, and a layer inside an adapter are left unchanged.
+        into the product. Half precision without the processor's support for it is computed in float32, a layer at a
+        time, from weights that stay as they are: several times faster, at the memory of half precision. A model on
+        another device or in another dtype, and layers inside adapters, are left unchanged.
 
         Args:
             keep_parameters: keep the original parameters beside the prepared ones, for saving and training at twice
@@ -365,8 +366,7 @@ class RemBertModelBase(ModelMethods, LabelSmoothing, ConversionWatcher):
             torch.Size([1, 4, 72])
         """
         self.eval()
-        if can_pack():
-            optimize(self, self.config.hidden_act, keep_parameters)
+        optimize(self, self.config.hidden_act, keep_parameters)
         return self
 
     def quantize_dynamic(self, *, keep_parameters: bool = False) -> Self:

@@ -1,15 +1,19 @@
-"""Linear layers for inference on a CPU: weights in oneDNN's layout, or quantized to eight bits.
+"""Linear layers for inference on a CPU: weights in oneDNN's layout, widened from half precision, or in eight bits.
 
 Matrix products are most of an encoder's work. Which kernel is fastest depends on the processor: with AVX-512 that of
 oneDNN, with weights in its own layout and GELU fused into the product; on older processors often the one that
 `torch.nn.Linear` calls. Therefore the kernels are timed on the machine that uses them, and a layer without a gain is
-left unchanged. One product for query, key and value was measured to be no faster than three.
+left unchanged. Many processors have no instructions for products in bfloat16 or float16 and compute them several times
+slower than in float32; there the weights stay in half precision, and each product widens them. One product for query,
+key and value was measured to be no faster than three.
 """
 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +26,8 @@ from rembert.pt.linear_cross_entropy import is_plain_linear
 from rembert.pt.torch_internals import (
     ConversionWatcher,
     EightBitProduct,
-    can_pack_bfloat16,
+    can_compute,
+    can_pack,
     change_count,
     pack,
     packed_product,
@@ -36,6 +41,7 @@ _FUSED = {
     "gelu_pytorch_tanh": ("gelu", "tanh"),
     "relu": ("relu", ""),
 }
+_HALF = (torch.bfloat16, torch.float16)
 _TIMED_TOKENS = 256
 _DROPPED = (
     "The original parameters of this model were dropped when it was prepared for inference, so it cannot be {}. Load "
@@ -141,6 +147,21 @@ class PackedLinear(InferenceLinear):
         return product if self.activation is None or name != "none" else self.activation(product)
 
 
+class WidenedLinear(InferenceLinear):
+    """Weights in half precision and products in float32, for processors that compute in half precision slowly."""
+
+    def _can_convert(self, weight: Tensor) -> bool:
+        return weight.dtype in _HALF and _is_plain(weight)
+
+    def _convert(self, weight: Tensor, bias: Tensor) -> None:
+        self.dtype = weight.dtype
+        self.narrow, self.narrow_bias = weight, bias
+
+    def _product(self, states: Tensor) -> Tensor:
+        product = F.linear(states.float(), self.narrow.float(), self.narrow_bias.float())
+        return (product if self.activation is None else self.activation(product)).to(states.dtype)
+
+
 class QuantizedLinear(InferenceLinear):
     """Weights in eight bits with a scale for each output; inputs are quantized in every call."""
 
@@ -160,7 +181,7 @@ def optimize(model: nn.Module, activation: str, keep_parameters: bool) -> None:
     """Replace the linear layers of a model's encoder if that is faster on this machine.
 
     Args:
-        model: an instance of a model class, on the CPU, in float32 or bfloat16 (others are left unchanged).
+        model: an instance of a model class, on the CPU, in float32, bfloat16 or float16 (others are left unchanged).
         activation: the configuration's `hidden_act`.
         keep_parameters: whether the replaced layers keep the original parameters.
     """
@@ -168,18 +189,13 @@ def optimize(model: nn.Module, activation: str, keep_parameters: bool) -> None:
     _restore(model)
     with torch.no_grad():
         for parent, name, linear in _linears(model):
-            if not _can_pack(linear.weight):
-                continue
             function: Any = getattr(parent, "activation", None)
-            widens = function is not None
-            fused = _FUSED.get(activation) if widens else None
-            key = (*linear.weight.shape, linear.weight.dtype, widens)
+            kernels = _kernels(linear, function, _FUSED.get(activation) if function is not None else None)
+            key = (*linear.weight.shape, linear.weight.dtype, function is not None)
             if key not in fastest:
-                fastest[key] = _fastest(linear, function, fused)
-            if fastest[key] == "plain":
-                continue
-            packed = PackedLinear(linear, function, fused if fastest[key] == "fused" else None, keep_parameters)
-            _replace(parent, name, packed)
+                fastest[key] = _fastest(linear, function, kernels) if kernels else "plain"
+            if fastest[key] != "plain":
+                _replace(parent, name, kernels[fastest[key]](keep=keep_parameters))
     _freeze(model)
 
 
@@ -191,6 +207,17 @@ def quantize(model: nn.Module, keep_parameters: bool) -> None:
             function: Any = getattr(parent, "activation", None)
             _replace(parent, name, QuantizedLinear(linear, function, keep_parameters))
     _freeze(model)
+
+
+def warn_if_slow(dtype: torch.dtype) -> None:
+    """Warn of a model in half precision that will be slow here: no GPU, and a processor without the instructions."""
+    if dtype in _HALF and not torch.cuda.is_available() and not can_compute(dtype):
+        warnings.warn(
+            f"The weights are in {str(dtype).removeprefix('torch.')}, which this processor computes several times "
+            "slower than float32. Load them with `dtype='float32'`, or call `optimize_for_inference()`, which keeps "
+            "the weights as they are and computes in float32.",
+            stacklevel=3,
+        )
 
 
 def has_dropped(model: nn.Module) -> bool:
@@ -270,20 +297,37 @@ def _replace(parent: nn.Module, name: str, packed: InferenceLinear) -> None:
         setattr(parent, "activation", _identity)  # noqa: B010  # mypy takes it for a tensor
 
 
-def _fastest(linear: nn.Linear, activation: Callable[[Tensor], Tensor] | None, fused: tuple[str, str] | None) -> str:
-    """The fastest way to compute a linear layer and its activation: "plain", "packed" or "fused"."""
+def _kernels(
+    linear: nn.Linear, activation: Callable[[Tensor], Tensor] | None, fused: tuple[str, str] | None
+) -> dict[str, Callable[..., InferenceLinear]]:
+    """The layers that can replace a linear layer and its activation; each is made with the argument `keep`."""
+    kernels: dict[str, Callable[..., InferenceLinear]] = {}
+    if _can_pack(linear.weight):
+        kernels["packed"] = partial(PackedLinear, linear, activation)
+        if fused is not None:
+            kernels["fused"] = partial(PackedLinear, linear, activation, fused)
+    if linear.weight.dtype in _HALF and _is_plain(linear.weight):
+        kernels["widened"] = partial(WidenedLinear, linear, activation)
+    return kernels
+
+
+def _fastest(
+    linear: nn.Linear,
+    activation: Callable[[Tensor], Tensor] | None,
+    kernels: dict[str, Callable[..., InferenceLinear]],
+) -> str:
+    """The fastest way to compute a linear layer and its activation: "plain" or a key of `kernels`."""
     example = torch.randn(_TIMED_TOKENS, linear.in_features).to(linear.weight.dtype)
 
     def plain(states: Tensor) -> Tensor:
         product = linear(states)
         return product if activation is None else activation(product)
 
-    kernels: dict[str, Callable[[Tensor], Tensor]] = {"plain": plain, "packed": PackedLinear(linear, activation)}
-    if fused is not None:
-        kernels["fused"] = PackedLinear(linear, activation, fused)
-    best = dict.fromkeys(kernels, float("inf"))
+    candidates: dict[str, Callable[[Tensor], Tensor]] = {"plain": plain}
+    candidates |= {name: make(keep=False) for name, make in kernels.items()}
+    best = dict.fromkeys(candidates, float("inf"))
     for _ in range(5):  # in turns, so that a busy moment of the machine affects all of them
-        for name, kernel in kernels.items():
+        for name, kernel in candidates.items():
             start = time.perf_counter()
             kernel(example)
             best[name] = min(best[name], time.perf_counter() - start)
@@ -291,9 +335,9 @@ def _fastest(linear: nn.Linear, activation: Callable[[Tensor], Tensor] | None, f
 
 
 def _can_pack(weight: Tensor) -> bool:
-    if weight.dtype == torch.bfloat16 and not can_pack_bfloat16():
-        return False  # the processor lacks the instructions
-    return weight.dtype in (torch.float32, torch.bfloat16) and _is_plain(weight)
+    if weight.dtype not in (torch.float32, torch.bfloat16) or not _is_plain(weight) or not can_pack():
+        return False
+    return weight.dtype == torch.float32 or can_compute(weight.dtype)
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -24,7 +24,7 @@ from rembert.common.loading import arguments_and_config, check_match
 from rembert.common.name_matching import canonical_name, check_complete, check_shapes, kept_tensors, match
 from rembert.common.parameters import CUSTOM, Kind, Parameter
 from rembert.pt.base import RemBertModelBase
-from rembert.pt.inference import check_kept
+from rembert.pt.inference import check_kept, warn_if_slow
 from rembert.pt.initialization import initialize, skip_initialization
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -112,6 +112,10 @@ class RemBertPreTrainedModel(RemBertModelBase):
             ConfigError: the configuration is missing or invalid.
             KeywordError: a keyword is unknown; the message suggests the nearest known one.
 
+        Warns:
+            UserWarning: there is no GPU, the processor computes the checkpoint's half precision slowly, and no
+                `dtype` is given.
+
         Example:
             >>> from rembert.pt import RemBertForMaskedLM, RemBertForSequenceClassification
             >>> model = RemBertForMaskedLM.from_pretrained("google/rembert")
@@ -176,6 +180,8 @@ class RemBertPreTrainedModel(RemBertModelBase):
         model.eval()
         if device is not None:
             model.to(device)
+        if wanted_dtype is None and model.device.type == "cpu":
+            warn_if_slow(common)
         return (model, report) if output_loading_info else model
 
     def save_pretrained(

@@ -14,7 +14,7 @@ plainer way is used, with one warning from `warn_missing`.
 | `_C._functorch.is_batchedtensor` | whether `vmap` runs | values are read, which fails there |
 | `Module._apply` | a change of device or dtype, before it happens | such a change is not refused |
 | `mkldnn._reorder_linear_weight`, `_linear_pointwise` | products in oneDNN's layout | layers stay as they are |
-| `mkldnn._is_mkldnn_bf16_supported` | whether they take bfloat16 | bfloat16 layers stay as they are |
+| `mkldnn._is_mkldnn_bf16_supported`, `_is_mkldnn_fp16_supported` | instructions for these | float32 is taken |
 | `torch.cpu._is_vnni_supported` | VNNI, before `torch.cpu.get_capabilities` | inputs have 7 bits |
 | `quantized.linear_prepack`, `linear_dynamic` | products in eight bits | eight-bit weights, products in float32 |
 | `torch.utils._pytree` | outputs that compilers can unpack | `return_dict=False` gives tuples |
@@ -172,12 +172,15 @@ def packed_product(states: Tensor, packed: Tensor, bias: Tensor, name: str, algo
     return torch.ops.mkldnn._linear_pointwise(states, packed, bias, name, [], algorithm)
 
 
-def can_pack_bfloat16() -> bool:
-    """Whether the processor has the instructions for oneDNN's products in bfloat16."""
+def can_compute(dtype: torch.dtype) -> bool:
+    """Whether the processor has the instructions for products in bfloat16 or float16; True for other dtypes."""
+    name = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}.get(dtype)
+    if name is None:
+        return True
     try:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return getattr(torch.ops.mkldnn, name)()
     except AttributeError:
-        _warn("ops.mkldnn._is_mkldnn_bf16_supported", "bfloat16 layers keep their plain kernels")
+        _warn(f"ops.mkldnn.{name}", "products in half precision are computed in float32")
         return False
 
 

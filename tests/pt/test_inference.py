@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ needs_onednn = pytest.mark.skipif(not torch_internals.can_pack(), reason="this P
 def chosen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which kernel is fastest depends on the machine: here it is said."""
     monkeypatch.setattr(
-        inference, "_fastest", lambda _linear, _activation, fused: "packed" if fused is None else request.param
+        inference, "_fastest", lambda _linear, _activation, ways: request.param if request.param in ways else "packed"
     )
     return request.param
 
@@ -65,7 +66,7 @@ def test_every_activation(activation: str, chosen: str) -> None:
 
 
 @needs_onednn
-@pytest.mark.skipif(not torch_internals.can_pack_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.skipif(not torch_internals.can_compute(torch.bfloat16), reason="this processor has no bfloat16")
 def test_bfloat16(chosen: str) -> None:
     model = _model("model", dtype="float32").bfloat16()
     wanted = PT.call(model, **_inputs("model")).last_hidden_state.float()
@@ -75,6 +76,44 @@ def test_bfloat16(chosen: str) -> None:
     assert difference(actual.float().numpy(), wanted.numpy()) <= 0.03
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("keep", [False, True])
+def test_half_precision_is_computed_in_float32(dtype: str, keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_fastest", lambda _linear, _activation, kernels: "widened")
+    model = _model("model").to(getattr(torch, dtype))
+    weight = model.encoder.layer[0].output.dense.weight
+    exact = copy.deepcopy(model).float()
+    wanted = PT.call(exact, **_inputs("model")).last_hidden_state
+    plain = PT.call(model, **_inputs("model")).last_hidden_state.float()
+    actual = PT.call(model.optimize_for_inference(keep_parameters=keep), **_inputs("model")).last_hidden_state
+    assert actual.dtype == weight.dtype
+    layer = model.encoder.layer[0].output.dense
+    assert isinstance(layer, inference.WidenedLinear)
+    assert layer.narrow.data_ptr() == weight.data_ptr()  # no second copy
+    # Products and their activations are no longer rounded inside a layer.
+    assert difference(actual.float().numpy(), wanted.numpy()) <= 1.1 * difference(plain.numpy(), wanted.numpy())
+    if keep:
+        exact = PT.call(exact.double(), **_inputs("model")).last_hidden_state
+        widened = PT.call(model.double(), **_inputs("model")).last_hidden_state
+        assert difference(widened.numpy(), exact.numpy()) <= 1e-12
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_slow_half_precision_is_reported(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    _model("model").to(getattr(torch, dtype)).save_pretrained(tmp_path)
+    for supported in (False, True):
+        monkeypatch.setattr(inference, "can_compute", lambda _dtype, supported=supported: supported)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            PT.load(tmp_path, BY_NAME["model"].head)
+        slow = [str(each.message) for each in caught if "several times slower" in str(each.message)]
+        assert len(slow) == (not supported)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PT.load(tmp_path, BY_NAME["model"].head, dtype=dtype)  # asked for
+
+
 def test_the_fastest_kernel_is_taken() -> None:
     wanted_model, model = _model("model"), _model("model")
     wanted = PT.call(wanted_model, **_inputs("model")).last_hidden_state
@@ -82,7 +121,7 @@ def test_the_fastest_kernel_is_taken() -> None:
 
 
 def test_without_the_operators_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rembert.pt.base.can_pack", lambda: False)
+    monkeypatch.setattr(inference, "can_pack", lambda: False)
     model = _model("model").train().optimize_for_inference()
     assert not model.training
     assert _packed_layers(model) == 0

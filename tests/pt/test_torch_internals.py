@@ -42,7 +42,7 @@ def unsaid() -> Iterator[None]:
 @pytest.fixture
 def packed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The packed kernel is taken as the fastest."""
-    monkeypatch.setattr(inference, "_fastest", lambda _linear, _activation, _fused: "packed")
+    monkeypatch.setattr(inference, "_fastest", lambda _linear, _activation, kernels: next(iter(kernels)))
 
 
 @contextmanager
@@ -128,7 +128,8 @@ def test_features_of_the_processor_are_read() -> None:
     if "flags" not in flags:
         pytest.skip("this system does not report the processor's features")
     assert torch_internals.has_vnni() == ("avx512_vnni" in flags)
-    assert torch_internals.can_pack_bfloat16() or "avx512bw" not in flags
+    assert torch_internals.can_compute(torch.bfloat16) or "avx512bw" not in flags
+    assert torch_internals.can_compute(torch.float32)
 
 
 def test_products_in_eight_bits() -> None:
@@ -214,9 +215,7 @@ def test_without_packed_products_layers_stay(found: dict[str, Any], monkeypatch:
 
 
 @needs_onednn
-def test_without_the_check_of_bfloat16_its_layers_stay_unchanged(
-    packed: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_check_of_bfloat16_float32_is_computed(packed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     operators = torch.ops.mkldnn
     monkeypatch.setattr(
         torch.ops,
@@ -228,8 +227,9 @@ def test_without_the_check_of_bfloat16_its_layers_stay_unchanged(
     model = _model().bfloat16()
     with one_warning("ops.mkldnn._is_mkldnn_bf16_supported"):
         model.optimize_for_inference()
-    assert not any(isinstance(module, inference.InferenceLinear) for module in model.modules())
-    assert any(isinstance(module, inference.InferenceLinear) for module in _model().optimize_for_inference().modules())
+    assert any(isinstance(module, inference.WidenedLinear) for module in model.modules())
+    assert not any(isinstance(module, inference.PackedLinear) for module in model.modules())
+    assert any(isinstance(module, inference.PackedLinear) for module in _model().optimize_for_inference().modules())
 
 
 def test_without_the_check_of_vnni_inputs_have_seven_bits(monkeypatch: pytest.MonkeyPatch) -> None:
