@@ -24,7 +24,7 @@ from rembert.bridge import Checkpoint, TensorSource, open_checkpoint
 from rembert.bridge.archive import DAMAGE
 from rembert.bridge.matching import match_checkpoint, require_match
 from rembert.bridge.registry import locate_checkpoint
-from rembert.bridge.shards import MAX_NAME
+from rembert.bridge.shards import MAX_NAME, is_file_name
 from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, RemBertError, TokenizerError
@@ -167,6 +167,11 @@ def _canonical(checkpoint: Checkpoint) -> dict[str, TensorSource]:
 
 def _tokenizer(directory: Path, settings: dict[str, Any], config: RemBertConfig) -> RemBertTokenizer:
     named = settings.get("sp_model")
+    if isinstance(named, str) and not is_file_name(f"{named}.model"):
+        raise CheckpointError(
+            f"{directory / BLEURT_CONFIG}: `sp_model` must be the name of a file beside it, without `.model`. "
+            f"Received: {named!r:.100}."
+        )
     if isinstance(named, str) and (directory / f"{named}.model").is_file():
         tokenizer = RemBertTokenizer(directory / f"{named}.model")
     else:

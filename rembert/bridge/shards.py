@@ -26,7 +26,7 @@ def read_index(path: Path) -> dict[Path, list[str]]:
     weight_map = _weight_map(path)
     shards: dict[Path, list[str]] = {}
     for tensor, name in weight_map.items():
-        if not _is_file_name(name):
+        if not is_file_name(name):
             raise CheckpointError(f"{path}: a shard must be a file beside the index. Received: {name!r:.200}.")
         shards.setdefault(path.parent / name, []).append(tensor)
     for shard in shards:
@@ -51,7 +51,7 @@ def _weight_map(path: Path) -> dict[str, str]:
     return weight_map
 
 
-def _is_file_name(name: str) -> bool:
+def is_file_name(name: str) -> bool:
     """Whether a name is valid for a file beside the index."""
     try:
         length = len(name.encode())

@@ -214,6 +214,15 @@ def test_errors_of_an_archive_name_it_and_not_where_it_was_extracted(tmp_path: P
         assert "rembert-" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["../other/sent_piece", "/etc/passwd", "x" * 1000, "a\0b", "../x"])
+def test_the_tokenizer_of_a_metric_is_a_file_beside_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "other").mkdir()
+    shutil.copy(MODEL, tmp_path / "other" / "sent_piece.model")
+    path = write_saved_model(tmp_path / "m", VARIABLES, bleurt_config={**BLEURT_CONFIG, "sp_model": name})
+    with pytest.raises(CheckpointError, match=r"bleurt_config\.json: `sp_model` must be"):
+        _open(path)
+
+
 def _damaged_archive(whole: bytes, draw: random.Random) -> bytes:
     """Sizes, offsets and flags in the directory of an archive changed."""
     content = bytearray(whole)

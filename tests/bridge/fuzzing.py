@@ -31,12 +31,19 @@ Damage = Callable[[random.Random, Path], None]
 
 
 def main(format: str, first: int, count: int) -> None:
-    """Go through the inputs."""
+    """Go through the inputs of a format."""
     prepare, damage, main_file = FORMATS[format]
+    go_through(prepare, damage, lambda directory: attempt(directory / main_file), first, count)
+
+
+def go_through(
+    prepare: Callable[[Path], None], damage: Damage, attempt: Callable[[Path], str], first: int, count: int
+) -> None:
+    """Damage copies of a directory, and print the outcome of each attempt to use one."""
     with tempfile.TemporaryDirectory() as directory:
         original, copy = Path(directory) / "original", Path(directory) / "copy"
         prepare(original)
-        attempt(original / main_file)  # what is imported on the way is not counted
+        attempt(original)  # what is imported on the way is not counted
         allowed = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + MEMORY
         for number in range(first, first + count):
             print(number, end=" ", flush=True)
@@ -44,7 +51,7 @@ def main(format: str, first: int, count: int) -> None:
             shutil.copytree(original, copy)
             damage(random.Random(number), copy)
             signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
-            outcome = attempt(copy / main_file)
+            outcome = attempt(copy)
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
             if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > allowed:
                 outcome = "wrong: more than 1 GiB of memory"

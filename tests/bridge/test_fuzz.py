@@ -16,12 +16,12 @@ PARSED_BY_C = ("h5", "keras", "archive", "pickle")
 INPUTS = 2000
 
 
-def run(format: str, first: int, count: int) -> dict[int, str]:
+def run(format: str, first: int, count: int, program: str = "tests.bridge.fuzzing") -> dict[int, str]:
     """Outcomes by input number. An input that ends the program gets that as its outcome, and the rest goes on."""
     outcomes = {}
     while len(outcomes) < count:
         start = first + len(outcomes)
-        command = [sys.executable, "-m", "tests.bridge.fuzzing", format, str(start), str(first + count - start)]
+        command = [sys.executable, "-m", program, format, str(start), str(first + count - start)]
         result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         found = re.findall(r"^(\d+) (.*)$", result.stdout, re.MULTILINE)
         assert found, result.stderr

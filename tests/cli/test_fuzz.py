@@ -1,0 +1,22 @@
+"""Damaged files for `from_pretrained` in both frameworks and for commands, in child processes under limits."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bridge.test_fuzz import check, run
+from tests.cli.fuzzing import FAMILIES
+from tests.frameworks import needs_pt, needs_tf
+
+MARKS = {name: needs_tf if name == "load-tf" else needs_pt for name in FAMILIES}
+
+
+@pytest.mark.parametrize("family", [pytest.param(name, marks=MARKS[name]) for name in ("load-pt", "predict")])
+def test_a_few_damaged_files(family: str) -> None:
+    check(family, run(family, 0, 40, "tests.cli.fuzzing"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [pytest.param(name, marks=mark) for name, mark in MARKS.items()])
+def test_many_damaged_files(family: str) -> None:
+    check(family, run(family, 0, 2000, "tests.cli.fuzzing"))
