@@ -11,9 +11,9 @@ from tests.frameworks import needs_pt, needs_tf
 MARKS = {name: needs_tf if name == "load-tf" else needs_pt for name in FAMILIES}
 
 
-@pytest.mark.parametrize("family", [pytest.param(name, marks=MARKS[name]) for name in ("load-pt", "predict")])
-def test_a_few_damaged_files(family: str) -> None:
-    check(family, run(family, 0, 40, "tests.cli.fuzzing"))
+@needs_pt
+def test_a_few_damaged_files() -> None:
+    check("predict", run("predict", 0, 30, "tests.cli.fuzzing"))
 
 
 @pytest.mark.slow
