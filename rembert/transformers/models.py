@@ -8,6 +8,8 @@ generation and training are those of transformers.
 from __future__ import annotations
 
 import os
+import sys
+from functools import wraps
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -212,6 +214,8 @@ class RemBertForMaskedLM(pt.RemBertForMaskedLM, _LanguageModel):
 class RemBertForCausalLM(GenerationMixin, pt.RemBertForCausalLM, _LanguageModel):
     """Predicts the next token, and generates with all of transformers' options.
 
+    `forward` also takes transformers' `shift_labels` [b, s] in place of `labels`: logits at i predict the label at i.
+
     Example:
         >>> import torch
         >>> from transformers import RemBertConfig
@@ -220,6 +224,15 @@ class RemBertForCausalLM(GenerationMixin, pt.RemBertForCausalLM, _LanguageModel)
         >>> model.generate(torch.tensor([[312, 5]]), max_new_tokens=3, min_new_tokens=3, num_beams=2).shape
         torch.Size([1, 5])
     """
+
+    @wraps(pt.RemBertForCausalLM.forward)
+    def forward(  # type: ignore[override]
+        self, *arguments: Any, shift_labels: Tensor | None = None, **keywords: Any
+    ) -> Any:
+        # `shift_labels` is not in the signature: Trainer takes each name in it with "label" for one that batches have.
+        if shift_labels is not None:  # logits at i predict the label at i, at every position
+            keywords |= {"labels": shift_labels, "logits_to_keep": sys.maxsize}
+        return super().forward(*arguments, **keywords)
 
 
 class RemBertForSequenceClassification(pt.RemBertForSequenceClassification, _Head):

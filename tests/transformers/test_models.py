@@ -121,6 +121,17 @@ def _decoder() -> tuple[Any, Any, torch.Tensor]:
     return theirs, ours, torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 
 
+def test_shifted_labels_replace_labels() -> None:
+    theirs, ours, ids = _decoder()
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
+    shifted = torch.tensor([[6, 7, 8, -100], [10, -100, 12, 5]])
+    logits = theirs(ids, attention_mask=mask).logits
+    wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), shifted.flatten())
+    for labels in ({}, {"labels": ids}):
+        found = ours(ids, attention_mask=mask, shift_labels=shifted, **labels).loss
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+
+
 def test_a_mask_of_keys_may_have_four_dimensions() -> None:
     theirs, ours = build_both(next(case for case in CASES if case.head == "model"))
     ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
