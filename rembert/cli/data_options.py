@@ -28,10 +28,11 @@ def add_task_argument(parser: argparse.ArgumentParser) -> None:
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how files are read, and the options of all tasks."""
     data = parser.add_argument_group("data")
-    data.add_argument("--format", choices=READERS, help="of the files; by default chosen by their names")
+    data.add_argument("--format", choices=READERS, help="of the files; by default found by content and name")
+    add_file_arguments(data)
     for name in _COLUMNS:
         flag = f"--{name.replace('_', '-')}-column"
-        data.add_argument(flag, metavar="NAME", help=f"the column (JSON: key) of the {name.replace('_', ' ')}")
+        data.add_argument(flag, metavar="NAME", help=f"the column of the {name.replace('_', ' ')}, or its number")
     data.add_argument(
         "--column",
         action="append",
@@ -47,6 +48,17 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("options of some tasks")
     for option, tasks in _declared_options().values():
         own.add_argument(_flag(option), help=_help(option, tasks), **_argument(option))
+
+
+def add_file_arguments(parser: Any) -> None:
+    """Declare how the content of files is read."""
+    parser.add_argument("--encoding", metavar="NAME", help="of the files, for example cp1252 (default: utf-8)")
+    parser.add_argument("--delimiter", metavar="CHARACTER", help="of tables; by default found in their first line")
+    parser.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line of a table names the columns (default: unless columns are given by number)",
+    )
 
 
 def _declared_options() -> dict[str, tuple[Option, list[str]]]:
@@ -122,7 +134,8 @@ def data_options(args: argparse.Namespace) -> DataOptions:
         if not (name and equals and column):
             raise InputError(f"`--column` must be FIELD=NAME. Received: {pair!r}.")
         columns[name.replace("-", "_")] = column
-    return DataOptions(args.format, columns, args.language, args.skip_bad_lines)
+    own = {name: getattr(args, name) for name in ("encoding", "delimiter", "header")}
+    return DataOptions(args.format, columns, args.language, args.skip_bad_lines, **own)
 
 
 def task_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -142,14 +155,14 @@ def task_options(args: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def check_output(path: Path | None) -> None:
-    """Refuse a file that could not be written, before any work.
+def check_output(path: Path | None, flag: str = "--output") -> None:
+    """Refuse a file that could not be written, before any work; `flag` named it.
 
     Raises:
         InputError: its directory does not exist, or it is a directory itself, a device or a pipe.
     """
     if path is not None and ((path.exists() and not path.is_file()) or not path.parent.is_dir()):
-        raise InputError(f"`--output` must be a file in an existing directory. Received: {path}.")
+        raise InputError(f"`{flag}` must be a file in an existing directory. Received: {path}.")
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rembert.cli.data_options import add_model_arguments, check_output
-from rembert.cli.evaluate import print_report
+from rembert.cli.data_options import add_file_arguments, add_model_arguments, check_output
+from rembert.cli.evaluate import print_report, say
 from rembert.cli.progress import say_resumed
 from rembert.common.parameters import BASE_MODEL
 from rembert.common.tokenization import RemBertTokenizerFast
@@ -34,8 +34,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--layer", type=int, default=-1, metavar="N", help="0: the encoder's input, -1: the last")
     parser.add_argument("--normalize", action="store_true", help="scale every vector to length 1")
     parser.add_argument(
-        "--format", choices=READERS, help="of the files; by default chosen by their names (text: one per line)"
+        "--format", choices=READERS, help="of the files; by default found by content and name (text: one per line)"
     )
+    add_file_arguments(parser)
     parser.add_argument("--text-column", metavar="NAME", help="the column (JSON: key) of the text")
     parser.add_argument("--skip-bad-lines", action="store_true", help="skip malformed lines and count them")
     parser.add_argument("--max-length", type=int, metavar="N", help="of a row, in tokens")
@@ -53,9 +54,17 @@ def run(args: argparse.Namespace) -> int:
     task = Texts(
         tokenizer,
         max_length=row_length(model.config, args.max_length),
-        data=DataOptions(args.format, columns, skip_bad_lines=args.skip_bad_lines),
+        data=DataOptions(
+            args.format,
+            columns,
+            skip_bad_lines=args.skip_bad_lines,
+            encoding=args.encoding,
+            delimiter=args.delimiter,
+            header=args.header,
+        ),
     )
-    examples = task.read(*args.data)
+    task.report.say = say
+    examples = task.read(*args.data, labels=False)
     settings = {"layer": args.layer, "normalize": args.normalize}
     digest = run_digest(task, args.checkpoint, args.data, framework=args.framework, **settings)
     with unfinished_output(args.output, "vectors", digest) as output:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rembert.cli.data_options import (
     add_data_arguments,
@@ -13,13 +16,17 @@ from rembert.cli.data_options import (
     add_task_argument,
     check_output,
     data_options,
+    opened_output,
     score_lines,
     task_options,
 )
 from rembert.cli.text import table
 from rembert.common.files import write_json
-from rembert.tasks import Task, evaluate, load_task
+from rembert.tasks import Task, load_task
+from rembert.tasks.analysis import Analysis, analyse
 from rembert.tasks.languages import read_languages
+
+_MOST_CONFUSED = 20  # pairs of classes that are shown
 
 
 def add_parser(subparsers: Any) -> None:
@@ -39,6 +46,10 @@ def add_parser(subparsers: Any) -> None:
         help="labelled examples; - is stdin; CODE=FILE names their language",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the scores to this file, as JSON")
+    parser.add_argument("--report", action="store_true", help="also the scores and confusions of each class")
+    parser.add_argument(
+        "--errors", type=Path, metavar="FILE", help="write the examples with wrong predictions, as JSON lines"
+    )
     add_data_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run)
@@ -47,14 +58,44 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the scores; 0 on success. Invalid data raises a `RemBertError`."""
     check_output(args.output)
+    check_output(args.errors, "--errors")
     task, model = open_task(args)
-    scores = evaluate(task, model, read_languages(task, args.data), batch_size=args.batch_size)
+    with nullcontext() if args.errors is None else opened_output(args.errors) as stream:
+        found = analyse(
+            task,
+            model,
+            read_languages(task, args.data),
+            batch_size=args.batch_size,
+            on_mistake=None if stream is None else lambda row: _write(stream, row),
+        )
     task.tell_classes("data", task.report.classes)
-    print(table(score_lines(scores), right=(1,)))
+    print(table(score_lines(found.scores), right=(1,)))
+    details = _details(found) if args.report else {}
     print_report(task)
+    if args.errors is not None:
+        say(f"{args.errors}: {found.mistakes} examples with wrong predictions")
     if args.output is not None:
-        write_json(args.output, {**scores, **task.report.to_dict()})
+        write_json(args.output, {**found.scores, **task.report.to_dict(), **details})
     return 0
+
+
+def _write(stream: TextIO, row: Mapping[str, Any]) -> None:
+    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _details(found: Analysis) -> dict[str, Any]:
+    """Print the scores of each class and the most frequent confusions; return them for a file."""
+    classes = found.classes()
+    names = ("precision", "recall", "f1")
+    rows = [[name, *(f"{each[key]:.4f}" for key in names), str(each["support"])] for name, each in classes.items()]
+    if rows:
+        print("\n" + table([["class", *names, "support"], *rows], right=(1, 2, 3, 4)))
+    wrong = [(pair, count) for pair, count in found.confusion.most_common() if pair[0] != pair[1]]
+    if wrong:
+        shown = [[wanted or "(none)", given or "(none)", count] for (wanted, given), count in wrong[:_MOST_CONFUSED]]
+        print("\n" + table([["expected", "predicted", "count"], *shown], right=(2,)))
+    listed = [[*pair, count] for pair, count in sorted(found.confusion.items())]
+    return {"classes": classes, "confusion": listed}
 
 
 def open_task(args: argparse.Namespace) -> tuple[Task, Any]:

@@ -17,6 +17,8 @@ EXTRAS = {
     "matplotlib": "tasks",
     "tensorboard": "tasks",
     "tqdm": "tasks",
+    "pyarrow": "data",
+    "zstandard": "data",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",

@@ -83,6 +83,7 @@ class Head:
         takes_cache: whether a decoder of this class takes `past_key_values` and `use_cache`.
         predicts_next: whether the logits at a position predict the label of the next one, as in a decoder.
         auto_classes: the Auto classes of transformers that return it.
+        pipeline_tag: the Hub's name of what it is for.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Head:
     takes_cache: bool = False
     predicts_next: bool = False
     auto_classes: tuple[str, ...] = ()
+    pipeline_tag: str | None = None
 
     def kind_of_labels(self, problem_type: str | None) -> LabelKind:
         """The kind of labels that a problem type gives the head, by default `label_kind`.
@@ -161,6 +163,7 @@ HEADS: dict[str, Head] = {
             logits=("logits",),
             takes_source=True,
             auto_classes=("AutoModelForPreTraining", "AutoModelForMaskedLM"),
+            pipeline_tag="fill-mask",
         ),
         Head(
             "causal-lm",
@@ -174,6 +177,7 @@ HEADS: dict[str, Head] = {
             takes_cache=True,
             predicts_next=True,
             auto_classes=("AutoModelForCausalLM",),
+            pipeline_tag="text-generation",
         ),
         Head(
             "sequence-classification",
@@ -185,6 +189,7 @@ HEADS: dict[str, Head] = {
             by_problem_type=True,
             logits=("logits",),
             auto_classes=("AutoModelForSequenceClassification",),
+            pipeline_tag="text-classification",
         ),
         Head(
             "multiple-choice",
@@ -196,6 +201,7 @@ HEADS: dict[str, Head] = {
             logits=("logits",),
             takes_choices=True,
             auto_classes=("AutoModelForMultipleChoice",),
+            pipeline_tag="multiple-choice",
         ),
         Head(
             "token-classification",
@@ -206,6 +212,7 @@ HEADS: dict[str, Head] = {
             label_kind=LabelKind.TOKEN,
             logits=("logits",),
             auto_classes=("AutoModelForTokenClassification",),
+            pipeline_tag="token-classification",
         ),
         Head(
             "question-answering",
@@ -217,6 +224,7 @@ HEADS: dict[str, Head] = {
             logits=("start_logits", "end_logits"),
             num_labels=2,
             auto_classes=("AutoModelForQuestionAnswering",),
+            pipeline_tag="question-answering",
         ),
     )
 }

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
-import sys
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 from rembert.common.errors import DataError
+from rembert.common.text_files import STANDARD_INPUT, TextFile, name_of
 
-STANDARD_INPUT = "-"
-_GZIP = b"\x1f\x8b"
+__all__ = ["STANDARD_INPUT", "Line", "TextFile", "name_of", "open_bytes", "read_lines", "text_batches"]
+
+_LINE_END_WITHIN = 1 << 16  # bytes
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF8_MARK = b"\xef\xbb\xbf"
 
@@ -27,33 +26,22 @@ class Line(NamedTuple):
     problem: str | None = None
 
 
-def name_of(path: str | os.PathLike[str]) -> str:
-    """A file's name for messages."""
-    return "standard input" if os.fspath(path) == STANDARD_INPUT else os.fspath(path)
-
-
 @contextmanager
 def open_bytes(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """The bytes of a file, or of the standard input for `-`; gzip is recognized by its first bytes and unpacked.
+    """The bytes of a file, or of the standard input for `-`; packed files are recognised by their first bytes.
+
+    Args:
+        path: the file; a `TextFile` may have another encoding than UTF-8.
 
     Raises:
-        DataError: the file is missing, cannot be read, or is damaged gzip.
+        DataError: the file is missing, cannot be read, or is damaged.
     """
-    name = name_of(path)
-    try:
-        # The standard input stays open.
-        is_standard = os.fspath(path) == STANDARD_INPUT
-        with nullcontext(sys.stdin.buffer) if is_standard else open(path, "rb") as stream:
-            packed = stream.peek(2)[:2] == _GZIP  # type: ignore[union-attr]
-            yield gzip.GzipFile(fileobj=stream) if packed else stream  # type: ignore[misc]
-    except OSError as problem:
-        raise DataError(f"{name} cannot be read: {problem.strerror or problem}.") from problem
-    except (EOFError, zlib.error) as problem:
-        raise DataError(f"{name} is damaged: {problem}.") from problem
+    with (path if isinstance(path, TextFile) else TextFile(path)).open() as stream:
+        yield stream
 
 
 def read_lines(path: str | os.PathLike[str], *, strict: bool = False) -> Iterator[Line]:
-    """The lines of a file, LF or CRLF at their ends; a byte order mark of UTF-8 is left out.
+    """The lines of a file, with LF, CRLF, or CR alone at all their ends; a byte order mark of UTF-8 is left out.
 
     Args:
         path: the file; `-` is the standard input.
@@ -97,24 +85,38 @@ def _numbered_batches(path: str | os.PathLike[str], read_bytes: int) -> Iterator
         for batch in _whole_lines(stream, read_bytes):
             if number == 1:
                 if batch[0].startswith(_UTF16_MARKS):
-                    raise DataError(f"{name_of(path)}:1: text must be UTF-8. Received: the byte order mark of UTF-16.")
+                    raise DataError(
+                        f"{name_of(path)}:1: text must be UTF-8. Received: the byte order mark of UTF-16. "
+                        "Pass `encoding` (--encoding utf-16)."
+                    )
                 batch[0] = batch[0].removeprefix(_UTF8_MARK)
             yield number, batch
             number += len(batch)
 
 
 def _whole_lines(stream: Any, read_bytes: int) -> Iterator[list[bytes]]:
-    """The lines that each read completes; the rest of a read waits for the next."""
+    """The lines that each read completes; the rest of a read waits for the next.
+
+    Lines end with LF; or with CR, as in files of old Macintosh programs, if the first 64 KiB or the whole file has no
+    LF.
+    """
     begun: list[bytes] = []
+    end = None
     while read := stream.read1(read_bytes):
-        lines, newline, rest = read.rpartition(b"\n")
+        if end is None:
+            start = b"".join([*begun, read])
+            has_only_cr = len(start) >= _LINE_END_WITHIN and b"\r" in start
+            end = b"\n" if b"\n" in read else b"\r" if has_only_cr else None
+            read, begun = (start, []) if end is not None else (read, begun)
+        lines, newline, rest = (b"", b"", read) if end is None else read.rpartition(end)
         if newline:
-            yield b"".join([*begun, lines]).split(b"\n")
+            yield b"".join([*begun, lines]).split(end)
             begun = []
         if rest:
             begun.append(rest)
     if begun:
-        yield [b"".join(begun)]
+        last = b"".join(begun)
+        yield last.removesuffix(b"\r").split(b"\r") if end is None else [last]
 
 
 def _decoded(line: bytes, number: int, strict_path: str | os.PathLike[str] | None) -> Line:

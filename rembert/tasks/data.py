@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from rembert.common.warning import warn
-from rembert.tasks.reading import Location
+from rembert.tasks.reading import FileOptions, Location
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,16 @@ class DataOptions:
     """How files of examples are read.
 
     Args:
-        format: a key of `rembert.tasks.reading.READERS`; by default chosen by the file's name.
+        format: a key of `rembert.tasks.reading.READERS`; by default found by the file's content and name.
         columns: the names of the file's columns (in JSON, keys) by the task's own field names, for example
             `{"text": "sentence", "label": "category"}`. A field that is not listed is read from its usual columns; an
-            empty name means that the file has no column for it.
+            empty name means that the file has no column for it. Columns of tables and of CoNLL files may be named by
+            number, from 1: a table then has no line with names.
         language: the language of examples that name none.
         skip_bad_lines: skip malformed lines and count them in `Task.report`, instead of raising `DataError`.
+        encoding: of text files, by a name that Python knows; by default UTF-8.
+        delimiter: between the fields of a table; by default found by its first line.
+        header: whether a table's first line names the columns; by default it does, unless they are named by number.
 
     Example:
         >>> from pathlib import Path
@@ -40,6 +44,13 @@ class DataOptions:
     columns: Mapping[str, str] = field(default_factory=dict)
     language: str | None = None
     skip_bad_lines: bool = False
+    encoding: str | None = None
+    delimiter: str | None = None
+    header: bool | None = None
+
+    def file_options(self) -> FileOptions:
+        """What the readers of files need."""
+        return FileOptions(self.delimiter, self.header, tuple(self.columns.values()))
 
 
 NOT_IN_A_WINDOW = "answers_in_no_window"  # a count: answers that are longer than what windows share

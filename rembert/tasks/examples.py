@@ -43,10 +43,12 @@ class TextExample(Example):
 
 @dataclass(frozen=True, slots=True)
 class TaggedExample(Example):
-    """A sentence as words, with a tag for each word."""
+    """A sentence as words, with a tag for each word. Of running text, `text` and the characters of each word."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...] | None
+    text: str | None = None
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

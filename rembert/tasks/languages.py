@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from rembert.common.errors import InputError
 from rembert.tasks.examples import Example
+from rembert.tasks.sources import Data, is_path
 from rembert.tasks.task import Task
 
 # ISO 639-1. Three letters are too often a word (`dev`, `new`) to be taken for a code in a file's name.
@@ -64,18 +65,21 @@ def language_files(data: Iterable[str | os.PathLike[str]]) -> list[LanguageFile]
     return [file if file.language is not None else LanguageFile(file.path, next(codes)) for file in found]
 
 
-def read_languages(task: Task, data: Iterable[str | os.PathLike[str]], **options: Any) -> Iterator[Example]:
+def read_languages(task: Task, data: Sequence[Data], **options: Any) -> Iterator[Example]:
     """The examples of the files that `language_files` finds, one file after the other, each with its language.
 
     Args:
         task: reads them.
-        data: as for `language_files`.
+        data: as for `language_files`; or as for `task.read`, if some are records in memory.
         **options: of `task.read`.
 
     Raises:
         InputError: there is no file, or a pattern matches none.
         DataError: as for `task.read`.
     """
+    if not all(map(is_path, data)):
+        yield from task.read(*data, **options)
+        return
     files = language_files(data)
     if not files:
         yield from task.read(**options)  # which refuses that

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from rembert.tasks.examples import Example, SkippedExample
 from rembert.tasks.label_scores import label_scores
 from rembert.tasks.registry import task_class
 from rembert.tasks.scoring import Output
+from rembert.tasks.sources import Data, is_path, listed
 from rembert.tasks.task import Feature, Task
 
 # From a collated batch to the argument of `Task.outputs`.
@@ -139,7 +140,7 @@ def model_inputs(batch: Mapping[str, np.ndarray]) -> Arrays:
 def evaluate(
     task: Task,
     model: Any,
-    examples: Iterable[Example],
+    examples: Iterable[Example] | Data,
     *,
     batch_size: int = 32,
     max_tokens: int | None = None,
@@ -150,7 +151,8 @@ def evaluate(
     Args:
         task: a prepared task.
         model: of `rembert.pt` or `rembert.tf`, with the task's head. Its own mode does not change.
-        examples: from `task.read`; those without a label are ignored.
+        examples: from `task.read`, or what it takes: a path, several, or records in memory. Those without a label are
+            ignored.
         batch_size: the maximum number of rows in a batch.
         max_tokens: the maximum of rows times the longest row's length.
         run: the result of `task_runner` for this model, to reuse TensorFlow's graph.
@@ -166,14 +168,15 @@ def evaluate(
         >>> list(evaluate(task, model, task.read("texts.txt")))
         ['loss', 'perplexity', 'masked_accuracy']
     """
-    pairs = predict_outputs(task, model, examples, batch_size=batch_size, max_tokens=max_tokens, run=run)
+    read = read_or_keep(task, examples, labels=True)
+    pairs = predict_outputs(task, model, read, batch_size=batch_size, max_tokens=max_tokens, run=run)
     return task.score_pairs(pairs)
 
 
 def predict(
     task: Task,
     model: Any,
-    examples: Iterable[Example],
+    examples: Iterable[Example] | Data,
     *,
     batch_size: int = 32,
     max_tokens: int | None = None,
@@ -188,7 +191,7 @@ def predict(
     Args:
         task: a prepared task.
         model: of `rembert.pt` or `rembert.tf`, with the task's head. Its own mode does not change.
-        examples: from `task.read`.
+        examples: from `task.read`, or what it takes: a path, several, or records in memory; labels are then not read.
         batch_size: the maximum number of rows in a batch.
         max_tokens: the maximum of rows times the longest row's length.
         run: the result of `task_runner` for this model, to reuse TensorFlow's graph.
@@ -206,12 +209,26 @@ def predict(
         ...     print(prediction)
         {'masked_log_likelihood': -..., 'tokens': ...}
     """
-    pairs = predict_outputs(task, model, examples, batch_size=batch_size, max_tokens=max_tokens, run=run, skip=skip)
+    read = read_or_keep(task, examples, labels=False)
+    pairs = predict_outputs(task, model, read, batch_size=batch_size, max_tokens=max_tokens, run=run, skip=skip)
     for example, outputs in pairs:
         if isinstance(example, SkippedExample):
             yield {"error": f"{example.location}: {example.reason}."}
         else:
             yield task.decode(example, outputs)
+
+
+def read_or_keep(task: Task, data: Iterable[Example] | Data, *, labels: bool) -> Iterable[Example]:
+    """Examples as they are; anything else is read by the task."""
+    if is_path(data) or not isinstance(data, Iterable) or isinstance(data, Mapping) or hasattr(data, "features"):
+        return task.read(data, labels=labels, keep_skipped=not labels)
+    if hasattr(data, "iterrows") or is_path(next(iter(data), None) if isinstance(data, list | tuple) else None):
+        return task.read(*listed(data), labels=labels, keep_skipped=not labels)
+    rest = iter(data)
+    start = list(islice(rest, 1))
+    if not start or isinstance(start[0], Example):
+        return chain(start, rest)
+    return task.read(chain(start, rest), labels=labels, keep_skipped=not labels)
 
 
 def _by_example(

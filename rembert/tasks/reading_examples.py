@@ -1,49 +1,48 @@
-"""From files to the examples of a task: columns are found, records checked, malformed ones refused or counted."""
+"""From records to the examples of a task: columns are found, records checked, malformed ones refused or counted."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rembert.common.errors import DataError, InputError
-from rembert.common.text_lines import name_of
 from rembert.tasks.columns import Columns
 from rembert.tasks.examples import Example, SkippedExample
 from rembert.tasks.fields import BadExample, Fields
-from rembert.tasks.reading import BadLine, Record, read_records
+from rembert.tasks.reading import BadLine, Record
+from rembert.tasks.sources import Data, Source, sources
 
 if TYPE_CHECKING:
     from rembert.tasks.task import Task
 
 
-def read_examples(
-    task: Task, paths: Sequence[str | os.PathLike[str]], *, labels: bool, keep_skipped: bool
-) -> Iterator[Example]:
-    """The examples of files, one file after the other; see `Task.read`."""
-    if not paths:
-        raise InputError("`paths` must name at least one file of examples. Received: none.")
+def read_examples(task: Task, data: Sequence[Data], *, labels: bool, keep_skipped: bool) -> Iterator[Example]:
+    """The examples of files or of data in memory, one after the other; see `Task.read`."""
+    if not data:
+        raise InputError("`data` must name at least one file of examples. Received: none.")
     columns = Columns(task.fields, task.layouts, task.data.columns, () if labels else task.label_fields)
-    for path in paths:
-        yield from _Source(task, path, columns).examples(keep_skipped)
+    for source in sources(data):
+        yield from _Reader(task, source, columns).examples(keep_skipped)
 
 
-class _Source:
-    """The examples of one file."""
+class _Reader:
+    """The examples of one source."""
 
-    def __init__(self, task: Task, path: str | os.PathLike[str], columns: Columns) -> None:
-        self._task, self._path, self._columns = task, path, columns
-        self._name = name_of(path)
+    def __init__(self, task: Task, source: Source, columns: Columns) -> None:
+        self._task, self._source, self._columns = task, source, columns
+        self._name = source.name
         self._lines_by_id: dict[str, int | None] = {}
+        self._has_warned = False
 
     def examples(self, keep_skipped: bool) -> Iterator[Example]:
         task, report = self._task, self._task.report
         found, skipped = report.examples, report.skipped
-        for record in read_records(self._path, format=task.data.format, unknown=task.format):
+        for record in self._source.records(task.data, task.format):
             try:
                 if isinstance(record, BadLine):
                     raise BadExample(record.reason)
-                example = self._checked(record)
+                example = task.example(Fields(record, self._columns, task.data.language))
+                task.check(example)
             except BadExample as problem:
                 if not task.data.skip_bad_lines:
                     raise DataError(f"{record.location}: {problem}.") from None
@@ -51,6 +50,7 @@ class _Source:
                 if keep_skipped:
                     yield SkippedExample(record.location, None, None, str(problem))
                 continue
+            self._watch_id(example)
             if report.examples == found:
                 self._tell_columns(record)
             report.examples += 1
@@ -59,21 +59,18 @@ class _Source:
         if report.examples == found:
             raise DataError(f"{self._name}: at least one example was expected. Received: none{report.since(skipped)}.")
 
-    def _checked(self, record: Record) -> Example:
-        """The example of a record.
-
-        Raises:
-            BadExample: it is malformed, or its id has occurred before.
-        """
-        example = self._task.example(Fields(record, self._columns, self._task.data.language))
-        if example.id is not None:
-            if example.id in self._lines_by_id:
-                line = self._lines_by_id[example.id]
-                at = "" if line is None else f", as in line {line}"
-                raise BadExample(f"each id must occur once. Received twice: {example.id!r}{at}")
-            self._lines_by_id[example.id] = record.location.line
-        self._task.check(example)
-        return example
+    def _watch_id(self, example: Example) -> None:
+        """Warn of the first id that occurs twice."""
+        if example.id is None or self._has_warned:
+            return
+        if example.id in self._lines_by_id:
+            line = self._lines_by_id[example.id]
+            at = "" if line is None else f", as in line {line}"
+            self._task.report.warn(f"{example.location}: the id {example.id!r} occurs twice{at}.")
+            self._has_warned = True
+            self._lines_by_id.clear()
+        else:
+            self._lines_by_id[example.id] = example.location.line
 
     def _tell_columns(self, record: Record) -> None:
         """Say which column is what, and warn of usual columns that are not read."""

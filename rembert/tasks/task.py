@@ -5,7 +5,6 @@ The steps are `read` → `prepare` (once) → `features` → `collate` → the m
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -25,6 +24,7 @@ from rembert.tasks.fields import BadExample, Fields
 from rembert.tasks.labels import counted_labels, look_alikes
 from rembert.tasks.reading_examples import read_examples
 from rembert.tasks.scoring import Output, Scorer
+from rembert.tasks.sources import Data
 
 Feature = dict[str, Any]
 """The model's inputs and labels for one row, unpadded, by name; other keys are for `Task.outputs`."""
@@ -134,22 +134,22 @@ class Task(ABC):
 
     # ------------------------------------------------------------------ from files to examples
 
-    def read(
-        self, *paths: str | os.PathLike[str], labels: bool = True, keep_skipped: bool = False
-    ) -> Iterator[Example]:
-        """The examples of files, one file after the other, as they are read.
+    def read(self, *data: Data, labels: bool = True, keep_skipped: bool = False) -> Iterator[Example]:
+        """The examples of files or of data in memory, one after the other, as they are read.
 
         Args:
-            *paths: the files; `-` is the standard input.
+            *data: files, directories of files, or patterns such as `data/*.tsv`; `-` is the standard input. Or records
+                in memory: an iterable of mappings such as a list or a generator of dictionaries, a pandas frame, or a
+                `Dataset` of Hugging Face, whose names of classes are used.
             labels: whether to read labels, which prediction does not need: without it, none is checked or refused.
             keep_skipped: whether a malformed line becomes a `SkippedExample`, if `data.skip_bad_lines`.
 
         Raises:
-            InputError: no file is named, or there is no such format.
+            InputError: nothing is given, or there is no such format.
             DataError: a file cannot be read or holds no example; or, unless `data.skip_bad_lines`, a line is
                 malformed. The message begins with `file:line` and says what was expected.
         """
-        return read_examples(self, paths, labels=labels, keep_skipped=keep_skipped)
+        return read_examples(self, data, labels=labels, keep_skipped=keep_skipped)
 
     def classes(self, example: Example) -> Iterable[str]:
         """The names of the classes or tags that an example is labelled with."""
@@ -329,6 +329,19 @@ class Task(ABC):
     @abstractmethod
     def has_label(self, example: Example) -> bool:
         """Whether an example has a label."""
+
+    def outcomes(self, example: Example, prediction: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """The expected and the predicted class of a labelled example; several where it has several.
+
+        Args:
+            example: with a label.
+            prediction: from `decode`.
+        """
+        return []
+
+    def is_right(self, example: Example, prediction: Mapping[str, Any]) -> bool:
+        """Whether a prediction is that of the example's label."""
+        return all(expected == predicted for expected, predicted in self.outcomes(example, prediction))
 
     @abstractmethod
     def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rembert.common.label_smoothing import check_smoothing
 from rembert.tasks.data import NOT_IN_A_WINDOW
 from rembert.tasks.examples import Example
 from rembert.tasks.languages import read_languages
+from rembert.tasks.sources import Data, source_name
 from rembert.tasks.task import Feature, Task
 from rembert.training.disk_list import DiskList
 from rembert.training.recipe import Recipe
@@ -42,7 +43,7 @@ class TrainingData:
 
 
 def read_training_data(
-    task: Task, recipe: Recipe, train: Sequence[Path], evaluation: Sequence[Path] | None, report: Reporter
+    task: Task, recipe: Recipe, train: Sequence[Data], evaluation: Sequence[Data] | None, report: Reporter
 ) -> TrainingData:
     """Read and check all examples, prepare the task (its set of labels), and encode the rows to train on.
 
@@ -69,7 +70,7 @@ def read_training_data(
     return TrainingData(rows, counter.lengths, held_out, summary)
 
 
-def _read_evaluation(task: Task, paths: Sequence[Path], report: Reporter) -> tuple[DiskList[Example], dict[str, Any]]:
+def _read_evaluation(task: Task, paths: Sequence[Data], report: Reporter) -> tuple[DiskList[Example], dict[str, Any]]:
     """The labelled examples, and their summary."""
     counter = _Counter("evaluation", paths, task)
     examples = DiskList(filter(task.has_label, read_languages(task, paths)))
@@ -99,8 +100,8 @@ class _Counter:
         lengths: of the observed rows.
     """
 
-    def __init__(self, use: str, paths: Sequence[Path], task: Task) -> None:
-        self._use, self._paths, self._task = use, paths, task
+    def __init__(self, use: str, paths: Sequence[Data], task: Task) -> None:
+        self._use, self._files, self._task = use, [Path(source_name(each)).name for each in paths], task
         self._before, self._classes = task.report.to_dict(), Counter(task.report.classes)
         self._digest = blake2b(digest_size=16)  # identifies the rows of a resumed run
         self.lengths = array("l")
@@ -134,9 +135,8 @@ class _Counter:
         self._task.tell_classes(self._use, self._task.report.classes - self._classes)
         for reason in self._task.report.reasons[self._before["skipped"] :]:
             report(f"    {reason}")
-        files = [path.name for path in self._paths]
-        return {"files": files, "rows": rows, **counts, "digest": self._digest.hexdigest()}
+        return {"files": self._files, "rows": rows, **counts, "digest": self._digest.hexdigest()}
 
 
-def _names(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths))
+def _names(paths: Sequence[Data]) -> str:
+    return ", ".join(map(source_name, paths))

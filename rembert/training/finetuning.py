@@ -17,6 +17,7 @@ from rembert.tasks.backends import check_framework
 from rembert.tasks.data import DataOptions
 from rembert.tasks.predicting import row_length
 from rembert.tasks.registry import get_task
+from rembert.tasks.sources import Data, listed
 from rembert.tasks.task import Task
 from rembert.training.data import read_training_data
 from rembert.training.loop import train_model
@@ -24,16 +25,14 @@ from rembert.training.recipe import Recipe
 from rembert.training.reporting import Reporter
 from rembert.training.run import OutputDirectory, Plan, is_main_process
 
-Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
 
 def finetune(
     task: str | Task,
     model: str | os.PathLike[str],
-    train: Paths,
+    train: Data,
     *,
     output: str | os.PathLike[str],
-    evaluation: Paths | None = None,
+    evaluation: Data | None = None,
     framework: str = "pt",
     recipe: Recipe | None = None,
     data: DataOptions | None = None,
@@ -54,9 +53,9 @@ def finetune(
         task: a key of `rembert.tasks.TASKS`, or a task made by `get_task`.
         model: the checkpoint to start from, a directory or a name on the Hugging Face Hub. A head that it lacks is
             newly initialised, alike in both frameworks.
-        train: a file of examples, or several.
+        train: a file of examples, a directory, or several; or records in memory, as `Task.read` takes them.
         output: a new or empty directory.
-        evaluation: files of examples to score the model on; without them the last model is kept.
+        evaluation: examples to score the model on; without them the last model is kept.
         framework: 'pt' or 'tf'.
         recipe: how to train; by default the task's.
         data: how files are read, if `task` is a name.
@@ -111,8 +110,8 @@ def finetune(
     plan = Plan(task, recipe, os.fspath(model), framework, from_scratch)
     directory = OutputDirectory(Path(output), resume=resume, is_main=is_main)
     try:
-        paths = None if evaluation is None else _listed(evaluation)
-        examples = read_training_data(task, recipe, _listed(train), paths, report)
+        held_out = None if evaluation is None else listed(evaluation)
+        examples = read_training_data(task, recipe, listed(train), held_out, report)
         run = directory.open_run(plan, examples.summary, report)
         if (scores := run.finished_scores()) is not None:
             return scores
@@ -165,10 +164,6 @@ def _task(
         return get_task(task, tokenizer, max_length=length, data=data, **(options or {}))
     row_length(config, task.max_length)
     return task
-
-
-def _listed(paths: Paths) -> list[Path]:
-    return [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
 
 
 def _silent(text: str) -> None:

@@ -128,28 +128,48 @@ def _tag(name: str) -> str:
     return f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"
 
 
-def write_curves(output: Path, lines: Sequence[Mapping[str, Any]], metric: str | None, report: Reporter) -> None:
-    """Draw `curves.png`: the training loss, and the score `metric` of each evaluation unless it is None."""
+def write_curves(
+    output: Path, lines: Sequence[Mapping[str, Any]], metric: str | None, report: Reporter, best: int | None = None
+) -> None:
+    """Draw `curves.png`: the losses of training and evaluation, and the score of each evaluation.
+
+    Args:
+        output: the run's directory.
+        lines: of `metrics.jsonl`.
+        metric: the name of the score, or None.
+        report: takes a line of text for the user.
+        best: the update after which the model was best, which is marked.
+    """
     if not is_installed("matplotlib"):
         report("no curves.png: `matplotlib` is not installed (pip install 'rembert[tasks]')")
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    training = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-    evaluations = [line for line in lines if metric in line and "best_step" not in line]
-    scores = [(line["step"], line[str(metric)]) for line in evaluations]
-    figure = Figure(figsize=(5 * (2 if scores else 1), 3.6), layout="constrained")
+    held_out = [line for line in lines if "best_step" not in line]
+    losses = {"training": _points(lines, "loss"), "evaluation": _points(held_out, "eval_loss")}
+    scores = [] if metric is None or metric == "eval_loss" else _points(held_out, metric)
+    panels = [("loss", losses)] + ([(str(metric), {"": scores})] if scores else [])
+    figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = [("training loss", training)] + ([(str(metric), scores)] if scores else [])
-    for number, (title, points) in enumerate(panels, start=1):
+    for number, (title, curves) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), number)
-        axes.plot([step for step, _ in points], [value for _, value in points], marker="." if len(points) < 40 else "")
+        for name, points in curves.items():
+            marker = "." if len(points) < 40 else ""
+            axes.plot([step for step, _ in points], [value for _, value in points], marker=marker, label=name)
+        if best is not None:
+            axes.axvline(best, color="gray", linestyle=":", label="best model")
+        if len(curves) > 1:
+            axes.legend()
         axes.set_title(title)
         axes.set_xlabel("updates")
         axes.grid(alpha=0.3)
     with atomic_path(output / "curves.png") as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def _points(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+    return [(line["step"], line[name]) for line in lines if name in line]
 
 
 class ProgressBar:

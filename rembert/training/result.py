@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import math
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +39,7 @@ def write_result(run: Run, state: TrainingState, log: MetricsLog, metric: str | 
     if not log.lines or END not in log.lines[-1]:
         log.add(state.step, best_step=best, **{END: round(state.seconds, 3)}, **result)
     log.close()
-    write_curves(run.output, log.lines, f"eval_{metric}" if state.best_scores else None, run.report)
+    write_curves(run.output, log.lines, f"eval_{metric}" if state.best_scores else None, run.report, state.best_step)
     _write_card(run, state)
     run.checkpoints.remove()
     run.report(f"{run.output}: the model after update {best} of {state.step}")
@@ -63,6 +64,14 @@ def _publish(checkpoint: Path, output: Path) -> None:
             raise OSError(f"{output / path.name} differs from {path}, of which it is a copy. The disk may be damaged.")
 
 
+def _licence(card: Path) -> str | None:
+    """The licence in the metadata of a checkpoint's card."""
+    if not card.is_file():
+        return None
+    found = re.match(r"---\n(?:.*\n)*?license: *([\w.-]+) *\n(?:.*\n)*?---\n", card.read_text("utf-8", "replace"))
+    return None if found is None else found[1]
+
+
 def _write_card(run: Run, state: TrainingState) -> None:
     plan = run.plan
     text = model_card(
@@ -77,5 +86,8 @@ def _write_card(run: Run, state: TrainingState) -> None:
         best_step=state.best_step,
         labels=plan.task.labels,
         has_curves=(run.output / "curves.png").is_file(),
+        seconds=state.seconds,
+        base_model=None if Path(plan.source).exists() else plan.source,
+        licence=_licence(Path(plan.source) / "README.md"),
     )
     write_text(run.output / "README.md", text)

@@ -22,7 +22,7 @@ from rembert.tasks.definitions.sequence_classification import SequenceClassifica
 from rembert.tasks.definitions.token_classification import TokenClassification
 from rembert.tasks.examples import Answer, Example, QuestionExample, TaggedExample, TextExample
 from rembert.tasks.reading import BadLine, Location
-from rembert.tasks.reading.squad import read_squad
+from rembert.tasks.reading.json_documents import read_json
 from rembert.tasks.task import Task
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')  # Python's `csv` writes a field with a quote like this
@@ -65,7 +65,7 @@ def read_questions(path: str | os.PathLike[str], language: str) -> Iterator[Ques
     Raises:
         DataError: the file is not in SQuAD's layout.
     """
-    for record in read_squad(path):
+    for record in read_json(path):
         if isinstance(record, BadLine):
             raise DataError(f"{record.location}: {record.reason}.")
         fields = record.fields

@@ -62,3 +62,15 @@ def test_the_standard_input_is_not_closed(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "stdin", standard)
     assert [line.text for line in lines(Path("-"))] == ["one", "two"]
     assert not standard.buffer.closed
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_lines_may_end_with_cr_alone(tmp_path: Path, size: int) -> None:
+    (tmp_path / "text").write_bytes(b"a\rb\r\rc\r")
+    assert list(chain.from_iterable(text_batches(tmp_path / "text", read_bytes=size))) == ["a", "b", "", "c"]
+    long = b"x" * 70_000 + b"\ry\r" + b"z" * 70_000  # ends before the file is read whole
+    (tmp_path / "text").write_bytes(long)
+    found = list(chain.from_iterable(text_batches(tmp_path / "text", read_bytes=max(size, 1000))))
+    assert list(map(len, found)) == [70_000, 1, 70_000]
+    (tmp_path / "text").write_bytes(b"a\rb\nc")  # CR is a character where LF ends lines
+    assert list(chain.from_iterable(text_batches(tmp_path / "text", read_bytes=size))) == ["a\rb", "c"]

@@ -145,7 +145,6 @@ BAD = {
     "no object": ("sequence-classification", "a.jsonl", "[1]\n", 1, "list"),
     "an empty text": ("sequence-classification", "a.jsonl", '{"text": " "}\n', 1, "empty"),
     "half a surrogate pair": ("sequence-classification", "a.jsonl", '{"text": "x\\ud800"}\n', 1, "surrogate"),
-    "an id twice": ("sequence-classification", "a.tsv", "id\ttext\n4\tx\n5\ty\n4\tz\n", 4, "'4', as in line 2"),
     "another encoding": ("sequence-classification", "a.tsv", b"text\nok\ncaf\xe9\n", 3, "byte 0xe9"),
     "UTF-16 without its mark": ("masked-lm", "a.txt", "x".encode("utf-16-le"), 1, "byte 0x00"),
     "UTF-16": ("sequence-classification", "a.tsv", "text\nx\n".encode("utf-16"), 1, "UTF-16"),
@@ -252,8 +251,8 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         list(task(format="xml").read(damaged))
     with pytest.raises(InputError, match="colour"):
         task(columns={"colour": "x"})
-    with pytest.raises(DataError, match=r"b\.json: SQuAD's layout was expected, .* or JSON lines"):
-        list(task().read(write(tmp_path / "b.json", '[{"text": "x"}]')))
+    with pytest.raises(DataError, match=r"b\.json: SQuAD's layout was expected, .* Received: an object with train"):
+        list(task().read(write(tmp_path / "b.json", '{"train": [{"text": "x"}]}')))
     with pytest.raises(DataError, match=r"a.json:2: JSON was expected"):
         list(task("question-answering").read(write(tmp_path / "a.json", '{"data":\n [}')))
 

@@ -244,3 +244,16 @@ def test_bad_lines_are_skipped_and_counted(files: tuple[Path, Path, Path], tmp_p
     data = DataOptions(skip_bad_lines=True)
     finetune(TASK, start, path, output=output, max_steps=1, data=data, **QUICK)
     assert "| training | bad.jsonl | 46 | 46 | 0 | 2 |" in (output / "README.md").read_text()
+
+
+@needs_pt
+def test_records_in_memory_train_as_their_file_does(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    start, train, dev = files
+    rows, held_out = ([json.loads(line) for line in path.read_text().splitlines()] for path in (train, dev))
+    found = []
+    for number, (data, evaluation) in enumerate([(train, [dev]), (rows, tuple(held_out)), (iter(rows), held_out)]):
+        output = tmp_path / str(number)
+        finetune(TASK, start, data, evaluation=evaluation, output=output, max_steps=2, **QUICK)
+        found.append(digest(output))
+    assert found[0] == found[1] == found[2]
+    assert "| training | list in memory | 45 |" in (tmp_path / "1" / "README.md").read_text(encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from rembert.tasks.task import Batch, Feature, Task, identified
 
 # The questions of COPA (Roemmele et al., 2011) and XCOPA (Ponti et al., 2020).
 _COPA = {"cause": "What was the cause?", "effect": "What happened as a result?"}
+_FROM_ONE = ("correct_answer_num", "AnswerRightEnding")  # labels of Belebele and XStoryCloze: the first choice is 1
 # The columns of choices that are not a list, in XCOPA, SWAG, Belebele and others.
 _CHOICE = re.compile(r"(choice|ending|option|answer|mc_answer)_?([0-9]+|[a-eA-E])")
 
@@ -85,10 +86,11 @@ class MultipleChoice(Task):
             *fields.common(),
             prompt=" ".join(parts),
             choices=choices,
-            label=self._label(fields.optional("label"), len(choices)),
+            label=self._label(fields.optional("label"), len(choices), fields.column("label")),
         )
 
-    def _label(self, value: Any, count: int) -> int | None:
+    def _label(self, value: Any, count: int, column: str | None) -> int | None:
+        first = 1 if column in _FROM_ONE else self.first_choice
         if value is None or value == "":
             return None
         number: Any = value
@@ -97,11 +99,11 @@ class MultipleChoice(Task):
             if is_letter:
                 number = ord(value.upper()) - ord("A")
             elif value.strip().isascii() and value.strip().isdigit():
-                number = int(value) - self.first_choice
+                number = int(value) - first
         elif isinstance(value, int) and not isinstance(value, bool):
-            number = value - self.first_choice
+            number = value - first
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < count:
-            numbers = f"{self.first_choice} to {self.first_choice + count - 1}"
+            numbers = f"{first} to {first + count - 1}"
             raise BadExample(
                 f"the label must be the number of a choice, {numbers}, or its letter. Received: {value!r:.60}"
             )
@@ -163,6 +165,9 @@ class MultipleChoice(Task):
 
     def scorer(self) -> Scorer:
         return _Scorer()
+
+    def is_right(self, example: Example, prediction: Mapping[str, Any]) -> bool:
+        return isinstance(example, ChoiceExample) and prediction["label"] - self.first_choice == example.label
 
     def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:
         assert isinstance(example, ChoiceExample)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from ast import literal_eval
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,7 +14,7 @@ from rembert.common.collation.answer_spans import AnswerSpan, answer_tokens, bes
 from rembert.common.collation.padding import pad_inputs
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError, InputError
-from rembert.common.metrics.answers import AnswerScores
+from rembert.common.metrics.answers import AnswerScores, normalize_squad
 from rembert.common.parameters import HEADS
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.data import NOT_IN_A_WINDOW
@@ -77,9 +79,11 @@ class QuestionAnswering(Task):
         "question": ("question",),
         "context": ("context", "passage"),
         "answers": ("answers",),
+        "answer_text": ("answer_text",),
+        "answer_start": ("answer_start",),
         "is_impossible": ("is_impossible",),
     }
-    label_fields: ClassVar = ("answers", "is_impossible")
+    label_fields: ClassVar = ("answers", "answer_text", "answer_start", "is_impossible")
     per_token = True
     stride: int
     max_question_length: int
@@ -102,7 +106,7 @@ class QuestionAnswering(Task):
             *fields.common(),
             question=fields.text("question").strip(),
             context=context,
-            answers=_answers(fields.optional("answers"), fields.optional("is_impossible"), context),
+            answers=_answers(_listed_answers(fields), fields.optional("is_impossible"), context),
         )
 
     def prepare(self, examples: Iterable[Example] = (), *, config: RemBertConfig | None = None) -> None:
@@ -233,6 +237,15 @@ class QuestionAnswering(Task):
     def scorer(self) -> Scorer:
         return _Scorer(self)
 
+    def outcomes(self, example: Example, prediction: Mapping[str, Any]) -> list[tuple[str, str]]:
+        assert isinstance(example, QuestionExample)
+        return [tuple("answer" if given else "no answer" for given in (example.answers, prediction["answer"]))]  # type: ignore[list-item]
+
+    def is_right(self, example: Example, prediction: Mapping[str, Any]) -> bool:
+        assert isinstance(example, QuestionExample)
+        expected = [answer.text for answer in example.answers or ()] or [""]
+        return normalize_squad(prediction["answer"]) in map(normalize_squad, expected)
+
     def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:
         assert isinstance(example, QuestionExample)
         found, null = self.answers(outputs)
@@ -277,6 +290,26 @@ class _Scorer(Scorer):
 
     def result(self) -> dict[str, float]:
         return self._scores.result()
+
+
+def _listed_answers(fields: Fields) -> Any:
+    """The answers as JSON has them. Tables may have them as text, or a column for the text and one for the start."""
+    value = fields.optional("answers")
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        try:
+            return literal_eval(value) if value.lstrip().startswith(("{'", "[{'", "[]")) else json.loads(value)
+        except (ValueError, SyntaxError, RecursionError):
+            raise BadExample(f"'answers' must be JSON in a table. Received: {value!r:.60}") from None
+    text, start = fields.optional("answer_text"), fields.optional("answer_start")
+    if value is not None or text is None or start is None:
+        return value
+    if isinstance(text, list):
+        return {"text": text, "answer_start": start}
+    if isinstance(start, str) and start.strip().isdigit():
+        start = int(start)
+    return [{"text": text, "answer_start": int(start) if isinstance(start, float) and start.is_integer() else start}]
 
 
 def _answers(value: Any, is_impossible: Any, context: str) -> tuple[Answer, ...] | None:

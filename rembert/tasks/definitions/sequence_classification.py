@@ -251,6 +251,15 @@ class SequenceClassification(Task):
     def scorer(self) -> Scorer:
         return _Scorer(self)
 
+    def outcomes(self, example: Example, prediction: Mapping[str, Any]) -> list[tuple[str, str]]:
+        expected = self.classes(example)
+        if self.problem_type == SINGLE:
+            return [(expected[0], prediction["label"])]
+        if self.problem_type == REGRESSION:
+            return []
+        either = sorted({*expected, *prediction["labels"]})
+        return [(name if name in expected else "", name if name in prediction["labels"] else "") for name in either]
+
     def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:
         logits = outputs[0]["logits"].astype(np.float64)
         if self.problem_type == REGRESSION:

@@ -12,7 +12,7 @@ from rembert.common.collation.padding import pad_inputs, pad_labels
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import DataError
 from rembert.common.metrics.classification import LabelScores
-from rembert.common.metrics.entities import EntityScores, entities, iob1_to_iob2
+from rembert.common.metrics.entities import Entity, EntityScores, entities, iob1_to_iob2
 from rembert.common.metrics.entity_schemes import SCHEMES, Notation, completed, find_notation, looks_like_entities
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.declarations import Option, Score
@@ -22,6 +22,7 @@ from rembert.tasks.fields import BadExample, Fields, checked_text
 from rembert.tasks.labels import label_names, listed_labels, sorted_labels
 from rembert.tasks.scoring import Output, Scorer
 from rembert.tasks.task import Batch, Feature, Task, identified
+from rembert.tasks.words import word_spans
 
 PLAIN = "plain"  # the scheme of tags that are no entities, whatever they look like
 _OUTSIDE, _MISTYPED = "O", "0"
@@ -29,7 +30,7 @@ _OUTSIDE, _MISTYPED = "O", "0"
 
 class TokenClassification(Task):
     """Fields: `tokens` (a list of words), `tags` (a list of the same length); from CoNLL files the first and the last
-    column, from CoNLL-U the words and their universal parts of speech.
+    column, from CoNLL-U the words and their universal parts of speech. For prediction also `text`, running text.
 
     A word's tag is learned and predicted at its first token. A sentence that is longer than `max_length` is split
     between words into several rows, so that every word gets a prediction.
@@ -56,7 +57,8 @@ class TokenClassification(Task):
     format = "conll"
     fields: ClassVar = {
         "tokens": ("tokens", "words"),
-        "tags": ("tags", "ner_tags", "pos_tags", "upos", "labels"),
+        "tags": ("tags", "ner_tags", "pos_tags", "upos", "ner", "pos", "labels"),
+        "text": ("text", "sentence"),
     }
     label_fields: ClassVar = ("tags",)
     per_token = True
@@ -69,6 +71,8 @@ class TokenClassification(Task):
         self.metric = "accuracy"
 
     def example(self, fields: Fields) -> TaggedExample:
+        if fields.column("tokens") is None and not fields.named.get("tokens") and fields.column("text") is not None:
+            return _running_text(fields)
         words = _words(fields.value("tokens"), fields.column("tokens"))
         tags = fields.optional("tags")
         if tags is not None:
@@ -202,12 +206,20 @@ class TokenClassification(Task):
 
     def predicted(self, example: TaggedExample, outputs: Sequence[Output]) -> list[str]:
         """The most likely tag of every word; `O`, or else the first tag, for a word without tokens."""
+        return self._likely(example, outputs)[0]
+
+    def _likely(self, example: TaggedExample, outputs: Sequence[Output]) -> tuple[list[str], list[float]]:
+        """The most likely tag of every word, and its probability; 1 for a word without tokens."""
         rest = _OUTSIDE if _OUTSIDE in self._ids else self.labels[0]
-        tags = [rest] * len(example.words)
+        tags, scores = [rest] * len(example.words), [1.0] * len(example.words)
         for output in outputs:
-            for number, label in zip(output["word_numbers"], output["logits"].argmax(-1), strict=True):
-                tags[number] = self.labels[label]
-        return tags
+            logits = output["logits"].astype(np.float64)
+            best = logits.argmax(-1)
+            # The probability of the most likely: its own exponential is 1.
+            likely = 1.0 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)
+            for number, label, share in zip(output["word_numbers"], best, likely, strict=True):
+                tags[number], scores[number] = self.labels[label], float(share)
+        return tags, scores
 
     def has_label(self, example: Example) -> bool:
         return isinstance(example, TaggedExample) and example.tags is not None
@@ -215,10 +227,27 @@ class TokenClassification(Task):
     def scorer(self) -> Scorer:
         return _TagScorer(self) if self.notation is None else _EntityScorer(self, self.notation)
 
+    def outcomes(self, example: Example, prediction: Mapping[str, Any]) -> list[tuple[str, str]]:
+        assert isinstance(example, TaggedExample)
+        tags = [self.labels[number] for number in self._targets(example.tags or ())]
+        if self.notation is None:
+            return list(zip(tags, prediction["tags"], strict=True))
+        both = [
+            {(e.start, e.end): e.kind for e in entities(each, self.notation)} for each in (tags, prediction["tags"])
+        ]
+        spans = sorted({*both[0], *both[1]})
+        return [(both[0].get(span, ""), both[1].get(span, "")) for span in spans]
+
+    def is_right(self, example: Example, prediction: Mapping[str, Any]) -> bool:
+        assert isinstance(example, TaggedExample)
+        return self._targets(example.tags or ()) == self._targets(prediction["tags"])
+
     def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:
         assert isinstance(example, TaggedExample)
-        tags = self.predicted(example, outputs)
-        found: dict[str, Any] = {"tokens": list(example.words), "tags": tags}
+        tags, scores = self._likely(example, outputs)
+        found: dict[str, Any] = {"tokens": list(example.words), "tags": tags, "scores": scores}
+        if example.text is not None:
+            found["spans"] = [list(span) for span in example.spans]
         if self.notation is not None:
             found["entities"] = [
                 {
@@ -226,10 +255,20 @@ class TokenClassification(Task):
                     "start": entity.start,
                     "end": entity.end,
                     "tokens": list(example.words[entity.start : entity.end]),
+                    "score": min(scores[entity.start : entity.end]),
+                    **_characters(example, entity),
                 }
                 for entity in entities(tags, self.notation)
             ]
         return identified(example, **found)
+
+
+def _characters(example: TaggedExample, entity: Entity) -> dict[str, Any]:
+    """The characters of an entity in running text."""
+    if example.text is None:
+        return {}
+    start, end = example.spans[entity.start][0], example.spans[entity.end - 1][1]
+    return {"text": example.text[start:end], "start_char": start, "end_char": end}
 
 
 class _Row:
@@ -285,6 +324,14 @@ class _TagScorer(Scorer):
 
     def result(self) -> dict[str, float]:
         return self._scores.result()
+
+
+def _running_text(fields: Fields) -> TaggedExample:
+    """Text that is not split into words, to be tagged."""
+    text = fields.text("text")
+    spans = tuple(word_spans(text))
+    words = tuple(text[start:end] for start, end in spans)
+    return TaggedExample(*fields.common(), words=words, tags=None, text=text, spans=spans)
 
 
 def _words(value: Any, column: str | None) -> tuple[str, ...]:

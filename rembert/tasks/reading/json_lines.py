@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 
 from rembert.tasks.reading.lines import lines
+from rembert.tasks.reading.options import USUAL, FileOptions
 from rembert.tasks.reading.records import BadLine, Record
 
 
-def read_json_lines(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
+def read_json_lines(path: str | os.PathLike[str], options: FileOptions = USUAL) -> Iterator[Record | BadLine]:
     """The object of each line that is not blank."""
     for item in lines(path):
         if isinstance(item, BadLine):

@@ -3,47 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from rembert.common.errors import DataError
-from rembert.common.text_lines import name_of, open_bytes
 from rembert.tasks.reading.records import BadLine, Location, Record
 
 _ID = re.compile(r'"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)')
 
 
-def read_squad(path: str | os.PathLike[str]) -> Iterator[Record | BadLine]:
+def squad_records(data: dict[str, Any], text: str, name: str) -> Iterator[Record | BadLine]:
     """Questions with the fields `id`, `question`, `context`, `answers` (a list of `text` and `answer_start`),
-    `is_impossible`, and `language` if the file or the paragraph has one.
+    `is_impossible`, and `language` if the file or the paragraph has one. A record's line is that of its `id`.
 
-    The format is one JSON object, so the whole file is read into memory. A record's line is that of its `id`.
+    Args:
+        data: the document.
+        text: the same as text.
+        name: of the file, for messages.
 
     Raises:
-        DataError: the file is not UTF-8, not JSON, or not in this layout.
+        DataError: it is not in this layout.
     """
-    name = name_of(path)
-    with open_bytes(path) as stream:
-        content = stream.read()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        line = content.count(b"\n", 0, problem.start) + 1
-        byte = content[problem.start]
-        raise DataError(f"{Location(name, line)}: text must be UTF-8. Received: byte 0x{byte:02x}.") from None
-    if not text.strip():
-        return
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as problem:
-        raise DataError(f"{Location(name, problem.lineno)}: JSON was expected. Received: {problem.msg}.") from None
-    except RecursionError:
-        raise DataError(f"{name}: JSON with fewer levels of nesting was expected.") from None
-    if not isinstance(data, dict) or not isinstance(data.get("data"), list):
-        wanted = "SQuAD's layout was expected, an object with a list `data`; or JSON lines, one object per line"
-        raise DataError(f"{name}: {wanted}.")
     lines_of_ids = _lines_of_ids(text)
     language = data.get("language")
     for article in data["data"]:

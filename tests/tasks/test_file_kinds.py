@@ -1,0 +1,197 @@
+"""The kinds of files that people have, each read with the right values without options, or with the one it needs."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import json
+import lzma
+import os
+import sys
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rembert.common.errors import DataError, InputError
+from rembert.tasks import DataOptions, Task, get_task
+from rembert.tasks.data import DataWarning
+from tests.tasks.support import TOKENIZER
+
+ROWS = '{"text": "eins", "label": "a"}\n{"text": "zwei", "label": "b"}\n'
+PAIRS = [("eins", "a"), ("zwei", "b")]
+LIST = [json.loads(line) for line in ROWS.splitlines()]
+
+
+def task(**data: Any) -> Task:
+    return get_task("sequence-classification", TOKENIZER(), max_length=64, data=DataOptions(**data))
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path
+
+
+def pairs(path: Path, **data: Any) -> list[tuple[str, Any]]:
+    return [(example.text, example.label) for example in task(**data).read(path)]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt", "a", "a.csv", "a.tsv"])
+@pytest.mark.parametrize("start", ["", "\ufeff", "\n", "\ufeff\r\n  "])
+def test_json_lines_are_found_by_their_content(tmp_path: Path, name: str, start: str) -> None:
+    assert pairs(write(tmp_path / name, start + ROWS)) == PAIRS
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(LIST),
+        json.dumps({"data": LIST}, indent=2),
+        "\ufeff\n" + json.dumps(LIST, indent=1),
+        "\n".join(json.dumps(row, indent=1) for row in LIST),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.json", "a.txt", "a.jsonl"])
+def test_json_documents_are_found_by_their_content(tmp_path: Path, name: str, content: str) -> None:
+    assert pairs(write(tmp_path / name, content)) == PAIRS
+
+
+def test_rows_of_json_documents_have_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", '[\n{"text": "x"},\n\n{"text": 1}]')
+    with pytest.raises(DataError, match=r"a\.json:4: 'text' must be a string"):
+        list(task().read(path))
+
+
+def test_a_long_first_line_is_one_line(tmp_path: Path) -> None:
+    long = "lang " * 20_000
+    assert len(long) > 1 << 16
+    rows = "".join(json.dumps({"text": text, "label": "a"}) + "\n" for text in (long, "kurz"))
+    assert pairs(write(tmp_path / "a.json", rows)) == [(long, "a"), ("kurz", "a")]
+
+
+@pytest.mark.parametrize("content", [ROWS, "\n" + json.dumps(LIST)])
+def test_the_standard_input_is_found_by_its_content(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for packed in (content.encode(), bz2.compress(content.encode())):
+        stream = io.TextIOWrapper(io.BufferedReader(io.BytesIO(packed)))  # type: ignore[arg-type]
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert pairs(Path("-")) == PAIRS
+
+
+def test_a_named_pipe_is_read_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=(ROWS * 3000,), daemon=True)
+    writer.start()
+    assert pairs(path) == PAIRS * 3000
+    writer.join()
+
+
+TABLES = {
+    "a.csv": "text;label\neins;a\nzwei;b\n",
+    "b.csv": "sep=;\ntext;label\neins;a\nzwei;b\n",
+    "c.csv": 'text\tlabel\n"eins"\ta\nzwei\tb\n',
+    "d.csv": '"text"|"label"\neins|a\nzwei|b\n',
+    "e.csv": 'text,label,"a;b;c"\neins,a,\nzwei,b,\n',
+    "f.txt": "text\tlabel\neins\ta\nzwei\tb\n",
+    "g.txt": "label,text\na,eins\nb,zwei\n",
+    "h.csv": "text,label\reins,a\rzwei,b\r",
+    "i.tsv": "text\tlabel\r\neins\ta\r\nzwei\tb\r\n",
+    "j.train": "ID\ttweet\tlabel\n1\teins\ta\n2\tzwei\tb\n",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_delimiters_and_line_ends_are_found(tmp_path: Path, name: str) -> None:
+    assert pairs(write(tmp_path / name, TABLES[name])) == PAIRS
+
+
+def test_tables_without_names_have_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path / "cola.tsv", "gj04\ta\t\teins\ngj04\tb\t\tzwei\n")
+    assert pairs(path, columns={"text": "4", "label": "2"}) == PAIRS
+    path = write(tmp_path / "a.csv", "2,1\neins,a\n")
+    assert pairs(path, columns={"text": "2", "label": "1"}) == [("eins", "a")]  # these are names here
+    assert pairs(path, columns={"text": "1", "label": "2"}, header=False) == [("2", "1"), ("eins", "a")]
+    assert pairs(write(tmp_path / "b.txt", "text^label\neins^a\n"), format="csv", delimiter="^") == [("eins", "a")]
+    with pytest.raises(DataError, match="or the columns be named by number"):
+        pairs(write(tmp_path / "c.tsv", "x\tx\n"))
+    with pytest.raises(InputError, match="`delimiter` must be one character"):
+        pairs(path, delimiter="ab")
+
+
+def test_fields_may_be_very_long(tmp_path: Path) -> None:
+    long = "x" * 140_000
+    assert pairs(write(tmp_path / "a.csv", f'text,label\n"{long}",a\n')) == [(long, "a")]
+
+
+def zipped(content: bytes, *names: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in names:
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("suffix", ["bz2", "xz", "zip", "zst"])
+def test_packed_files_are_unpacked(tmp_path: Path, suffix: str) -> None:
+    content = ROWS.encode()
+    if suffix == "zst":
+        packed = pytest.importorskip("zstandard").ZstdCompressor().compress(content)
+    elif suffix == "zip":
+        packed = zipped(content, "x/a.jsonl", "__MACOSX/x/a.jsonl")
+    else:
+        packed = {"bz2": bz2.compress, "xz": lzma.compress}[suffix](content)
+    assert pairs(write(tmp_path / f"a.jsonl.{suffix}", packed)) == PAIRS
+    with pytest.raises(DataError, match=r"is damaged|cannot be read"):
+        pairs(write(tmp_path / f"b.jsonl.{suffix}", packed[:-12]))
+
+
+def test_archives_of_several_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"must hold one file. Received: an archive of 2: a, b"):
+        pairs(write(tmp_path / "a.zip", zipped(b"x", "a", "b")))
+    with pytest.raises(DataError, match="a document of an office program; save it as CSV"):
+        pairs(write(tmp_path / "a.xlsx", zipped(b"x", "[Content_Types].xml", "b")))
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8"])
+def test_text_may_have_another_encoding(tmp_path: Path, encoding: str) -> None:
+    path = write(tmp_path / "a.csv", "text,label\r\nCafé,é\r\n".encode(encoding))
+    assert pairs(path, encoding=encoding) == [("Café", "é")]
+    with pytest.raises(InputError, match=r"`encoding` must be one that Python knows\. Received: 'klingon'"):
+        pairs(path, encoding="klingon")
+
+
+def test_a_byte_of_another_encoding_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.tsv:2: text must be ascii \(`encoding`, --encoding\).* 0xc3"):
+        pairs(write(tmp_path / "a.tsv", "text\né\n"), encoding="ascii")
+
+
+def test_directories_and_patterns_name_files(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data" / "b.tsv", "text\tlabel\nzwei\tb\n").parent
+    write(folder / "a.jsonl", '{"text": "eins", "label": "a"}\n')
+    write(folder / "README.md", "notes")
+    write(folder / ".hidden.jsonl", "notes")
+    assert pairs(folder) == PAIRS
+    assert pairs(tmp_path / "*" / "[ab].*") == PAIRS
+    with pytest.raises(DataError, match="must match at least one file"):
+        pairs(folder / "*.csv")
+    with pytest.raises(DataError, match=r"extension of a format. Received: README.md"):
+        pairs(write(tmp_path / "empty" / "README.md", "x").parent)
+
+
+def test_ids_that_repeat_or_are_floats_are_read(tmp_path: Path) -> None:
+    rows = [{"id": 4.0, "text": "x"}, {"id": "4", "text": "y"}, {"id": 0.5, "text": "z"}]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.warns(DataWarning, match=r"a\.jsonl:2: the id '4' occurs twice, as in line 1"):
+        assert [example.id for example in task().read(path)] == ["4", "4", "0.5"]
+
+
+def test_parquet_files_are_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"text": ["eins", "zwei"], "label": ["a", "b"]}), tmp_path / "a")
+    assert pairs(tmp_path / "a") == PAIRS
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        pairs(write(tmp_path / "b.parquet", "PAR1 and nothing"))
