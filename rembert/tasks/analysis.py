@@ -26,6 +26,11 @@ class Analysis:
         confusion: how often each pair of an expected and a predicted class, or kind of entity, occurs; an empty name
             stands for none.
         mistakes: the number of examples with a wrong prediction.
+
+    Example:
+        >>> found = Analysis(confusion=Counter({("sport", "sport"): 3, ("sport", "politics"): 1}), mistakes=1)
+        >>> found.classes()["sport"]["recall"]
+        0.75
     """
 
     scores: dict[str, float] = field(default_factory=dict)

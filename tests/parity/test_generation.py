@@ -187,7 +187,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "ends": ({"eos_token_id": [3, -1]}, "`eos_token_id=-1`"),
     "pad": ({"pad_token_id": 160}, "`pad_token_id=160`"),
     "stream of beams": ({"num_beams": 2, "streamer": print}, "`streamer`.*`num_beams=2`"),
-    "too long": ({"max_new_tokens": 36}, "`max_position_embeddings=40`.*5 tokens.*`max_new_tokens=36`"),
+    "too long": ({"max_new_tokens": 36}, "`max_position_embeddings=40`.*5 tokens.*36 new ones.*`max_new_tokens`"),
     "padding at the end": ({"attention_mask": np.array([[1, 1, 1, 1, 0]])}, "padded on the left"),
     "mask of pairs": ({"attention_mask": np.ones((1, 5, 5))}, r"\[1, 5, 5\]"),
     "mask of another length": ({"attention_mask": np.ones((1, 4))}, r"`attention_mask`.*\[1, 4\]"),
