@@ -292,6 +292,8 @@ def test_training_a_new_tokenizer(tokenizer_class: type[RemBertTokenizer]) -> No
         old.train_new_from_iterator([], 80)
     with pytest.raises(InputError, match="must give texts"):
         old.train_new_from_iterator([[3]], 80)
+    with pytest.raises(ZeroDivisionError):  # never a model of the texts before it
+        old.train_new_from_iterator((texts[1 // (2 - number)] for number in range(3)), 80)
 
 
 def tokenizers_of(content: bytes) -> sentencepiece.SentencePieceProcessor:

@@ -112,11 +112,14 @@ def train_model(
         "eos_id": -1,
         "pad_id": -1,
     }
+    raised: list[BaseException] = []
     try:
         sentencepiece.SentencePieceTrainer.Train(
-            sentence_iterator=_normalized(old, normalization, texts), model_writer=target, **settings
+            sentence_iterator=_normalized(old, normalization, texts, raised), model_writer=target, **settings
         )
-    except (RuntimeError, OSError, ValueError) as problem:
+        _raise_first(raised)
+    except (RuntimeError, OSError, ValueError, SystemError) as problem:
+        _raise_first(raised)
         raise InputError(
             f"SentencePiece cannot train a model of `vocab_size={vocab_size}` tokens, {len(special)} special ones "
             f"included, on these texts: {problem}."
@@ -135,12 +138,25 @@ def train_model(
 
 
 def _normalized(
-    model: SentencePieceModel, normalization: Normalization, texts: Iterable[str | Sequence[str]]
+    model: SentencePieceModel,
+    normalization: Normalization,
+    texts: Iterable[str | Sequence[str]],
+    raised: list[BaseException],
 ) -> Iterator[str]:
-    for batch in texts:
-        listed = [batch] if isinstance(batch, str) else list(batch)
-        if not all(isinstance(text, str) for text in listed):
-            raise InputError(f"`text_iterator` must give texts or lists of texts. Received: {batch!r:.80}.")
-        for text in model.normalize([normalization.apply(text) for text in listed]):
-            if line := text.replace(MARKER, " ").strip(" "):
-                yield line
+    """Normalized lines. An error is also added to `raised`: SentencePiece before 0.2.1 takes it for the texts' end."""
+    try:
+        for batch in texts:
+            listed = [batch] if isinstance(batch, str) else list(batch)
+            if not all(isinstance(text, str) for text in listed):
+                raise InputError(f"`text_iterator` must give texts or lists of texts. Received: {batch!r:.80}.")
+            for text in model.normalize([normalization.apply(text) for text in listed]):
+                if line := text.replace(MARKER, " ").strip(" "):
+                    yield line
+    except (Exception, KeyboardInterrupt) as problem:
+        raised.append(problem)
+        raise
+
+
+def _raise_first(raised: list[BaseException]) -> None:
+    if raised:
+        raise raised[0] from None
