@@ -31,6 +31,7 @@ _NEEDS = {
     "tasks": (needs_pt,),
     "training": (needs_pt,),
     "bleurt": (needs_pt,),
+    "xtreme": (needs_pt,),
     "transformers": (needs("torch", "transformers"),),
 }
 # Modules whose examples need another package, or take long because they write and compare an export.
