@@ -21,7 +21,7 @@ IDS = np.array([[3, 5, 4]])
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A server, and a client as it is with its address in `HF_ENDPOINT`, an empty cache and no stored token."""
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     server = HubServer()
     template = "/{repo_id}/resolve/{revision}/{filename}"
     for name, value in {
