@@ -107,7 +107,7 @@ def _only_member(stream: Any, name: str) -> Any:
 _OPENERS: dict[bytes, Callable[[Any, str], Any]] = {
     b"\x1f\x8b": lambda stream, name: gzip.GzipFile(fileobj=stream),
     b"BZh": lambda stream, name: bz2.BZ2File(stream),
-    b"\xfd7zXZ\x00": lambda stream, name: lzma.open(stream),  # noqa: SIM115 (whoever opens the file closes it)
+    b"\xfd7zXZ\x00": lambda stream, name: lzma.open(stream),  # noqa: SIM115 (the caller closes it)
     b"\x28\xb5\x2f\xfd": lambda stream, name: io.BufferedReader(_Zstandard(stream, name)),
     b"PK\x03\x04": _only_member,
 }

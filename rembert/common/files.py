@@ -94,7 +94,7 @@ class Group:
         self.new[name] = temporary, handle
 
     def discard(self, name: str) -> None:
-        """Let go of the temporary file of a name, if it has one."""
+        """Release the temporary file of a name, if it has one."""
         if name in self.new:
             temporary, handle = self.new.pop(name)
             if not self.is_committed:
@@ -102,7 +102,7 @@ class Group:
             os.close(handle)
 
     def close(self) -> None:
-        """Let go of all temporary files; they are removed unless the changes count."""
+        """Release all temporary files; they are removed unless the changes are committed."""
         for name in list(self.new):
             self.discard(name)
 

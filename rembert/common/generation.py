@@ -162,7 +162,7 @@ _ELSEWHERE = frozenset(
 )
 
 
-# None asks for the default, as the fields of transformers' configuration of generation that nobody has set.
+# None means the default, as in an unset field of transformers' GenerationConfig.
 _WITH_DEFAULT = (
     *("num_return_sequences", "num_beams", "do_sample", "temperature", "repetition_penalty", "length_penalty"),
     "early_stopping",

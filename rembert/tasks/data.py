@@ -98,7 +98,7 @@ class Report:
                 self.classes[name] += 1
 
     def tell(self, text: str) -> None:
-        """Pass a line of text on to the user, if anybody listens."""
+        """Pass a line of text on to the user."""
         if self.say is not None:
             self.say(text)
 

@@ -129,7 +129,7 @@ class TokenClassification(Task):
         return None if self.scheme == PLAIN else find_notation(tags, SCHEMES.get(self.scheme or ""))
 
     def _check_scheme(self, tags: Sequence[str]) -> None:
-        """Refuse a tag that is none of the given scheme's."""
+        """Refuse a tag outside the given scheme."""
         if self.scheme is None or self.scheme == PLAIN:
             return
         for number, tag in enumerate(tags, 1):
