@@ -11,7 +11,6 @@ key and value was measured to be no faster than three.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from rembert.common.errors import InputError
 from rembert.common.parameters import BASE_PREFIX, Kind
+from rembert.common.warning import warn
 from rembert.pt.linear_cross_entropy import is_plain_linear
 from rembert.pt.torch_internals import (
     ConversionWatcher,
@@ -212,11 +212,10 @@ def quantize(model: nn.Module, keep_parameters: bool) -> None:
 def warn_if_slow(dtype: torch.dtype) -> None:
     """Warn of a model in half precision that will be slow here: no GPU, and a processor without the instructions."""
     if dtype in _HALF and not torch.cuda.is_available() and not can_compute(dtype):
-        warnings.warn(
+        warn(
             f"The weights are in {str(dtype).removeprefix('torch.')}, which this processor computes several times "
             "slower than float32. Load them with `dtype='float32'`, or call `optimize_for_inference()`, which keeps "
-            "the weights as they are and computes in float32.",
-            stacklevel=3,
+            "the weights as they are and computes in float32."
         )
 
 
