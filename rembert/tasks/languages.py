@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 from rembert.common.errors import InputError
 from rembert.tasks.examples import Example
-from rembert.tasks.sources import Data, is_path
+from rembert.tasks.sources import Data, data_files, is_path
 from rembert.tasks.task import Task
 
 # ISO 639-1. Three letters are too often a word (`dev`, `new`) to be taken for a code in a file's name.
@@ -43,12 +42,13 @@ class LanguageFile(NamedTuple):
 def language_files(data: Iterable[str | os.PathLike[str]]) -> list[LanguageFile]:
     """The files that arguments of a command name, with their languages.
 
-    An argument is a file, `CODE=FILE`, or a pattern such as `xquad.*.json`, also after `CODE=`. If the names of
+    An argument is a file, a directory or a pattern such as `xquad.*.json`, also after `CODE=`. If the names of
     several files without a `CODE=` differ in nothing but a code of ISO 639-1, as `xquad.hi.json` and `xquad.de.json`
     or `de/test.tsv` and `ja/test.tsv`, that is their language.
 
     Raises:
         InputError: a pattern matches no file.
+        DataError: a directory holds no file with the extension of a format.
 
     Example:
         >>> language_files(["hi=mine.tsv"])
@@ -92,11 +92,9 @@ def _named(argument: str) -> list[LanguageFile]:
     language, path = None, argument
     if not os.path.exists(argument) and (match := _EXPLICIT.fullmatch(argument)):
         language, path = match[1], match[2]
-    if os.path.exists(path) or not glob.has_magic(path):
-        return [LanguageFile(path, language)]
-    if not (matched := sorted(glob.glob(path, recursive=True))):
+    if not (files := data_files(path)):
         raise InputError(f"`data` must name files. Received: the pattern {path}, which matches none.")
-    return [LanguageFile(each, language) for each in matched]
+    return [LanguageFile(each, language) for each in files]
 
 
 def _codes_in(paths: Sequence[str]) -> list[str] | None:

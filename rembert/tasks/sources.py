@@ -83,34 +83,37 @@ def listed(data: Data) -> list[Data]:
     return list(data) if is_several else [data]
 
 
+def data_files(path: str) -> list[str]:
+    """The files that a path names: itself, those of a directory, or those that a pattern matches, which may be none.
+
+    Raises:
+        DataError: a directory holds no file with the extension of a format.
+    """
+    if path == STANDARD_INPUT or os.path.isfile(path):
+        return [path]
+    if os.path.isdir(path):
+        files = sorted(file for file in Path(path).iterdir() if file.is_file() and not file.name.startswith("."))
+        found = [str(file) for file in files if is_data_name(file)]
+        if not found:
+            held = ", ".join(file.name for file in files) or "no files"
+            raise DataError(f"{path} must hold files with the extension of a format. Received: {held:.200}.")
+        return found
+    if glob.has_magic(path) and not os.path.exists(path):
+        return sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
+    return [path]
+
+
 def _sources(data: Data) -> list[Source]:
     if is_path(data):
-        return [Source(name_of(path), path) for path in _paths(os.fspath(data))]
+        if not (files := data_files(os.fspath(data))):
+            raise DataError(f"{os.fspath(data)} must match at least one file. Received: none.")
+        return [Source(name_of(path), path) for path in files]
     if isinstance(data, Mapping):
         splits = ", ".join(map(str, data))
         raise InputError(f"`data` must be one split or file. Received: a mapping with the keys {splits:.200}.")
     if not isinstance(data, Iterable):
         raise InputError(f"`data` must be a path, or an iterable of mappings. Received: {type(data).__name__}.")
     return [Source(source_name(data), data)]
-
-
-def _paths(name: str) -> list[str]:
-    """The files that a path names: itself, those of a directory, or those that a pattern matches."""
-    if name == STANDARD_INPUT or os.path.isfile(name):
-        return [name]
-    if os.path.isdir(name):
-        files = sorted(path for path in Path(name).iterdir() if path.is_file() and not path.name.startswith("."))
-        found = [str(path) for path in files if is_data_name(path)]
-        if not found:
-            held = ", ".join(path.name for path in files) or "no files"
-            raise DataError(f"{name} must hold files with the extension of a format. Received: {held:.200}.")
-        return found
-    if glob.has_magic(name) and not os.path.exists(name):
-        found = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
-        if not found:
-            raise DataError(f"{name} must match at least one file. Received: none.")
-        return found
-    return [name]
 
 
 def _rows(name: str, data: Any) -> Iterator[Record]:

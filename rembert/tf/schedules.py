@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from rembert.common.arguments import check_arguments, integer, number
+from rembert.common.arguments import check_argument, check_arguments, integer, number
 from rembert.common.errors import InputError
 from rembert.tf.optimizer import AdamW
 
@@ -37,6 +37,9 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         power: of the rise.
         name: of the schedule.
 
+    Raises:
+        InputError: `warmup_steps` is no positive integer.
+
     Example:
         >>> rate = WarmUp(0.5, keras.optimizers.schedules.PolynomialDecay(0.5, 10, 0.0), warmup_steps=4)
         >>> [float(rate(step)) for step in (0, 2, 4, 9)]
@@ -51,6 +54,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         power: float = 1.0,
         name: str | None = None,
     ) -> None:
+        check_argument("warmup_steps", warmup_steps, integer(at_least=1))
         super().__init__()
         self.initial_learning_rate = initial_learning_rate
         self.decay_schedule_fn = decay_schedule_fn
@@ -107,7 +111,7 @@ def create_optimizer(
         adam_clipnorm: the largest norm of one variable's gradient.
         adam_global_clipnorm: the largest norm of all gradients together.
         weight_decay_rate: of matrices; biases and LayerNorms have none.
-        power: of the fall (1 is linear), and of the rise.
+        power: of the fall (1 is linear).
         include_in_weight_decay: regular expressions; `bias`, `LayerNorm.gamma` and `LayerNorm.beta` have a decay where
             one of these is found in them.
 
@@ -140,7 +144,7 @@ def create_optimizer(
         init_lr, num_train_steps - num_warmup_steps, end_learning_rate=init_lr * min_lr_ratio, power=power
     )
     if num_warmup_steps:
-        schedule = WarmUp(init_lr, schedule, num_warmup_steps, power=power)
+        schedule = WarmUp(init_lr, schedule, num_warmup_steps)
     included = [re.compile(each) for each in include_in_weight_decay or ()]
     optimizer = AdamW(
         schedule,

@@ -47,6 +47,14 @@ def test_patterns_are_expanded(tmp_path: Path) -> None:
         language_files([f"{tmp_path}/*.tsv"])
 
 
+def test_files_of_a_directory_have_their_languages(tmp_path: Path) -> None:
+    for name in ("test.sw.jsonl", "test.de.jsonl", "README.md"):
+        (tmp_path / name).write_text("")
+    found = [(Path(file.path).name, file.language) for file in language_files([tmp_path])]
+    assert found == [("test.de.jsonl", "de"), ("test.sw.jsonl", "sw")]
+    assert [file.language for file in language_files([f"fi={tmp_path}"])] == ["fi", "fi"]
+
+
 def test_a_file_whose_name_has_the_form_of_a_code_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("de=1.tsv", "a[1].tsv"):
