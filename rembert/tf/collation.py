@@ -139,6 +139,12 @@ class _Source:
         elif isinstance(dataset, Sequence) and all(isinstance(row, Mapping) for row in dataset):
             self._rows, self._length = dataset, len(dataset)
             self.names = list(dataset[0]) if dataset else []
+            for number, row in enumerate(dataset):
+                if missing := [name for name in self.names if name not in row]:
+                    raise InputError(
+                        f"All examples of `dataset` must have the same keys. Received: example {number} without "
+                        f"{', '.join(missing)}."
+                    )
         else:
             raise InputError(
                 "`dataset` must be a dataset of the package `datasets`, a mapping of columns or a list of examples. "

@@ -148,6 +148,7 @@ def test_unusable_datasets_are_refused() -> None:
     model = TFRemBertForSequenceClassification(small_config(num_hidden_layers=1))
     for dataset, message in (
         ([], r"must have examples\. Received: none"),
+        ([{"input_ids": [5]}, {"text": "b"}], r"example 1 without input_ids"),
         (3, r"a list of examples\. Received: int"),
         ({"input_ids": [[5]], "label": [0, 1]}, r"one length\. Received: \{'input_ids': 1, 'label': 2\}"),
         ({"text": ["a"], "label": [0]}, r"must have inputs of the model\. Received: text, label"),
