@@ -14,11 +14,11 @@ import ml_dtypes
 from rembert.bridge import TARGETS, Conversion, convert
 from rembert.bridge.conversion import STORED_DTYPES
 from rembert.bridge.tensors import DTYPES
-from rembert.cli.progress import Progress
-from rembert.cli.text import byte_size, shortened
+from rembert.cli.text import byte_size, say, shortened
 from rembert.cli.verify import report
 from rembert.common.config_values import ACTIVATIONS
 from rembert.common.parameters import HEADS
+from rembert.common.progress import Progress, silent
 from rembert.tasks.backends import check_framework, default_framework
 from rembert.tasks.verification import verify
 
@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     """Convert and print the report."""
     if args.verify:
         check_framework(default_framework())
-    with Progress(str(args.target), quiet=args.quiet or args.json) as progress:
+    is_quiet = args.quiet or args.json
+    with Progress(str(args.target), silent if is_quiet else say, amount=byte_size) as progress:
         done = convert(
             args.source,
             args.target,

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from rembert.cli.data_options import add_file_arguments, add_model_arguments, check_output
-from rembert.cli.evaluate import print_report, say
-from rembert.cli.progress import say_resumed
+from rembert.cli.evaluate import print_report
+from rembert.cli.text import say, say_resumed
 from rembert.common.parameters import BASE_MODEL
+from rembert.common.progress import Progress
 from rembert.common.tokenization import RemBertTokenizerFast
 from rembert.common.unfinished import unfinished_output
 from rembert.tasks import DataOptions
 from rembert.tasks.backends import find_device, load_trained
 from rembert.tasks.embedding import Texts, VectorFile, embed
+from rembert.tasks.languages import count_records
 from rembert.tasks.predicting import row_length
 from rembert.tasks.reading import READERS
 from rembert.tasks.run_digest import run_digest
@@ -26,7 +28,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "embed",
         description="Write the mean of each text's hidden states, [CLS] and [SEP] included, to a float32 .npy file, "
-        "one row per text, in order. An interrupted run resumes when the same command is run again.",
+        "one row per text, in order. With --skip-bad-lines, the row of a malformed line is NaN. An interrupted run "
+        "resumes when the same command is run again.",
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="any checkpoint")
     parser.add_argument("--data", nargs="+", default=["-"], metavar="FILE", help="texts (default: standard input)")
@@ -64,13 +67,19 @@ def run(args: argparse.Namespace) -> int:
         ),
     )
     task.report.say = say
-    examples = task.read(*args.data, labels=False)
+    examples = task.read(*args.data, labels=False, keep_skipped=True)
     settings = {"layer": args.layer, "normalize": args.normalize}
     digest = run_digest(task, args.checkpoint, args.data, framework=args.framework, **settings)
-    with unfinished_output(args.output, "vectors", digest) as output:
+    total = count_records(task, args.data)
+    with (
+        unfinished_output(args.output, "vectors", digest) as output,
+        Progress("embed", say, total=total, unit="texts") as progress,
+    ):
         vectors = VectorFile(output, model.config.hidden_size)
         say_resumed(vectors.count, "vectors")
-        for vector in embed(task, model, examples, batch_size=args.batch_size, skip=vectors.count, **settings):
+        progress.start(vectors.count)
+        found = embed(task, model, examples, batch_size=args.batch_size, skip=vectors.count, **settings)
+        for vector in progress.track(found):
             vectors.add(vector)
         vectors.finish()
     print(f"{vectors.count} vectors of {model.config.hidden_size} numbers", file=sys.stderr)

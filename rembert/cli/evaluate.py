@@ -20,11 +20,12 @@ from rembert.cli.data_options import (
     score_lines,
     task_options,
 )
-from rembert.cli.text import table
+from rembert.cli.text import say, table
 from rembert.common.files import write_json
+from rembert.common.progress import Progress
 from rembert.tasks import Task, load_task
 from rembert.tasks.analysis import Analysis, analyse
-from rembert.tasks.languages import read_languages
+from rembert.tasks.languages import count_records, read_languages
 
 _MOST_CONFUSED = 20  # pairs of classes that are shown
 
@@ -60,13 +61,18 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.output)
     check_output(args.errors, "--errors")
     task, model = open_task(args)
-    with nullcontext() if args.errors is None else opened_output(args.errors) as stream:
+    total = count_records(task, args.data)
+    with (
+        nullcontext() if args.errors is None else opened_output(args.errors) as stream,
+        Progress("evaluate", say, total=total, unit="examples") as progress,
+    ):
         found = analyse(
             task,
             model,
             read_languages(task, args.data),
             batch_size=args.batch_size,
             on_mistake=None if stream is None else lambda row: _write(stream, row),
+            progress=progress,
         )
     task.tell_classes("data", task.report.classes)
     print(table(score_lines(found.scores), right=(1,)))
@@ -115,11 +121,6 @@ def open_task(args: argparse.Namespace) -> tuple[Task, Any]:
     )
     task.report.say = say
     return task, model
-
-
-def say(text: str) -> None:
-    """Print a line to standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def print_report(task: Task) -> None:

@@ -14,9 +14,8 @@ from rembert.cli.data_options import (
     score_lines,
     task_options,
 )
-from rembert.cli.evaluate import say
 from rembert.cli.recipe_options import add_recipe_arguments, recipe_changes
-from rembert.cli.text import table
+from rembert.cli.text import say, table
 from rembert.training import Recipe, finetune
 from rembert.training.run import is_main_process
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from rembert.cli.data_options import add_data_arguments, add_model_arguments, add_task_argument, check_output
 from rembert.cli.evaluate import open_task, print_report
-from rembert.cli.progress import say_resumed
+from rembert.cli.text import say, say_resumed
+from rembert.common.progress import Progress
 from rembert.common.unfinished import keep_lines, unfinished_output
 from rembert.tasks import Example, Task, predict
-from rembert.tasks.languages import language_files, read_languages
+from rembert.tasks.languages import count_records, language_files, read_languages
 from rembert.tasks.run_digest import run_digest
 
 
@@ -74,6 +75,9 @@ def _lines(task: Task, model: Any, args: argparse.Namespace, skip: int = 0) -> I
                 languages.append(example.language)
             yield example
 
-    for prediction in predict(task, model, examples(), batch_size=args.batch_size, skip=skip):
-        language = {"language": languages.popleft()} if named else {}
-        yield json.dumps({**language, **prediction}, ensure_ascii=False) + "\n"
+    predictions = predict(task, model, examples(), batch_size=args.batch_size, skip=skip)
+    with Progress("predict", say, total=count_records(task, args.data), unit="examples") as progress:
+        progress.start(skip)
+        for prediction in progress.track(predictions):
+            language = {"language": languages.popleft()} if named else {}
+            yield json.dumps({**language, **prediction}, ensure_ascii=False) + "\n"

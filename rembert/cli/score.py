@@ -22,9 +22,10 @@ from rembert.bleurt.scorer import AGGREGATES
 from rembert.bleurt.statistics import CONFIDENCE, RESAMPLES, compare_systems, mean_interval
 from rembert.bleurt.writing import check_fields, write_scores
 from rembert.cli.data_options import add_device_argument, add_framework_argument, check_output, opened_output
-from rembert.cli.progress import Progress
+from rembert.cli.text import say
 from rembert.common.arguments import check_arguments, integer, number, optional
 from rembert.common.errors import InputError
+from rembert.common.progress import Progress, silent
 from rembert.common.unfinished import noting_what_is_kept
 from rembert.tasks.backends import check_framework
 
@@ -108,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         files = []
         for system, kind in zip(systems, ("scores", "scores-compared"), strict=False):
             with Progress(
-                str(system.files.candidates), quiet=args.quiet or process.rank != 0, amount=_pairs, terminal_only=True
+                str(system.files.candidates), silent if args.quiet or process.rank != 0 else say, unit="pairs"
             ) as progress:
                 scores = score_files(
                     scorer, system.files, system.survey, output, kind=kind,
@@ -268,7 +269,3 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
 
 def _interval(found: dict[str, Any]) -> str:
     return f"{found['mean']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
-
-
-def _pairs(count: float) -> str:
-    return f"{count:,.0f} pairs" if count >= 10 else f"{count:.1f} pairs"

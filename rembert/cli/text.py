@@ -1,8 +1,11 @@
-"""How numbers look on a terminal."""
+"""How numbers and lines look on a terminal."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+
+from rembert.common.progress import CLEAR_LINE
 
 
 def byte_size(count: float) -> str:
@@ -14,6 +17,17 @@ def byte_size(count: float) -> str:
         if count < 1000:
             return f"{count:.1f} {unit}"
     return f"{count / 1000:.1f} TB"
+
+
+def say(text: str) -> None:
+    """Print a line to standard error, in place of a progress bar."""
+    print((CLEAR_LINE if sys.stderr.isatty() else "") + text, file=sys.stderr, flush=True)
+
+
+def say_resumed(done: int, kind: str) -> None:
+    """Say how much of an interrupted run there is; nothing for a new one."""
+    if done:
+        say(f"resumed after {done:,} {kind}")
 
 
 def table(rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from rembert.cli.data_options import add_model_arguments
 from rembert.cli.recipe_options import add_recipe_arguments, recipe_changes
+from rembert.cli.text import say
 from rembert.common.errors import InputError
 from rembert.xtreme import BENCHMARK, run_xtreme
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         eval_batch_size=args.eval_batch_size,
         layer=args.layer,
         device=args.device,
-        say=None if args.quiet else _say,
+        say=None if args.quiet else say,
         **recipe_changes(args),
     )
     if result:
@@ -79,7 +79,3 @@ def _models(pairs: list[str]) -> dict[str, str]:
             raise InputError(f"`--models` must be TASK=DIR. Received: {pair!r}.")
         found[name] = path
     return found
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

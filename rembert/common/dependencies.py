@@ -16,7 +16,6 @@ EXTRAS = {
     "huggingface_hub": "hub",
     "matplotlib": "tasks",
     "tensorboard": "tasks",
-    "tqdm": "tasks",
     "pyarrow": "data",
     "zstandard": "data",
     "onnx": "onnx",

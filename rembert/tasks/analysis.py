@@ -9,7 +9,7 @@ from typing import Any
 
 from rembert.common.metrics.classification import f1
 from rembert.tasks.examples import Example
-from rembert.tasks.predicting import Run, predict_outputs, read_or_keep
+from rembert.tasks.predicting import Run, predict_outputs, read_or_keep, reporting
 from rembert.tasks.scoring import Output
 from rembert.tasks.sources import Data
 from rembert.tasks.task import Task
@@ -63,6 +63,7 @@ def analyse(
     batch_size: int = 32,
     on_mistake: Callable[[dict[str, Any]], None] | None = None,
     run: Run | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Analysis:
     """`evaluate`, with the classes that are confused, and each example with a wrong prediction.
 
@@ -74,6 +75,7 @@ def analyse(
         on_mistake: called with each example whose prediction is wrong: its location (`at`), its fields, and what was
             `predicted`.
         run: the result of `task_runner` for this model, to reuse TensorFlow's graph.
+        progress: called with the number of examples done, after each.
 
     Raises:
         InputError, DataError: as for `evaluate`.
@@ -87,7 +89,7 @@ def analyse(
     """
     found = Analysis()
     pairs = predict_outputs(task, model, read_or_keep(task, examples, labels=True), batch_size=batch_size, run=run)
-    found.scores = task.score_pairs(_watched(task, pairs, found, on_mistake))
+    found.scores = task.score_pairs(_watched(task, reporting(pairs, progress), found, on_mistake))
     return found
 
 

@@ -41,6 +41,7 @@ def embed(
     skip: int = 0,
 ) -> Iterator[np.ndarray]:
     """A vector [e] of float32 for each example, in order: the mean over its tokens, `[CLS]` and `[SEP]` included.
+    That of a malformed line that was skipped (`keep_skipped` of `task.read`) is NaN.
 
     Args:
         task: encodes the texts.
@@ -67,19 +68,28 @@ def embed(
     """
     count = model.config.num_hidden_layers + 1
     check_argument("layer", layer, integer(at_least=-count, at_most=count - 1))
+    nothing = np.full(model.config.hidden_size, np.nan, np.float32)
     with running(model) as runner:
 
         def vectors(features: list[Feature]) -> list[np.ndarray]:
-            batch = pad_inputs(features, task.pad_token_id)
+            real = [feature for feature in features if feature]
+            if not real:
+                return [nothing] * len(features)
+            batch = pad_inputs(real, task.pad_token_id)
             states = runner.hidden_states(model_inputs(batch), -1 if layer == count - 1 else layer)
             mask = batch["attention_mask"][..., None].astype(np.float32)
             means = (states * mask).sum(1) / mask.sum(1)
             if normalize:
                 means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-            return list(means.astype(np.float32, copy=False))
+            found = iter(means.astype(np.float32, copy=False))
+            return [next(found) if feature else nothing for feature in features]
 
-        rows = (feature for _, features in task.stream_features(examples) for feature in features)
-        yield from in_sorted_batches(islice(rows, skip, None), vectors, length=task.length, batch_size=batch_size)
+        def length(feature: Feature) -> int:
+            return task.length(feature) if feature else 0
+
+        # Each text has one feature; a line that was skipped has none.
+        rows = (features[0] if features else {} for _, features in task.stream_features(examples))
+        yield from in_sorted_batches(islice(rows, skip, None), vectors, length=length, batch_size=batch_size)
 
 
 class VectorFile:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from rembert.common.errors import InputError
 from rembert.tasks.examples import Example
-from rembert.tasks.sources import Data, data_files, is_path
+from rembert.tasks.sources import Data, data_files, is_path, sources
 from rembert.tasks.task import Task
 
 # ISO 639-1. Three letters are too often a word (`dev`, `new`) to be taken for a code in a file's name.
@@ -86,6 +86,19 @@ def read_languages(task: Task, data: Sequence[Data], **options: Any) -> Iterator
     for path, language in files:
         for example in task.read(path, **options):
             yield example if language is None else replace(example, language=language)
+
+
+def count_records(task: Task, data: Sequence[str]) -> int | None:
+    """The number of records, malformed ones included, of files as for `language_files`; None if a file can be read
+    only once, as the standard input.
+
+    Raises:
+        InputError, DataError: as for `read_languages`, but no record is checked.
+    """
+    paths = [file.path for file in language_files(data)]
+    if not all(map(os.path.isfile, paths)):
+        return None
+    return sum(1 for source in sources(paths) for _ in source.records(task.data, task.format))
 
 
 def _named(argument: str) -> list[LanguageFile]:

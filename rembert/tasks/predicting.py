@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from rembert.tasks.task import Feature, Task
 
 # From a collated batch to the argument of `Task.outputs`.
 Run = Callable[[Mapping[str, np.ndarray]], Arrays]
+Item = TypeVar("Item")
 
 
 def load_task(
@@ -145,6 +146,7 @@ def evaluate(
     batch_size: int = 32,
     max_tokens: int | None = None,
     run: Run | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> dict[str, float]:
     """The task's scores of a model, by name.
 
@@ -156,6 +158,7 @@ def evaluate(
         batch_size: the maximum number of rows in a batch.
         max_tokens: the maximum of rows times the longest row's length.
         run: the result of `task_runner` for this model, to reuse TensorFlow's graph.
+        progress: called with the number of examples done, after each.
 
     Raises:
         InputError: the model is of neither framework, or a size is less than 1.
@@ -170,7 +173,15 @@ def evaluate(
     """
     read = read_or_keep(task, examples, labels=True)
     pairs = predict_outputs(task, model, read, batch_size=batch_size, max_tokens=max_tokens, run=run)
-    return task.score_pairs(pairs)
+    return task.score_pairs(reporting(pairs, progress))
+
+
+def reporting(items: Iterable[Item], progress: Callable[[int], object] | None) -> Iterator[Item]:
+    """The items; `progress` is called with their number so far, after each."""
+    for done, item in enumerate(items, 1):
+        yield item
+        if progress is not None:
+            progress(done)
 
 
 def predict(

@@ -14,6 +14,7 @@ import numpy as np
 
 from rembert.common.errors import DataError, InputError
 from rembert.common.label_smoothing import check_smoothing
+from rembert.common.progress import Progress
 from rembert.tasks.data import NOT_IN_A_WINDOW
 from rembert.tasks.examples import Example
 from rembert.tasks.languages import read_languages
@@ -56,10 +57,12 @@ def read_training_data(
             if (value := getattr(recipe, name)) is not None:
                 raise InputError(f"`{name}` needs `evaluation` data (--eval). Received: `{name}={value!r}` alone.")
     counter = _Counter("training", train, task)
-    examples = DiskList(_labelled(task, read_languages(task, train)))
+    with Progress("reading", report, unit="examples") as progress:
+        examples = DiskList(progress.track(_labelled(task, read_languages(task, train))))
     task.prepare(examples)
     check_smoothing(recipe.label_smoothing, task.config_overrides().get("problem_type"))
-    rows = DiskList(counter.observe(task.training_features(examples)))
+    with Progress("encoding", report, total=len(examples), unit="examples") as progress:
+        rows = DiskList(counter.observe(task.training_features(progress.track(examples))))
     examples.close()
     if not len(rows):
         raise DataError(f"Examples to train on were expected in {_names(train)}. Received: none.")
@@ -78,8 +81,9 @@ def _read_evaluation(task: Task, paths: Sequence[Data], report: Reporter) -> tup
         raise DataError(f"Examples with labels were expected in {_names(paths)}. Received: none.")
     # Encoded here to be checked and counted; each evaluation encodes them again.
     encoded = task.stream_features(examples)
-    for _ in counter.observe(feature for _, features in encoded for feature in features):
-        pass
+    with Progress("encoding", report, total=len(examples), unit="examples") as progress:
+        for _ in counter.observe(feature for _, features in progress.track(encoded) for feature in features):
+            pass
     return examples, counter.summary(report, used=len(examples))
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 
 from rembert.common.errors import InputError
+from rembert.common.progress import Progress
 from rembert.tasks.examples import Example
 from rembert.tasks.predicting import predict_outputs
 from rembert.tasks.scoring import Output
@@ -18,6 +19,7 @@ from rembert.tasks.task import Batch, Task
 from rembert.training.checkpoints import TrainingState
 from rembert.training.disk_list import DiskList
 from rembert.training.recipe import Recipe
+from rembert.training.reporting import Reporter
 from rembert.training.trainer import Trainer
 
 
@@ -32,6 +34,7 @@ class Evaluator:
         count: the number of labels of a batch that its loss is a mean over.
         whole: whether each process evaluates all examples instead of a share. With sharded parameters it must: the
             processes compute every batch together.
+        report: takes a line of text for the user.
     """
 
     def __init__(
@@ -43,10 +46,12 @@ class Evaluator:
         count: Callable[[Mapping[str, np.ndarray]], int],
         *,
         whole: bool,
+        report: Reporter,
     ) -> None:
         self._task, self._recipe, self._trainer = task, recipe, trainer
         self._examples, self._count = examples, count
         self._whole = whole or trainer.world == 1
+        self._report = report
         self.metric = recipe.metric or task.metric
 
     def check_metric(self) -> None:
@@ -101,8 +106,10 @@ class Evaluator:
                 totals[:] += float(results["loss"]) * labels, labels
             return results
 
-        with trainer.runner(task) if task.takes_label_scores else nullcontext(run) as running:
-            found = predict_outputs(task, trainer.model, examples, batch_size=self._recipe.batch_size, run=running)
+        progress = Progress("evaluation", self._report, total=len(self._examples), unit="examples")
+        with progress, trainer.runner(task) if task.takes_label_scores else nullcontext(run) as running:
+            size = self._recipe.batch_size
+            found = progress.track(predict_outputs(task, trainer.model, examples, batch_size=size, run=running))
             if whole:
                 scores = task.score_pairs(found)  # one at a time: outputs are not kept
             else:

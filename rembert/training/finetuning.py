@@ -12,6 +12,7 @@ from typing import Any
 from rembert.bridge.registry import locate_checkpoint
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
+from rembert.common.progress import silent
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.tasks.backends import check_framework
 from rembert.tasks.data import DataOptions
@@ -105,8 +106,8 @@ def finetune(
     recipe = _recipe(task, recipe, changes)
     task = _task(task, source, recipe, data, options)
     is_main = is_main_process()
-    report = say if say is not None and is_main else _silent
-    task.report.say = say if is_main else _silent
+    report = say if say is not None and is_main else silent
+    task.report.say = say if is_main else silent
     plan = Plan(task, recipe, os.fspath(model), framework, from_scratch)
     directory = OutputDirectory(Path(output), resume=resume, is_main=is_main)
     try:
@@ -164,7 +165,3 @@ def _task(
         return get_task(task, tokenizer, max_length=length, data=data, **(options or {}))
     row_length(config, task.max_length)
     return task
-
-
-def _silent(text: str) -> None:
-    """Ignore the line."""

@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any, NoReturn
 
 from rembert.common.errors import TrainingError
+from rembert.common.progress import Progress
 from rembert.training.checkpoints import TrainingState
 from rembert.training.data import TrainingData
 from rembert.training.evaluation import Evaluator
 from rembert.training.interruption import Interruption
 from rembert.training.micro_batches import label_count, split_batch
-from rembert.training.reporting import MetricsLog, NoLog, ProgressBar
+from rembert.training.reporting import MetricsLog, NoLog
 from rembert.training.result import write_result
 from rembert.training.run import Run
 from rembert.training.schedule import Schedule, Update
@@ -47,14 +48,16 @@ def train_model(run: Run, data: TrainingData, trainer: Trainer, *, whole_evaluat
     count = partial(label_count, task.head, problem_type=trainer.config.problem_type)
     evaluator = None
     if data.evaluation is not None:
-        evaluator = Evaluator(task, recipe, trainer, data.evaluation, count, whole=whole_evaluation)
+        evaluator = Evaluator(task, recipe, trainer, data.evaluation, count, whole=whole_evaluation, report=run.report)
     schedule = Schedule(recipe, data.row_lengths, evaluates=evaluator is not None)
     own = trainer.parallel * recipe.accumulation_steps  # the micro-batches of this process
 
     state = _start(run, trainer, schedule, evaluator)
     log = MetricsLog(run.output, state.step, schedule.epoch_steps, run.report) if run.is_main else NoLog()
     losses = _LossWindow()
-    with Interruption() as interruption, ProgressBar(schedule.total_steps, state.step) as bar:
+    progress = Progress("training", run.report, total=schedule.total_steps, unit="updates")
+    progress.start(state.step)
+    with Interruption() as interruption, progress:
         for update in () if state.stopped else schedule.updates(after=state.step):
             started = time.perf_counter()
             batch = task.collate([data.rows[row] for row in update.rows], update.generator)
@@ -62,14 +65,14 @@ def train_model(run: Run, data: TrainingData, trainer: Trainer, *, whole_evaluat
             loss, norm = trainer.train_step(micro_batches, update.learning_rate, update.step)
             losses.add(loss)
             state = replace(state, step=update.step + 1)
-            bar.step()
             ends = _is_interrupted(interruption, trainer, update)
             if update.logs or ends:
                 loss, speed = losses.summary()
                 _check_finite(loss, run, state)
                 rate = update.learning_rate
                 log.add(state.step, loss=loss, learning_rate=rate, gradient_norm=float(norm), steps_per_second=speed)
-                bar.show(loss=loss, rate=rate)
+                progress.note(loss=loss, learning_rate=rate)
+            progress(state.step)
             if update.evaluates and evaluator is not None:
                 state = _evaluate(evaluator, run, state, log)
             state = replace(state, seconds=state.seconds + time.perf_counter() - started)

@@ -1,13 +1,11 @@
-"""The reports of a run: `metrics.jsonl`, TensorBoard events, `curves.png`, and a progress bar."""
+"""The reports of a run: `metrics.jsonl`, TensorBoard events, and `curves.png`."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rembert.common.dependencies import is_installed
@@ -170,33 +168,3 @@ def write_curves(
 
 def _points(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
     return [(line["step"], line[name]) for line in lines if name in line]
-
-
-class ProgressBar:
-    """A progress bar with loss, learning rate and remaining time, on a terminal with tqdm installed; else nothing."""
-
-    def __init__(self, total: int, done: int) -> None:
-        self._bar: Any = None
-        if sys.stderr.isatty() and is_installed("tqdm"):
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, leave=False)
-
-    def step(self) -> None:
-        """Count one update."""
-        if self._bar is not None:
-            self._bar.update()
-
-    def show(self, **values: float) -> None:
-        """Show numbers beside the bar."""
-        if self._bar is not None:
-            self._bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
-
-    def __enter__(self) -> ProgressBar:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()

@@ -11,6 +11,7 @@ from typing import Any
 from rembert.common.errors import InputError
 from rembert.common.files import read_json_object, write_json
 from rembert.common.locks import DirectoryLock
+from rembert.common.progress import silent
 from rembert.tasks.backends import check_framework
 from rembert.training import Recipe, finetune
 from rembert.xtreme.benchmark import BENCHMARK, GROUPS, TRAINING_SETS, chosen_languages, chosen_tasks
@@ -113,7 +114,7 @@ def run_xtreme(
         eval_batch_size,
         layer,
         device,
-        say or (lambda text: None),
+        say or silent,
     )
     trainings = {
         training: [name for name in chosen if BENCHMARK[name].training == training] for training in TRAINING_SETS

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from rembert.cli.main import main
-from rembert.cli.progress import Progress
 from rembert.cli.text import byte_size
 from tests.bridge.support import GOLDEN
 
@@ -137,32 +134,6 @@ def test_diff_measures(changed: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_nan_equals_nan(changed: Path) -> None:
     assert main(["diff", str(changed), str(changed)]) == 0
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-
-    def shown(stream: io.StringIO, **options: Any) -> str:
-        now[0] = 0.0
-        with Progress("out", stream=stream, **options) as progress:
-            for step in range(1, 101):
-                now[0] = step / 20  # 5 seconds in all
-                progress(step * 10**6, 10**8)
-        return stream.getvalue()
-
-    lines = shown(io.StringIO()).splitlines()
-    assert lines == [f"out: {20 * n}.0 MB of 100.0 MB, 20.0 MB/s" for n in range(1, 6)]
-    bar = shown(Terminal())
-    assert "#" in bar
-    assert "\n" not in bar
-    assert bar.endswith("\r\x1b[K"), "the bar is wiped"
-    assert shown(io.StringIO(), quiet=True) == ""
 
 
 @pytest.mark.parametrize(

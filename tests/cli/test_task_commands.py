@@ -69,6 +69,24 @@ def test_predict_keeps_the_order_and_reads_the_standard_input(
     assert [each["label"] for each in printed] == [json.loads(line)["label"] for line in written.splitlines()]
 
 
+def test_long_commands_say_how_far_they_are(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rembert.common.progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("rembert.common.progress._LINE_SHARE", 0.0)
+    data.write_text(data.read_text() + "{\n")
+    model, more = ["--model", str(checkpoint / "classifier")], ["--data", str(data), "--skip-bad-lines"]
+    for call, line in (
+        (["predict", "sequence-classification", *model, *more], "predict: 3 of 3 examples, "),
+        (["evaluate", "sequence-classification", *model, *more], "evaluate: 2 of 3 examples, "),
+        (["embed", str(checkpoint / "lm"), *more, "--output", str(tmp_path / "v.npy")], "embed: 3 of 3 texts, "),
+    ):
+        assert main(call) == 0
+        assert line in capsys.readouterr().err
+    vectors = np.load(tmp_path / "v.npy")  # in step with the lines
+    assert np.isfinite(vectors).all(1).tolist() == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("extra", "said", "code"),
     [
