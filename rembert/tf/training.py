@@ -76,8 +76,15 @@ class TrainableModel(DistributedModel):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile a loaded model as it was when it was saved; Keras skips models that override `compile`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None and self.built:
-            self.optimizer.build(self.trainable_variables)
+        self._build_optimizer()
+
+    def _build_optimizer(self) -> None:
+        """Create the optimizer's variables. TensorFlow traces a step twice if the step itself creates variables."""
+        optimizer = self.optimizer
+        if optimizer is None or optimizer.built or not all(layer.built for layer in self.layers):
+            return
+        with self.distribute_strategy.scope():
+            optimizer.build(self.trainable_variables)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         model, flags = _FLAGS.get()
@@ -132,6 +139,7 @@ class TrainableModel(DistributedModel):
         self._forget_ranks("train_function", x, y)
         if "validation_data" in kwargs:
             kwargs["validation_data"] = as_structure(kwargs["validation_data"])
+        self._build_optimizer()
         return super().fit(as_structure(x), y, *args, class_weight=class_weight, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -168,6 +176,7 @@ class TrainableModel(DistributedModel):
     ) -> Any:
         self._check_class_weight(class_weight, x, y)
         self._forget_ranks("train_function", x, y)
+        self._build_optimizer()
         return super().train_on_batch(as_structure(x), y, sample_weight, class_weight, return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:

@@ -167,6 +167,17 @@ def test_fit_succeeds_after_a_refused_one() -> None:
     _same(fitted, by_hand)
 
 
+@pytest.mark.parametrize("method", ["fit", "train_on_batch"])
+def test_the_first_step_is_traced_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # TensorFlow traces a function that creates variables, such as the optimizer's, a second time.
+    model, (batch,) = _model(), _batches(count=1)
+    traced, step = [], type(model).train_step
+    monkeypatch.setattr(type(model), "train_step", lambda self, data: traced.append(1) or step(self, data))
+    model.compile("adam")
+    getattr(model, method)(batch)
+    assert traced == [1]
+
+
 def test_predict_leaves_labels_out() -> None:
     for case in TRAINED:
         batches, model = _batches(case), _model(case)
