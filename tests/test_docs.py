@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("", "pt", "tf", "transformers", "tasks", "training", "bleurt", "bridge")
+PACKAGES = ("", "pt", "tf", "transformers", "tasks", "training", "bleurt", "scale", "bridge")
 HEADS = (
     "Model",
     "ForCausalLM",

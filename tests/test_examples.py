@@ -32,6 +32,7 @@ _NEEDS = {
     "training": (needs_pt,),
     "bleurt": (needs_pt,),
     "xtreme": (needs_pt,),
+    "scale": (needs_pt,),
     "transformers": (needs("torch", "transformers"),),
 }
 # Modules whose examples need another package, or take long because they write and compare an export.

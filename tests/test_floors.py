@@ -28,7 +28,8 @@ BELOW = {
     "training": {"common", "bridge", "pt", "tf", "tasks"},
     "bleurt": {"common", "bridge", "pt", "tf", "tasks"},
     "xtreme": {"common", "bridge", "pt", "tf", "tasks", "training"},
-    "cli": {"common", "bridge", "pt", "tf", "tasks", "training", "bleurt", "xtreme"},
+    "scale": {"common", "bridge", "pt", "tf", "tasks", "bleurt"},
+    "cli": {"common", "bridge", "pt", "tf", "tasks", "training", "bleurt", "xtreme", "scale"},
 }
 # Files that offer names of the floors above them, imported when they are asked for, so that users need one import.
 FACADES = {"tasks/__init__.py": {"training", "bleurt"}}
@@ -40,7 +41,7 @@ FOREIGN = {
     "pt": TENSORFLOW | PLUG_IN,
     "tf": PYTORCH | PLUG_IN,
     "transformers": TENSORFLOW,
-    **dict.fromkeys(("tasks", "training", "bleurt", "xtreme", "cli"), PLUG_IN),
+    **dict.fromkeys(("tasks", "training", "bleurt", "xtreme", "scale", "cli"), PLUG_IN),
 }
 
 

@@ -1,4 +1,4 @@
-"""Files of candidates and references: plain lines, JSON lines, CSV or TSV with named columns."""
+"""Files of candidates and references: plain lines, JSON lines, Parquet, CSV or TSV with named columns."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from typing import Any, NamedTuple
 
 from rembert.common.arguments import check_argument, one_of, optional
 from rembert.common.errors import DataError, InputError
-from rembert.tasks.reading import BadLine, Location, read_records
+from rembert.tasks.fields import BadExample
+from rembert.tasks.reading import BadLine, Location, Record, read_records
 from rembert.tasks.reading.lines import lines
 
-SEGMENT_FORMATS = ("text", "jsonl", "tsv", "csv")
+SEGMENT_FORMATS = ("text", "jsonl", "tsv", "csv", "parquet")
 
-_BY_EXTENSION = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".tsv": "tsv", ".csv": "csv"}
+_BY_EXTENSION = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
 _CANDIDATE = ("candidate", "hypothesis", "translation")
 _REFERENCE = re.compile(r"references?|references?_?\d+")
 
@@ -55,10 +63,10 @@ class Survey:
 class SegmentFiles:
     """The segments of files; every iteration reads them again.
 
-    The extension of a file's name gives its format (`.jsonl`, `.tsv`, `.csv`, without a `.gz`); any other name means
-    one text per line. Records have a `candidate`, and `reference` or `references` (in JSON a string or a list of
-    strings; in tables every column `reference`, `reference_2`, …). Files of references have one line, or record, per
-    candidate.
+    The extension of a file's name gives its format (`.jsonl`, `.tsv`, `.csv`, `.parquet`, without a `.gz`); any other
+    name means one text per line. Records have a `candidate`, and `reference` or `references` (in JSON a string or a
+    list of strings; in tables every column `reference`, `reference_2`, …). Files of references have one line, or
+    record, per candidate.
     """
 
     def __init__(
@@ -95,26 +103,37 @@ class SegmentFiles:
         Raises:
             DataError: a file cannot be read, a line is malformed, or the files have different lengths.
         """
+        for segment in self.segments():
+            if isinstance(segment, BadLine):
+                raise DataError(f"{segment.location}: {segment.reason}.")
+            yield segment
+
+    def segments(self) -> Iterator[Segment | BadLine]:
+        """Every candidate with its references; a `BadLine` for one of which a line is malformed.
+
+        Raises:
+            DataError: a file cannot be read, or the files have different lengths.
+        """
         files = [self.candidates, *self.references]
         readers = [self._read(path, is_candidates=number == 0) for number, path in enumerate(files)]
         for rows in zip_longest(*readers):
             if any(row is None for row in rows):
                 raise self._different_lengths()
-            location, candidate, beside, fields = rows[0]
-            references = (*beside, *(text for row in rows[1:] for text in row[2]))
-            if not references:
-                raise DataError(f"{location}: a candidate must have a reference. Received: none.")
-            yield Segment(candidate, references, fields)
+            yield _segment(rows)
 
-    def survey(self) -> Survey:
+    def survey(self, *, skip_bad_lines: bool = False) -> Survey:
         """Read everything once, to find all errors before any work.
+
+        Args:
+            skip_bad_lines: whether malformed lines are left out.
 
         Raises:
             DataError: as for iterating, or there is no candidate.
         """
         segments = pairs = empty = most = 0
         candidates, references = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
-        for segment in self:
+        found = (each for each in self.segments() if isinstance(each, Segment)) if skip_bad_lines else self
+        for segment in found:
             segments += 1
             pairs += len(segment.references)
             most = max(most, len(segment.references))
@@ -128,27 +147,18 @@ class SegmentFiles:
         whole = hashlib.blake2b(candidates.digest() + references.digest(), digest_size=16).digest()
         return Survey(segments, pairs, empty, most, whole, references.digest())
 
-    def _read(
-        self, path: Path, *, is_candidates: bool
-    ) -> Iterator[tuple[Location, str, tuple[str, ...], dict[str, Any] | None]]:
-        """Location, candidate (empty in a file of references), references and record of every line."""
+    def _read(self, path: Path, *, is_candidates: bool) -> Iterator[_Row | BadLine]:
         format = self.format_of(path)
         if format == "text":
             for line in lines(path):
                 if isinstance(line, BadLine):
-                    raise DataError(f"{line.location}: {line.reason}.")
+                    yield line
+                    continue
                 location, text = line
-                yield (location, text, (), None) if is_candidates else (location, "", (text,), None)
+                yield _Row(location, text, (), None) if is_candidates else _Row(location, "", (text,), None)
             return
         for record in read_records(path, format=format):
-            if isinstance(record, BadLine):
-                raise DataError(f"{record.location}: {record.reason}.")
-            location, fields = record
-            candidate = _candidate(location, fields) if is_candidates else ""
-            references = _references(location, fields)
-            if not references and not is_candidates:
-                raise DataError(f"{location}: a field 'reference' was expected. Received: {_listed(fields)}.")
-            yield location, candidate, references, fields if is_candidates else None
+            yield _row(record, is_candidates=is_candidates)
 
     def _different_lengths(self) -> DataError:
         counts = [
@@ -171,31 +181,68 @@ def _add(digest: Any, text: str) -> None:
     digest.update(len(encoded).to_bytes(8, "little") + encoded)
 
 
-def _candidate(location: Location, fields: dict[str, Any]) -> str:
+class _Row(NamedTuple):
+    """A line of one file: its candidate (empty in a file of references), its references, and its record."""
+
+    location: Location
+    candidate: str
+    references: tuple[str, ...]
+    fields: dict[str, Any] | None
+
+
+def segment_of(record: Record | BadLine) -> Segment | BadLine:
+    """The segment of a record that has a candidate and its references."""
+    return _segment([_row(record, is_candidates=True)])
+
+
+def _segment(rows: Sequence[_Row | BadLine]) -> Segment | BadLine:
+    """The segment of one line of each file."""
+    whole = [row for row in rows if isinstance(row, _Row)]
+    if len(whole) < len(rows):
+        return next(row for row in rows if isinstance(row, BadLine))
+    references = tuple(text for row in whole for text in row.references)
+    if not references:
+        return BadLine(whole[0].location, "a candidate must have a reference. Received: none")
+    return Segment(whole[0].candidate, references, whole[0].fields)
+
+
+def _row(record: Record | BadLine, *, is_candidates: bool) -> _Row | BadLine:
+    if isinstance(record, BadLine):
+        return record
+    location, fields = record
+    try:
+        candidate = _candidate(fields) if is_candidates else ""
+        references = _references(fields)
+        if not references and not is_candidates:
+            raise BadExample(f"a field 'reference' was expected. Received: {_listed(fields)}")
+    except BadExample as problem:
+        return BadLine(location, str(problem))
+    return _Row(location, candidate, references, fields if is_candidates else None)
+
+
+def _candidate(fields: dict[str, Any]) -> str:
     name = next((name for name in _CANDIDATE if name in fields), None)
     if name is None:
-        raise DataError(f"{location}: a field 'candidate' was expected. Received: {_listed(fields)}.")
-    return _text(location, name, fields[name])
+        raise BadExample(f"a field 'candidate' was expected. Received: {_listed(fields)}")
+    return _text(name, fields[name])
 
 
-def _references(location: Location, fields: dict[str, Any]) -> tuple[str, ...]:
+def _references(fields: dict[str, Any]) -> tuple[str, ...]:
     found: list[str] = []
     for name, value in fields.items():
         if _REFERENCE.fullmatch(name):
             values = value if isinstance(value, list) else [value]
-            found += [_text(location, name, one) for one in values]
+            found += [_text(name, one) for one in values]
     return tuple(found)
 
 
-def _text(location: Location, name: str, value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{location}: '{name}' must be a string. Received: {type(value).__name__} {value!r:.60}.")
+        raise BadExample(f"'{name}' must be a string. Received: {type(value).__name__} {value!r:.60}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise DataError(
-            f"{location}: '{name}' must be valid Unicode. Received: a lone surrogate in {value!a:.60}."
-        ) from None
+        raise BadExample(f"'{name}' must be valid Unicode. Received: a lone surrogate in {value!a:.60}") from None
     return value
 
 

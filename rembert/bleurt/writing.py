@@ -54,17 +54,20 @@ def write_scores(
     """
 
     def found(segment: ScoredSegment) -> dict[str, Any]:
-        return _found(segment, column, aggregate, many)
+        return found_scores(segment, column=column, aggregate=aggregate, many=many)
 
     if format == "text":
         stream.writelines(f"{found(segment)[column]}\n" for segment in segments)
     elif format == "jsonl":
-        _write_json_lines(stream, segments, found, column, many)
+        for scored in segments:
+            record = scored_record(scored, column=column, aggregate=aggregate, many=many)
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
     else:
         _write_table(stream, segments, found, column, many, "," if format == "csv" else "\t", keep_columns)
 
 
-def _found(segment: ScoredSegment, column: str, aggregate: str, many: bool) -> dict[str, Any]:
+def found_scores(segment: ScoredSegment, *, column: str, aggregate: str, many: bool) -> dict[str, Any]:
+    """The scores of a segment by name; arguments as for `write_scores`."""
     found: dict[str, Any] = {column: round(getattr(segment, aggregate), _DIGITS)}
     if many:
         found |= {f"{column}_best": round(segment.best, _DIGITS), f"{column}_mean": round(segment.mean, _DIGITS)}
@@ -72,17 +75,18 @@ def _found(segment: ScoredSegment, column: str, aggregate: str, many: bool) -> d
     return found
 
 
-def _write_json_lines(
-    stream: TextIO, segments: Iterable[ScoredSegment], found: Callable[[ScoredSegment], dict[str, Any]], column: str,
-    many: bool,
-) -> None:  # fmt: skip
-    for scored in segments:
-        fields = scored.segment.fields
-        if fields is None:
-            fields = {"candidate": scored.segment.candidate, "references": list(scored.segment.references)}
-        check_fields(fields, column, many=many)
-        cut = {f"{column}_cut": scored.cut} if scored.cut else {}
-        stream.write(json.dumps(fields | found(scored) | cut, ensure_ascii=False) + "\n")
+def scored_record(scored: ScoredSegment, *, column: str, aggregate: str, many: bool) -> dict[str, Any]:
+    """The record of a segment with its scores, as JSON lines have it; arguments as for `write_scores`.
+
+    Raises:
+        InputError: the record already has a field of that name.
+    """
+    fields = scored.segment.fields
+    if fields is None:
+        fields = {"candidate": scored.segment.candidate, "references": list(scored.segment.references)}
+    check_fields(fields, column, many=many)
+    cut = {f"{column}_cut": scored.cut} if scored.cut else {}
+    return fields | found_scores(scored, column=column, aggregate=aggregate, many=many) | cut
 
 
 def _write_table(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rembert.cli.data_options import add_file_arguments, add_model_arguments, check_output
+from rembert.cli.engine import add_engine_arguments, check_without_engine, embed_on_cluster
 from rembert.cli.evaluate import print_report
 from rembert.cli.text import say, say_resumed
 from rembert.common.parameters import BASE_MODEL
@@ -44,28 +45,21 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--skip-bad-lines", action="store_true", help="skip malformed lines and count them")
     parser.add_argument("--max-length", type=int, metavar="N", help="of a row, in tokens")
     add_model_arguments(parser)
+    add_engine_arguments(parser, rows="fifty batches")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the vectors; 0 on success. Invalid data raises a `RemBertError`."""
+    data = _data_options(args)
+    if args.engine is not None:
+        return embed_on_cluster(args, data)
+    check_without_engine(args, "output_format")
     check_output(args.output)
     device = find_device(args.framework, args.device)
     tokenizer = RemBertTokenizerFast.from_pretrained(args.checkpoint)
     model = load_trained(args.framework, BASE_MODEL, args.checkpoint, device=device, add_pooling_layer=False)
-    columns = {} if args.text_column is None else {"text": args.text_column}
-    task = Texts(
-        tokenizer,
-        max_length=row_length(model.config, args.max_length),
-        data=DataOptions(
-            args.format,
-            columns,
-            skip_bad_lines=args.skip_bad_lines,
-            encoding=args.encoding,
-            delimiter=args.delimiter,
-            header=args.header,
-        ),
-    )
+    task = Texts(tokenizer, max_length=row_length(model.config, args.max_length), data=data)
     task.report.say = say
     examples = task.read(*args.data, labels=False, keep_skipped=True)
     settings = {"layer": args.layer, "normalize": args.normalize}
@@ -85,3 +79,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"{vectors.count} vectors of {model.config.hidden_size} numbers", file=sys.stderr)
     print_report(task)
     return 0
+
+
+def _data_options(args: argparse.Namespace) -> DataOptions:
+    columns = {} if args.text_column is None else {"text": args.text_column}
+    own = {name: getattr(args, name) for name in ("skip_bad_lines", "encoding", "delimiter", "header")}
+    return DataOptions(args.format, columns, **own)

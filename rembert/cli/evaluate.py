@@ -25,6 +25,7 @@ from rembert.common.files import write_json
 from rembert.common.progress import Progress
 from rembert.tasks import Task, load_task
 from rembert.tasks.analysis import Analysis, analyse
+from rembert.tasks.data import Report
 from rembert.tasks.languages import count_records, read_languages
 
 _MOST_CONFUSED = 20  # pairs of classes that are shown
@@ -125,8 +126,13 @@ def open_task(args: argparse.Namespace) -> tuple[Task, Any]:
 
 def print_report(task: Task) -> None:
     """Print to standard error what was truncated or skipped."""
-    for name, count in task.report.to_dict().items():
+    say_report(task.report)
+
+
+def say_report(report: Report) -> None:
+    """Print to standard error what a report says was truncated or skipped."""
+    for name, count in report.to_dict().items():
         if count and name != "examples":
             print(f"{name}: {count}", file=sys.stderr)
-    for reason in task.report.reasons:
+    for reason in report.reasons:
         print(f"skipped {reason}", file=sys.stderr)

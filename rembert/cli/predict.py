@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rembert.cli.data_options import add_data_arguments, add_model_arguments, add_task_argument, check_output
+from rembert.cli.engine import add_engine_arguments, check_without_engine, predict_on_cluster
 from rembert.cli.evaluate import open_task, print_report
 from rembert.cli.text import say, say_resumed
 from rembert.common.progress import Progress
@@ -41,11 +42,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="a file, instead of the standard output")
     add_data_arguments(parser)
     add_model_arguments(parser)
+    add_engine_arguments(parser, rows="fifty batches")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the predictions; 0 on success. Invalid data raises a `RemBertError`."""
+    if args.engine is not None:
+        return predict_on_cluster(args)
+    check_without_engine(args, "output_format")
     check_output(args.output)
     task, model = open_task(args)
     if args.output is None:

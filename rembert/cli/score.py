@@ -8,13 +8,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rembert.bleurt import RemBertScorer
+from rembert.bleurt.checkpoint import open_metric
 from rembert.bleurt.files import SEGMENT_FORMATS, SegmentFiles, Survey, format_of
 from rembert.bleurt.score_file import ScoreFile
 from rembert.bleurt.score_files import Process, ScoredSegment, score_files, scored_segments
@@ -22,12 +23,17 @@ from rembert.bleurt.scorer import AGGREGATES
 from rembert.bleurt.statistics import CONFIDENCE, RESAMPLES, compare_systems, mean_interval
 from rembert.bleurt.writing import check_fields, write_scores
 from rembert.cli.data_options import add_device_argument, add_framework_argument, check_output, opened_output
+from rembert.cli.engine import add_engine_arguments, check_without_engine, score_on_cluster
 from rembert.cli.text import say
 from rembert.common.arguments import check_arguments, integer, number, optional
 from rembert.common.errors import InputError
 from rembert.common.progress import Progress, silent
 from rembert.common.unfinished import noting_what_is_kept
+from rembert.scale.functions import Input
+from rembert.scale.parts import PART_FORMATS, Parts
 from rembert.tasks.backends import check_framework
+from rembert.tasks.reading import Record, read_records
+from rembert.tasks.sources import data_files
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -83,14 +89,20 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--confidence", type=float, default=CONFIDENCE, help="of intervals (default: %(default)s)")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument(
+        "--skip-bad-lines", action="store_true", help="with --engine: skip malformed lines and count them"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.add_argument("--quiet", action="store_true", help="print no summary and no progress")
+    add_engine_arguments(parser, rows="4096", output_format=False)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Score, write and report; 0 on success. Wrong files are refused before any work."""
     _check(args)
+    if args.engine is not None:
+        return _run_on_cluster(args)
     process = Process.from_environment()
     if process.world_size > 1 and args.output is None:
         raise InputError("`--output` must be given when several processes score. Received: none.")
@@ -108,9 +120,7 @@ def run(args: argparse.Namespace) -> int:
         stack.enter_context(noting_what_is_kept(args.output is not None))
         files = []
         for system, kind in zip(systems, ("scores", "scores-compared"), strict=False):
-            with Progress(
-                str(system.files.candidates), silent if args.quiet or process.rank != 0 else say, unit="pairs"
-            ) as progress:
+            with Progress(system.name, silent if args.quiet or process.rank != 0 else say, unit="pairs") as progress:
                 scores = score_files(
                     scorer, system.files, system.survey, output, kind=kind,
                     process=process, progress=progress, resumed=progress.start,
@@ -123,11 +133,46 @@ def run(args: argparse.Namespace) -> int:
             return 0
         for path in files:
             path.unlink()
-    report = _report(scorer, systems, args)
-    if not args.quiet:
-        text = json.dumps(report, indent=2) if args.json else "\n".join(_lines(report))
-        print(text, file=sys.stderr if args.output is None else sys.stdout)
+    _print_report(_report(_Metric(scorer.name, scorer.framework, scorer.max_length), systems, args), args)
     return 0
+
+
+def _run_on_cluster(args: argparse.Namespace) -> int:
+    files = data_files(str(args.candidates))
+    if len(files) != 1 and args.references:
+        raise InputError(f"`--references` must belong to one file of candidates. Received: {len(files)} files.")
+    segments = [SegmentFiles(path, args.references, format=args.input_format) for path in files]
+    systems = [_System(each, each.survey(skip_bad_lines=args.skip_bad_lines)) for each in segments]
+    _warn_of_empty(systems)
+    many = any(system.survey.most_references > 1 for system in systems)
+    inputs = [Input((path, *map(str, args.references)), format=args.input_format) for path in files]
+    parts = score_on_cluster(args, inputs, [system.survey.digest for system in systems], many=many)
+    with open_metric(args.model, max_length=args.max_length) as found:
+        metric = _Metric(found.name, args.framework, found.max_length)
+    _print_report(_report(metric, [_combined(systems, parts, args)], args), args)
+    return 0
+
+
+def _combined(systems: list[_System], parts: Parts, args: argparse.Namespace) -> _System:
+    """Several files as one, with the scores in the parts."""
+    whole = systems[0]
+    whole.name = str(args.candidates)
+    surveys = [system.survey for system in systems]
+    totals = {name: sum(getattr(each, name) for each in surveys) for name in ("segments", "pairs", "empty")}
+    whole.survey = replace(surveys[0], **totals)
+    records = (record.fields for path in parts.files() for record in read_records(path) if isinstance(record, Record))
+    rows = [row for row in records if row.get(args.score_field) not in (None, "")]
+    whole.values = np.array([float(row[args.score_field]) for row in rows])
+    whole.cut = sum(int(row.get(f"{args.score_field}_cut") or 0) for row in rows)
+    return whole
+
+
+class _Metric(NamedTuple):
+    """What the report says of the metric."""
+
+    name: str
+    framework: str
+    max_length: int
 
 
 class _System:
@@ -135,6 +180,7 @@ class _System:
 
     def __init__(self, files: SegmentFiles, survey: Survey) -> None:
         self.files = files
+        self.name = str(files.candidates)
         self.survey = survey
         self.values = np.empty(0)  # [segments], for the statistics
         self.cut = 0
@@ -179,15 +225,33 @@ _CONSTRAINTS = {
 
 def _check(args: argparse.Namespace) -> None:
     check_arguments(_CONSTRAINTS, {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()})
-    check_output(args.output)
+    if args.engine is None:
+        check_without_engine(args)
+        check_output(args.output)
+    _check_engine(args)
     for path in (args.candidates, args.compare, *args.references):
-        if path is not None and (str(path) == "-" or (path.exists() and not path.is_file())):
+        is_directory = args.engine is not None and path == args.candidates and path.is_dir()
+        if path is not None and (str(path) == "-" or (path.exists() and not path.is_file() and not is_directory)):
             raise InputError(f"Texts to score must be regular files, which can be read twice. Received: {path}.")
     if args.output is None:
         return
     for path in (args.candidates, args.compare, *args.references):
         if path is not None and path.exists() and args.output.exists() and path.samefile(args.output):
             raise InputError(f"`--output` must not be an input file. Received: {args.output}.")
+
+
+def _check_engine(args: argparse.Namespace) -> None:
+    """Refuse what only one of both ways to run can do."""
+    if args.engine is None:
+        if args.skip_bad_lines:
+            raise InputError("`--skip-bad-lines` must be used with `--engine`. Received: no engine.")
+        if _output_format(args) == "parquet":
+            raise InputError(f"Parquet must be written with `--engine`. Received: {args.output}.")
+        return
+    if args.compare is not None:
+        raise InputError("`--compare` must be used without `--engine`. Received: both.")
+    if args.output_format not in (None, *PART_FORMATS):
+        raise InputError(f"Parts must be {', '.join(PART_FORMATS)}. Received: `--output-format {args.output_format}`.")
 
 
 def _survey(path: Path, args: argparse.Namespace) -> _System:
@@ -211,7 +275,7 @@ def _warn_of_empty(systems: list[_System]) -> None:
     for system in systems:
         if system.survey.empty:
             print(
-                f"rembert: {system.files.candidates}: {system.survey.empty:,} empty texts among candidates and "
+                f"rembert: {system.name}: {system.survey.empty:,} empty texts among candidates and "
                 "references; they are scored like any other",
                 file=sys.stderr,
             )
@@ -226,17 +290,17 @@ def _output_format(args: argparse.Namespace) -> str:
 # ---------------------------------------------------------------------- the report
 
 
-def _report(scorer: RemBertScorer, systems: list[_System], args: argparse.Namespace) -> dict[str, Any]:
+def _report(metric: _Metric, systems: list[_System], args: argparse.Namespace) -> dict[str, Any]:
     bootstrap = {"resamples": args.resamples, "confidence": args.confidence, "seed": args.seed}
     report: dict[str, Any] = {
-        "model": scorer.name,
-        "framework": scorer.framework,
-        "max_length": scorer.max_length,
+        "model": metric.name,
+        "framework": metric.framework,
+        "max_length": metric.max_length,
         "aggregate": args.aggregate,
         "bootstrap": bootstrap,
         "systems": [
             {
-                "file": str(system.files.candidates),
+                "file": system.name,
                 "segments": system.survey.segments,
                 "pairs": system.survey.pairs,
                 "empty": system.survey.empty,
@@ -249,6 +313,12 @@ def _report(scorer: RemBertScorer, systems: list[_System], args: argparse.Namesp
     if len(systems) == 2:
         report["comparison"] = asdict(compare_systems(systems[0].values, systems[1].values, **bootstrap))
     return report
+
+
+def _print_report(report: dict[str, Any], args: argparse.Namespace) -> None:
+    if not args.quiet:
+        text = json.dumps(report, indent=2) if args.json else "\n".join(_lines(report))
+        print(text, file=sys.stderr if args.output is None else sys.stdout)
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:

@@ -23,6 +23,7 @@ EXTRAS = {
     "onnxscript": "onnx",
     "sentence_transformers": "sentence-transformers",
     "transformers": "transformers",
+    "ray": "ray",
 }
 
 

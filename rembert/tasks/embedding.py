@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -11,7 +12,7 @@ import numpy as np
 from rembert.common.arguments import check_argument, integer
 from rembert.common.collation.padding import pad_inputs
 from rembert.common.unfinished import keep_records
-from rembert.tasks.backends import running
+from rembert.tasks.backends import Runner, running
 from rembert.tasks.batching import in_sorted_batches
 from rembert.tasks.definitions.sequence_classification import SequenceClassification
 from rembert.tasks.examples import Example
@@ -39,6 +40,7 @@ def embed(
     layer: int = -1,
     normalize: bool = False,
     skip: int = 0,
+    runner: Runner | None = None,
 ) -> Iterator[np.ndarray]:
     """A vector [e] of float32 for each example, in order: the mean over its tokens, `[CLS]` and `[SEP]` included.
     That of a malformed line that was skipped (`keep_skipped` of `task.read`) is NaN.
@@ -51,6 +53,7 @@ def embed(
         layer: the hidden states to take, 0 for the encoder's input, -1 for the last layer.
         normalize: divide each vector by its length.
         skip: the number of examples at the start that are read and encoded, but not run.
+        runner: of this model, to reuse TensorFlow's graph.
 
     Raises:
         InputError: there is no such layer.
@@ -69,14 +72,14 @@ def embed(
     count = model.config.num_hidden_layers + 1
     check_argument("layer", layer, integer(at_least=-count, at_most=count - 1))
     nothing = np.full(model.config.hidden_size, np.nan, np.float32)
-    with running(model) as runner:
+    with running(model) if runner is None else nullcontext(runner) as used:
 
         def vectors(features: list[Feature]) -> list[np.ndarray]:
             real = [feature for feature in features if feature]
             if not real:
                 return [nothing] * len(features)
             batch = pad_inputs(real, task.pad_token_id)
-            states = runner.hidden_states(model_inputs(batch), -1 if layer == count - 1 else layer)
+            states = used.hidden_states(model_inputs(batch), -1 if layer == count - 1 else layer)
             mask = batch["attention_mask"][..., None].astype(np.float32)
             means = (states * mask).sum(1) / mask.sum(1)
             if normalize:

@@ -20,9 +20,33 @@ def read_examples(task: Task, data: Sequence[Data], *, labels: bool, keep_skippe
     """The examples of files or of data in memory, one after the other; see `Task.read`."""
     if not data:
         raise InputError("`data` must name at least one file of examples. Received: none.")
-    columns = Columns(task.fields, task.layouts, task.data.columns, () if labels else task.label_fields)
+    columns = columns_of(task, labels=labels)
     for source in sources(data):
         yield from _Reader(task, source, columns).examples(keep_skipped)
+
+
+def columns_of(task: Task, *, labels: bool) -> Columns:
+    """Finds the columns of a task's fields, with or without those of the labels."""
+    return Columns(task.fields, task.layouts, task.data.columns, () if labels else task.label_fields)
+
+
+def read_example(task: Task, record: Record | BadLine, columns: Columns) -> Example:
+    """The example of a record. With `skip_bad_lines`, a malformed one is counted and a `SkippedExample`.
+
+    Raises:
+        DataError: the record is malformed; names its location.
+    """
+    try:
+        if isinstance(record, BadLine):
+            raise BadExample(record.reason)
+        example = task.example(Fields(record, columns, task.data.language))
+        task.check(example)
+    except BadExample as problem:
+        if not task.data.skip_bad_lines:
+            raise DataError(f"{record.location}: {problem}.") from None
+        task.report.skip(record.location, str(problem))
+        return SkippedExample(record.location, None, None, str(problem))
+    return example
 
 
 class _Reader:
@@ -38,20 +62,13 @@ class _Reader:
         task, report = self._task, self._task.report
         found, skipped = report.examples, report.skipped
         for record in self._source.records(task.data, task.format):
-            try:
-                if isinstance(record, BadLine):
-                    raise BadExample(record.reason)
-                example = task.example(Fields(record, self._columns, task.data.language))
-                task.check(example)
-            except BadExample as problem:
-                if not task.data.skip_bad_lines:
-                    raise DataError(f"{record.location}: {problem}.") from None
-                report.skip(record.location, str(problem))
+            example = read_example(task, record, self._columns)
+            if isinstance(example, SkippedExample):
                 if keep_skipped:
-                    yield SkippedExample(record.location, None, None, str(problem))
+                    yield example
                 continue
             self._watch_id(example)
-            if report.examples == found:
+            if report.examples == found and isinstance(record, Record):
                 self._tell_columns(record)
             report.examples += 1
             report.count_classes(task.classes(example))

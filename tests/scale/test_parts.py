@@ -1,0 +1,158 @@
+"""Runs in parts: what their directory holds, which run may continue, and what is refused. Needs no Ray."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rembert.cli.main import main
+from rembert.common.errors import InputError
+from rembert.scale.parts import KEPT, Block, opened_parts, part_content
+from tests.frameworks import needs, needs_pt
+from tests.scale.cases import TEXTS, write_checkpoint, write_lines
+
+SETTINGS = {"digest": "ab", "block_rows": 4}
+ROWS: list[dict[str, Any]] = [{"id": "ü", "vector": np.float32([0.5, 1])}, {"id": None, "error": "a, b"}]
+
+
+def _interrupted(output: Path, block: Block, content: bytes) -> None:
+    """A run that is interrupted after one part."""
+    with opened_parts(output, "jsonl", SETTINGS) as parts:
+        parts.put(block, content)
+        raise KeyboardInterrupt
+
+
+def test_a_run_is_continued_until_it_is_complete(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        _interrupted(output, Block(1, 0), b"b")
+    assert interrupted.value.__notes__ == [KEPT]
+    with opened_parts(output, "jsonl", SETTINGS) as parts:
+        assert parts.has(Block(1, 0))
+        assert not parts.has(Block(0, 0))
+        parts.put(Block(0, 10), b"a2")
+        parts.put(Block(0, 9), b"a1")
+        assert [path.read_bytes() for path in parts.files()] == [b"a1", b"a2", b"b"]  # in the order of the input
+    with pytest.raises(InputError, match=r"must be new.*complete"), opened_parts(output, "jsonl", SETTINGS):
+        pass
+
+
+def test_another_run_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(tmp_path / "out", Block(0, 0), b"a")
+    other = {**SETTINGS, "block_rows": 8}
+    with (
+        pytest.raises(InputError, match="block_rows was 4, now 8"),
+        opened_parts(tmp_path / "out", "jsonl", other),
+    ):
+        pass
+    assert (tmp_path / "out" / "part-00000-0000000.jsonl").is_file()
+
+
+def test_a_run_without_a_part_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refused, opened_parts(tmp_path / "out", "jsonl", SETTINGS):
+        raise InputError("no cluster")
+    assert not hasattr(refused.value, "__notes__")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_one_process_writes(tmp_path: Path) -> None:
+    with opened_parts(tmp_path / "out", "jsonl", SETTINGS) as parts:
+        parts.put(Block(0, 0), b"a")
+        with pytest.raises(InputError, match="Another process"), opened_parts(tmp_path / "out", "jsonl", SETTINGS):
+            pass
+        assert (tmp_path / "out" / "run.json").is_file()
+
+
+@pytest.mark.parametrize("kind", ["file", "other files", "no parent"])
+def test_an_output_that_is_not_a_run_is_refused(tmp_path: Path, kind: str) -> None:
+    output = tmp_path / "out"
+    if kind == "file":
+        output.write_text("mine")
+    elif kind == "other files":
+        output.mkdir()
+        (output / "mine.txt").write_text("mine")
+    else:
+        output = output / "deeper"
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="`--output` must be a"), opened_parts(output, "jsonl", SETTINGS):
+        pass
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_rows_in_csv() -> None:
+    rows = list(csv.reader(io.StringIO(part_content(ROWS, "csv").decode(), newline="")))
+    assert rows == [["id", "vector", "error"], ["ü", "[0.5, 1.0]", ""], ["", "", "a, b"]]
+
+
+def test_rows_in_json_lines() -> None:
+    lines = '{"id": "ü", "vector": [0.5, 1.0]}\n{"id": null, "error": "a, b"}\n'
+    assert part_content(ROWS, "jsonl").decode() == lines
+
+
+@needs("pyarrow")
+def test_rows_in_parquet() -> None:
+    from pyarrow import BufferReader
+    from pyarrow.parquet import read_table
+
+    found = read_table(BufferReader(part_content(ROWS, "parquet")))
+    assert found.to_pylist() == [
+        {"id": "ü", "vector": [0.5, 1.0], "error": None},
+        {"id": None, "vector": None, "error": "a, b"},
+    ]
+
+
+@needs_pt
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        ("predict", ["--workers", "2"], "`--workers` must be used with `--engine`"),
+        ("predict", ["--output", "out", "--output-format", "csv"], "`--output-format` must be used with `--engine`"),
+        ("predict", ["--engine", "ray"], "`--output` must be a directory with `--engine`. Received: none"),
+        ("predict", ["--engine", "ray", "--output", "out", "--data", "-"], "must be regular files"),
+        ("predict", ["--engine", "ray", "--output", "out", "--block-rows", "0"], "`block_rows` must be an integer"),
+        ("embed", ["--output", "out", "--address", "auto"], "`--address` must be used with `--engine`"),
+        ("score", ["--skip-bad-lines"], "`--skip-bad-lines` must be used with `--engine`"),
+        ("score", ["--output", "out.parquet"], "Parquet must be written with `--engine`"),
+        ("score", ["--engine", "ray", "--output", "out", "--compare", "in"], "`--compare` must be used without"),
+        (
+            "score",
+            ["--engine", "ray", "--output", "out", "--output-format", "tsv"],
+            "Parts must be jsonl, csv, parquet",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together(
+    command: str, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rembert.common.dependencies.is_installed", lambda name: True)
+    model = str(write_checkpoint(tmp_path / "checkpoint"))
+    write_lines(tmp_path / "in", [{"text": text} for text in TEXTS])
+    start = {
+        "predict": ["predict", "sequence-classification", "--model", model],
+        "embed": ["embed", model],
+        "score": ["score", "--model", model, "--candidates", "in", "--references", "in"],
+    }[command]
+    data = [] if command == "score" or "--data" in arguments else ["--data", "in"]
+    assert main([*start, *data, *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@needs_pt
+def test_a_missing_engine_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    model = str(write_checkpoint(tmp_path / "checkpoint"))
+    data = str(write_lines(tmp_path / "in", [{"text": text} for text in TEXTS]))
+    assert main(["embed", model, "--data", data, "--output", str(tmp_path / "out"), "--engine", "ray"]) == 1
+    assert "pip install 'rembert[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
