@@ -28,7 +28,7 @@ from rembert.bridge.shards import MAX_NAME, is_file_name
 from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, RemBertError, TokenizerError
-from rembert.common.files import read_json_object
+from rembert.common.files import naming_path, read_json_object
 from rembert.common.name_matching import canonical_name
 from rembert.common.tokenization import RemBertTokenizer
 
@@ -208,7 +208,7 @@ def _unpack(path: Path, target: Path) -> Path:
             for name, info in wanted.items():
                 file = target.joinpath(*name.relative_to(roots[0]).parts)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(info) as packed, file.open("wb") as written:
+                with naming_path(file), archive.open(info) as packed, file.open("wb") as written:
                     shutil.copyfileobj(packed, written, 1 << 20)  # checks the checksum at the end
     except CheckpointError:
         raise

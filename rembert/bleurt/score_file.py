@@ -43,6 +43,8 @@ class ScoreFile:
     def resume(cls, output: Path, kind: str, digest: bytes, count: int) -> ScoreFile:
         """The file of a run with its scores; a new file if the run is new. Arguments as for `open_unfinished`.
 
+        Records that no run writes (another state, a score that is not finite) are to be computed again.
+
         Raises:
             InputError: another process is writing scores for the same output.
         """
@@ -51,6 +53,7 @@ class ScoreFile:
         if stream.seek(0, os.SEEK_END) != size:
             stream.truncate(0)
             stream.truncate(size)  # zeros: all records are TODO
+        _forget_damaged(stream)
         return cls(Path(stream.name), count, stream)
 
     def states(self, start: int, stop: int) -> np.ndarray:
@@ -88,3 +91,15 @@ class ScoreFile:
     def _read(self, start: int, stop: int) -> np.ndarray:
         self._reader.seek(start * _RECORD.itemsize)
         return np.frombuffer(self._reader.read((stop - start) * _RECORD.itemsize), _RECORD)
+
+
+def _forget_damaged(stream: BinaryIO) -> None:
+    stream.seek(0)
+    while content := stream.read(_AT_ONCE * _RECORD.itemsize):
+        records = np.frombuffer(bytearray(content), _RECORD)
+        damaged = (records["state"] > CUT) | ~np.isfinite(records["value"])
+        if damaged.any():
+            records["state"][damaged] = TODO
+            stream.seek(-len(content), os.SEEK_CUR)
+            stream.write(records.tobytes())
+            stream.flush()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rembert.common.errors import InputError
-from rembert.common.files import sync_directory
+from rembert.common.files import naming_path, sync_directory
 from rembert.common.locks import DirectoryLock
 
 
@@ -29,6 +29,7 @@ def new_directory(target: Path, *, force: bool, replaceable: Callable[[Path], bo
 
     Raises:
         InputError: `target` exists and may not be replaced, or another process is writing it.
+        OSError: the disk is full; names `target`.
     """
     target = target.resolve()
     fresh, old = (target.with_name(f".{target.name}.rembert-{state}") for state in ("new", "old"))
@@ -37,8 +38,9 @@ def new_directory(target: Path, *, force: bool, replaceable: Callable[[Path], bo
     try:
         _put_right(target, old)
         _check_target(target, force, replaceable)
-        yield fresh
-        sync_directory(fresh)
+        with naming_path(target):
+            yield fresh
+            sync_directory(fresh)
         if target.exists():
             target.rename(old)
         fresh.rename(target)

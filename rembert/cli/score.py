@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from rembert.cli.engine import add_engine_arguments, check_without_engine, score
 from rembert.cli.text import say
 from rembert.common.arguments import check_arguments, integer, number, optional
 from rembert.common.errors import InputError
+from rembert.common.files import naming_path
 from rembert.common.progress import Progress, silent
 from rembert.common.unfinished import noting_what_is_kept
 from rembert.scale.functions import Input
@@ -118,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         output = args.output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rembert-"))) / "scores"
         stack.enter_context(noting_what_is_kept(args.output is not None))
+        stack.enter_context(naming_path(output))
         files = []
         for system, kind in zip(systems, ("scores", "scores-compared"), strict=False):
             with Progress(system.name, silent if args.quiet or process.rank != 0 else say, unit="pairs") as progress:
@@ -187,7 +190,10 @@ class _System:
 
     def take(self, scores: ScoreFile, args: argparse.Namespace, *, is_written: bool) -> None:
         """Read the scores once: keep their aggregates, count truncated pairs, and write them."""
-        with tempfile.TemporaryFile() as file:  # memory-mapped, so that memory does not grow with the files
+        with naming_path(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
+            # Memory-mapped, so that memory does not grow with the files. A full disk shows here, not as a SIGBUS.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, self.survey.segments * np.dtype(np.float64).itemsize)
             self.values = np.memmap(file, np.float64, "w+", shape=(self.survey.segments,))
         segments = self._taken(scored_segments(self.files, scores), args.aggregate)
         if not is_written:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -22,6 +23,21 @@ MAX_JSON = 2**26  # bytes; a configuration with a name for each of 250,000 label
 _KINDS = {"directory": stat.S_ISDIR, "pipe": stat.S_ISFIFO, "device": stat.S_ISCHR, "socket": stat.S_ISSOCK}
 
 
+# What a write reports of a full or damaged disk; unlike an error of `open`, it has no path.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+@contextmanager
+def naming_path(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have the errors of a full disk that the block raises name `path`, unless they have a path."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno in _DISK_ERRORS and problem.filename is None:
+            problem.filename = os.fspath(path)
+        raise
+
+
 @contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `target`, and rename it to `target` if the block raises no error.
@@ -31,19 +47,23 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     the same target are removed first; those of live ones are locked.
 
     Within `rembert.common.saves.saved_together` the file is renamed with the others of its directory.
+
+    Raises:
+        OSError: the disk is full; names `target`.
     """
     target = Path(target)
     remove_leftovers(target)
     handle, temporary = _locked_temporary(target)
     group, is_kept = Group.of(target), False
     try:
-        yield temporary
-        # mkstemp creates files that only the owner can read; a saved file follows the user's umask like any other.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        with naming_path(target):
+            yield temporary
+            # mkstemp creates files that only the owner can read; a saved file follows the user's umask like any other.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         if group is None:
             temporary.replace(target)
         else:

@@ -7,18 +7,19 @@ does not find it: the next run for the same output removes it, unless a process 
 from __future__ import annotations
 
 import glob
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from rembert.common.errors import InputError, RemBertError
+from rembert.common.files import naming_path
 from rembert.common.locks import remove_if_dead, try_lock
 
 KEPT = "What is done is kept beside the output. The same command continues."
 _DIGITS = 16  # of a digest, in a name that has at most 255 bytes
-_AT_ONCE = 1 << 20  # bytes
 
 
 def unfinished_path(output: Path, kind: str, digest: bytes) -> Path:
@@ -40,9 +41,11 @@ def open_unfinished(output: Path, kind: str, digest: bytes) -> BinaryIO:
         digest: of everything that the results depend on, at least 8 bytes.
 
     Raises:
-        InputError: another process is writing the same output.
+        InputError: another process is writing the same output, or something else than a file has this name.
     """
     path = unfinished_path(output, kind, digest)
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InputError(f"{path} must be the file of an interrupted run. Received: a link or no file. Remove it.")
     for other in output.parent.glob(f".{glob.escape(output.name)}.{'?' * _DIGITS}.rembert-{kind}"):
         if other != path and remove_if_dead(other):
             raise _busy(output)
@@ -80,17 +83,17 @@ def unfinished_output(output: Path, kind: str, digest: bytes | None) -> Iterator
     """
     stream = open_unfinished(output, kind, os.urandom(8) if digest is None else digest)
     path = Path(stream.name)
-    with stream:
-        try:
-            with noting_what_is_kept(digest is not None):
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
+    try:
+        # Closing the stream writes, too.
+        with noting_what_is_kept(digest is not None), naming_path(output), stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
             path.replace(output)
-        except BaseException as problem:
-            if digest is None or isinstance(problem, RemBertError):
-                path.unlink(missing_ok=True)
-            raise
+    except BaseException as problem:
+        if digest is None or isinstance(problem, RemBertError):
+            path.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -105,33 +108,44 @@ def noting_what_is_kept(is_kept: bool = True) -> Iterator[None]:
 
 
 def keep_lines(stream: BinaryIO) -> int:
-    """Remove the half line at the end that a kill may have left, and go to the end.
+    """Keep the lines before the first one that is not a JSON object, as a kill or a crash may leave it, and go to the
+    end.
 
     Returns:
-        the number of whole lines.
+        the number of lines.
     """
-    count = end = position = 0
-    while chunk := stream.read(_AT_ONCE):
-        if newlines := chunk.count(b"\n"):
-            count += newlines
-            end = position + chunk.rindex(b"\n") + 1
-        position += len(chunk)
+    count = end = 0
+    for line in stream:
+        if not line.endswith(b"\n") or not _is_object(line):
+            break
+        count, end = count + 1, end + len(line)
     _cut(stream, end)
     return count
 
 
-def keep_records(stream: BinaryIO, start: int, size: int) -> int:
-    """Remove the half record at the end that a kill may have left, and go to the end.
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def keep_records(stream: BinaryIO, start: int, size: int, is_sound: Callable[[bytes], bool]) -> int:
+    """Keep the records before the first one that is incomplete or not sound, and go to the end.
 
     Args:
         stream: has a header of `start` bytes, then records of `size` bytes.
         start: bytes.
         size: bytes.
+        is_sound: whether a record can be a result.
 
     Returns:
-        the number of whole records.
+        the number of records.
     """
-    count = max(0, stream.seek(0, os.SEEK_END) - start) // size
+    stream.seek(start)
+    count = 0
+    while len(record := stream.read(size)) == size and is_sound(record):
+        count += 1
     _cut(stream, start + count * size)
     return count
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from rembert.common.arguments import check_argument, integer, optional
+from rembert.common.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -134,6 +135,19 @@ def sorted_batches(lengths: Sequence[int], batch_size: int, max_tokens: int | No
             rows = min(rows, max(1, max_tokens // max(int(sizes[order[start]]), 1)))
         yield order[start : start + rows].tolist()
         start += rows
+
+
+def without_first(skip: int, examples: Iterable[Item]) -> Iterator[Item]:
+    """The examples after the first `skip`, whose results are known.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    source = iter(examples)
+    count = sum(1 for _ in islice(source, skip))
+    if count < skip:
+        raise InputError(f"`skip` must be at most the number of examples, {count}. Received: `skip={skip}`.")
+    yield from source
 
 
 def check_batch_size(batch_size: int) -> None:

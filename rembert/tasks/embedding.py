@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from itertools import islice
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,7 +12,7 @@ from rembert.common.arguments import check_argument, integer
 from rembert.common.collation.padding import pad_inputs
 from rembert.common.unfinished import keep_records
 from rembert.tasks.backends import Runner, running
-from rembert.tasks.batching import in_sorted_batches
+from rembert.tasks.batching import in_sorted_batches, without_first
 from rembert.tasks.definitions.sequence_classification import SequenceClassification
 from rembert.tasks.examples import Example
 from rembert.tasks.predicting import model_inputs
@@ -56,7 +55,7 @@ def embed(
         runner: of this model, to reuse TensorFlow's graph.
 
     Raises:
-        InputError: there is no such layer.
+        InputError: there is no such layer, or there are fewer than `skip` examples.
 
     Example:
         >>> from pathlib import Path
@@ -92,14 +91,15 @@ def embed(
 
         # Each text has one feature; a line that was skipped has none.
         rows = (features[0] if features else {} for _, features in task.stream_features(examples))
-        yield from in_sorted_batches(islice(rows, skip, None), vectors, length=length, batch_size=batch_size)
+        yield from in_sorted_batches(without_first(skip, rows), vectors, length=length, batch_size=batch_size)
 
 
 class VectorFile:
     """Writes vectors [width] as they come to a `.npy` file of [n, width] float32.
 
     Args:
-        stream: of the file, for reading and writing. Whole vectors that an interrupted run has written stay.
+        stream: of the file, for reading and writing. Vectors that an interrupted run has written stay, up to the
+            first that is incomplete, holds other values than numbers, or is zero, as a crash of the machine leaves what was not yet on disk.
         width: the length of a vector.
 
     Attributes:
@@ -118,7 +118,7 @@ class VectorFile:
         self._stream = stream
         self._width = width
         start = self._write_header(0)
-        self.count = keep_records(stream, start, width * _FLOAT.itemsize)
+        self.count = keep_records(stream, start, width * _FLOAT.itemsize, _is_vector)
 
     def add(self, vector: np.ndarray) -> None:
         """Append a vector."""
@@ -135,3 +135,8 @@ class VectorFile:
         header = {"descr": _FLOAT.str, "fortran_order": False, "shape": (rows, self._width)}
         np.lib.format.write_array_header_1_0(self._stream, header)
         return self._stream.tell()
+
+
+def _is_vector(record: bytes) -> bool:
+    values = np.frombuffer(record, _FLOAT)
+    return bool(values.any() and (np.isfinite(values).all() or np.isnan(values).all()))  # NaN: of a skipped line

@@ -14,7 +14,7 @@ from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.tokenization import RemBertTokenizerFast
 from rembert.tasks.backends import Arrays, find_device, load_trained, running
-from rembert.tasks.batching import in_sorted_batches
+from rembert.tasks.batching import in_sorted_batches, without_first
 from rembert.tasks.data import DataOptions
 from rembert.tasks.examples import Example, SkippedExample
 from rembert.tasks.label_scores import label_scores
@@ -106,7 +106,7 @@ def predict_outputs(
         skip: the number of examples at the start that are read and encoded, but not run.
 
     Raises:
-        InputError: the model is of neither framework, or a size is less than 1.
+        InputError: the model is of neither framework, a size is less than 1, or there are fewer than `skip` examples.
         DataError: an example cannot be used; names its location.
     """
     with task_runner(task, model) if run is None else nullcontext(run) as run_batch:
@@ -115,7 +115,7 @@ def predict_outputs(
             features = [feature for _, feature in rows]
             return task.outputs(features, run_batch(task.collate(features)))
 
-        encoded = islice(task.stream_features(examples), skip, None)
+        encoded = without_first(skip, task.stream_features(examples))
         yield from _by_example(task, encoded, outputs, batch_size, max_tokens)
 
 
@@ -209,7 +209,7 @@ def predict(
         skip: the number of examples at the start that are read and encoded, but not run.
 
     Raises:
-        InputError: the model is of neither framework, or a size is less than 1.
+        InputError: the model is of neither framework, a size is less than 1, or there are fewer than `skip` examples.
         DataError: an example cannot be used; names its location.
 
     Example:

@@ -18,12 +18,14 @@ import numpy as np
 from rembert.bridge import open_checkpoint
 from rembert.bridge.formats import safetensors
 from rembert.common.arguments import BOOLEAN, Constraint, integer, number, optional
+from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, RemBertError
 from rembert.common.files import atomic_path, read_json, sync_directory, write_json
 from rembert.training.trainer import Trainer
 
 FOLDER = "checkpoints"
 _STATE, _OPTIMIZER = "training_state.json", "optimizer.safetensors"
+_OWN_KEYS = frozenset({"architectures", "dtype", "no_answer_threshold"})  # of a saved model, not of the run
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,35 @@ class Checkpoints:
                     safetensors.read(self.path(step) / _OPTIMIZER)
             except (RemBertError, OSError) as problem:
                 kind = "newest" if step == state.step else "best"
+                reason = (
+                    str(problem) if isinstance(problem, RemBertError) else f"{problem.filename}: {problem.strerror}"
+                )
                 raise CheckpointError(
                     f"{self.path(step)}, the {kind} checkpoint of this run, is missing or damaged. Restore it, or "
-                    f"train again in another directory. Nothing has been removed. Received: {problem}"
+                    f"train again in another directory. Nothing has been removed. Received: {reason}"
                 ) from problem
+
+    def require_config(self, state: TrainingState, config: RemBertConfig) -> None:
+        """Refuse to continue when the newest checkpoint or the best one has another configuration than the run.
+
+        Args:
+            state: of the newest checkpoint.
+            config: of the run's model.
+
+        Raises:
+            CheckpointError: names the file and the keys.
+            ConfigError: the file cannot be read.
+        """
+        expected = config.to_diff_dict()
+        for step in filter(None, {state.step, state.best_step}):
+            found = RemBertConfig.from_pretrained(self.path(step)).to_diff_dict()
+            keys = ({*found, *expected} - _OWN_KEYS) | {"model_type"}
+            changed = sorted(key for key in keys if found.get(key) != expected.get(key))
+            if changed:
+                raise CheckpointError(
+                    f"{self.path(step)}: config.json must have the values of the run. Received others of "
+                    f"{', '.join(changed):.200}. Restore it, or train again in another directory."
+                )
 
     def optimizer(self, step: int) -> dict[str, np.ndarray]:
         """The optimizer state of a checkpoint.

@@ -8,6 +8,8 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
+from rembert.common.files import naming_path
+
 Item = TypeVar("Item")
 
 
@@ -27,8 +29,9 @@ class DiskList(Generic[Item]):
     def __init__(self, items: Iterable[Item]) -> None:
         self._file = tempfile.TemporaryFile(prefix="rembert-")  # noqa: SIM115 (closed with the list)
         self._ends = array("Q", [0])
-        for item in items:
-            self._ends.append(self._ends[-1] + self._file.write(pickle.dumps(item, pickle.HIGHEST_PROTOCOL)))
+        with naming_path(tempfile.gettempdir()):
+            for item in items:
+                self._ends.append(self._ends[-1] + self._file.write(pickle.dumps(item, pickle.HIGHEST_PROTOCOL)))
 
     def __len__(self) -> int:
         return len(self._ends) - 1

@@ -10,7 +10,7 @@ from typing import Any
 
 from rembert.common.dependencies import is_installed
 from rembert.common.errors import CheckpointError
-from rembert.common.files import atomic_path, write_text
+from rembert.common.files import atomic_path, naming_path, write_text
 
 METRICS = "metrics.jsonl"
 Reporter = Callable[[str], None]  # takes a line of text for the user
@@ -27,7 +27,7 @@ class MetricsLog:
     """
 
     def __init__(self, output: Path, step: int, epoch_steps: int, report: Reporter) -> None:
-        path = output / METRICS
+        self._path = path = output / METRICS
         self.lines = [line for line in read_metrics(path) if line.get("step", 0) <= step]
         write_text(path, "".join(map(_line, self.lines)))
         self._epoch_steps = epoch_steps
@@ -38,10 +38,11 @@ class MetricsLog:
         """Write one line: the metrics after `step` updates."""
         line = {"step": step, "epoch": round(step / self._epoch_steps, 6), **values}
         self.lines.append(line)
-        self._file.write(_line(line))
-        self._file.flush()
-        if self._events is not None:
-            self._events(line)
+        with naming_path(self._path):
+            self._file.write(_line(line))
+            self._file.flush()
+            if self._events is not None:
+                self._events(line)
 
     def close(self) -> None:
         """Close the files."""
@@ -80,8 +81,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             if number == len(lines):
                 break
             line = None
-        if not isinstance(line, dict) or not all(type(value) in (int, float, type(None)) for value in line.values()):
-            raise CheckpointError(f"{path}, line {number}, must map names to numbers. Received: {text:.80}")
+        if (
+            not isinstance(line, dict)
+            or type(line.get("step")) is not int
+            or not all(type(value) in (int, float, type(None)) for value in line.values())
+        ):
+            raise CheckpointError(
+                f"{path}, line {number}, must map names to numbers, with a `step`. Received: {text:.80}"
+            )
         found.append(line)
     return found
 

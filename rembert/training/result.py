@@ -57,7 +57,8 @@ def _publish(checkpoint: Path, output: Path) -> None:
         with atomic_path(output / path.name) as temporary:
             temporary.unlink()
             try:
-                temporary.hardlink_to(path)  # a second name until the checkpoint is removed: no byte is copied
+                # A second name until the checkpoint is removed: no byte is copied.
+                temporary.hardlink_to(path.resolve())
             except OSError:
                 shutil.copyfile(path, temporary)
         if not path.samefile(output / path.name) and not filecmp.cmp(path, output / path.name, shallow=False):

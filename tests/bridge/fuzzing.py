@@ -43,7 +43,8 @@ def go_through(
     with tempfile.TemporaryDirectory() as directory:
         original, copy = Path(directory) / "original", Path(directory) / "copy"
         prepare(original)
-        attempt(original)  # what is imported on the way is not counted
+        shutil.copytree(original, copy)
+        attempt(copy)  # what is imported on the way is not counted
         allowed = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + MEMORY
         for number in range(first, first + count):
             print(number, end=" ", flush=True)
@@ -199,13 +200,18 @@ def make_saved_model(directory: Path) -> None:
 
 
 def damage_saved_model(chance: random.Random, directory: Path) -> None:
-    """Change one of its files."""
-    damage_bytes(chance, chance.choice([path for path in directory.rglob("*") if path.is_file()]))
+    """Change its variables, by their structure, or one of its files."""
+    path = chance.choice(sorted(path for path in directory.rglob("*") if path.is_file()))
+    if path.suffix == ".json":
+        damage_json(chance, path)
+    elif chance.random() < 0.7:
+        damage_bundle(chance, directory / "variables" / "variables.index")
+    else:
+        damage_bytes(chance, path)
 
 
-def damage_safetensors(chance: random.Random, directory: Path) -> None:
+def damage_safetensors(chance: random.Random, path: Path) -> None:
     """Change the header as JSON, with its length made to fit, or the bytes of the file."""
-    path = directory / "model.safetensors"
     data = path.read_bytes()
     end = 8 + int.from_bytes(data[:8], "little")
     if chance.random() < 0.4:
@@ -215,14 +221,13 @@ def damage_safetensors(chance: random.Random, directory: Path) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
 
 
-def damage_bundle(chance: random.Random, directory: Path) -> None:
+def damage_bundle(chance: random.Random, index: Path) -> None:
     """Change the table's entries and recompute its checksums, so that they do not hide the change; or its bytes."""
-    index = directory / "rembert.ckpt.index"
     if chance.random() < 0.3:
-        damage_bytes(chance, chance.choice((index, directory / "rembert.ckpt.data-00000-of-00001")))
+        damage_bytes(chance, chance.choice((index, index.with_suffix(".data-00000-of-00001"))))
         return
     entries = list(_table(index))
-    scratch = directory / "scratch"
+    scratch = index.with_name("scratch")
     for _ in range(chance.choice((1, 1, 3, 20))):
         place = chance.randrange(len(entries))
         part = chance.choice((0, 1, 1, 1))
@@ -257,14 +262,18 @@ _TF1 = [
     for name in ("rembert.ckpt.index", "rembert.ckpt.data-00000-of-00001", "rembert_config.json")
 ]
 FORMATS: dict[str, tuple[Callable[[Path], None], Damage, str]] = {
-    "safetensors": (copy_files("model/model.safetensors", "model/config.json"), damage_safetensors, ""),
+    "safetensors": (
+        copy_files("model/model.safetensors", "model/config.json"),
+        damages("model.safetensors", damage_safetensors),
+        "",
+    ),
     "index": (make_shards, damages("model.safetensors.index.json", damage_json), ""),
     "config": (
         copy_files("masked_lm/model.safetensors", "masked_lm/config.json"),
         damages("config.json", damage_json),
         "",
     ),
-    "bundle": (copy_files(*_TF1), damage_bundle, "rembert.ckpt.index"),
+    "bundle": (copy_files(*_TF1), damages("rembert.ckpt.index", damage_bundle), "rembert.ckpt.index"),
     "savedmodel": (make_saved_model, damage_saved_model, ""),
     "h5": (copy_files("model/tf_model.h5", "model/config.json"), damage_structure("tf_model.h5", 0.1), ""),
     "keras": (make_keras, damage_structure("model.weights.h5", 0.1), ""),

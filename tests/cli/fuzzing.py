@@ -20,7 +20,7 @@ from rembert import RemBertConfig
 from rembert.cli.main import main
 from rembert.common.errors import RemBertError
 from tests.bleurt.cases import make_variables, write_saved_model
-from tests.bridge.fuzzing import Damage, damage_bytes, damage_json, damage_safetensors, go_through
+from tests.bridge.fuzzing import Damage, damage_bundle, damage_bytes, damage_json, damage_safetensors, go_through
 from tests.bridge.support import GOLDEN
 from tests.frameworks import PT, TF, Framework, random_weights
 from tests.training.runs import write_start
@@ -34,9 +34,11 @@ def damage_any(chance: random.Random, directory: Path) -> None:
     """Change one of the files, by its structure if it has one."""
     path = chance.choice(sorted(path for path in directory.rglob("*") if path.is_file()))
     if path.name == "model.safetensors":
-        damage_safetensors(chance, directory)
+        damage_safetensors(chance, path)
     elif path.suffix == ".json":
         damage_json(chance, path)
+    elif path.suffix == ".index":
+        damage_bundle(chance, path)
     elif path.suffix == ".jsonl" and chance.random() < 0.6:
         lines = path.read_text().splitlines()
         scratch = path.with_name("scratch")
@@ -50,15 +52,20 @@ def damage_any(chance: random.Random, directory: Path) -> None:
 
 def command(*arguments: object) -> str:
     """What became of a command, which must end with an exit code and one line."""
+    return outcome_and_text(*arguments)[0]
+
+
+def outcome_and_text(*arguments: object) -> tuple[str, str]:
+    """What became of a command, and what it said."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
             code = main(list(map(str, arguments)))
     except Exception as problem:
-        return f"wrong: {type(problem).__name__}: {str(problem)[:200]!r}"
+        return f"wrong: {type(problem).__name__}: {str(problem)[:200]!r}", said.getvalue()
     if code in (1, 2) and "Errno" in said.getvalue():
-        return f"wrong: an error of the system: {said.getvalue()[-200:]!r}"
-    return {0: "ok", 1: "refused", 2: "refused"}.get(code, f"wrong: exit code {code}")
+        return f"wrong: an error of the system: {said.getvalue()[-200:]!r}", said.getvalue()
+    return {0: "ok", 1: "refused", 2: "refused"}.get(code, f"wrong: exit code {code}"), said.getvalue()
 
 
 # ---------------------------------------------------------------------- families

@@ -3,7 +3,8 @@
     python -m tests.cli.killing COMMAND FOLDER POINTS
 
 Every other kill comes at a random access to the disk, where names change, the others at a random time. Prints a line
-for each kill: `old` or `new` for what was there afterwards (`ended` if the command was faster), or `wrong` and why.
+for each kill: `old` or `new` for what was there afterwards (`ended` if the command was faster; `between` if a directory was
+replaced and has neither name), or `wrong` and why.
 """
 
 from __future__ import annotations
@@ -104,6 +105,8 @@ def attempt(work: Work, read: Read, target: Path, contents: tuple[Any, Any], aft
     """Kill once, look at what is there, and run again."""
     old, new = contents
     ended = forked(work, after)
+    if not target.exists():
+        return "between"
     found = read(target)
     state = "new" if same(found, new) else "old" if same(found, old) else "wrong: mixed"
     if ended == 0 and after is None:

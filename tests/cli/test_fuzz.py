@@ -7,6 +7,7 @@ import os
 import pytest
 
 from tests.bridge.test_fuzz import check, run
+from tests.cli import resume_fuzzing
 from tests.cli.fuzzing import FAMILIES
 from tests.frameworks import needs_pt, needs_tf
 
@@ -23,3 +24,10 @@ def test_a_few_damaged_files() -> None:
 @pytest.mark.parametrize("family", [pytest.param(name, marks=mark) for name, mark in MARKS.items()])
 def test_many_damaged_files(family: str) -> None:
     check(family, run(family, 0, MANY, "tests.cli.fuzzing"))
+
+
+@needs_pt
+@pytest.mark.slow
+@pytest.mark.parametrize("family", list(resume_fuzzing.FAMILIES))
+def test_many_damaged_runs(family: str) -> None:
+    check(family, run(family, 0, MANY, "tests.cli.resume_fuzzing"))

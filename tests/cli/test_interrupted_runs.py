@@ -117,6 +117,64 @@ def test_an_interrupted_run_continues(
 
 @needs_pt
 @pytest.mark.parametrize("name", ["predict", "embed"])
+def test_what_cannot_be_a_result_is_computed_again(call: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a crash of the machine leaves a file: of its full length, with zeros that were not yet on the disk."""
+    run = call(name, PT)
+    assert run() == 0
+    expected = read(name)
+    Path("out").unlink()
+    with monkeypatch.context() as patched:
+        batches(patched, stop_after=3)
+        assert run() == 1
+    [kept] = left()
+    size = Path(kept).stat().st_size
+    start = (128 + 3 * 64 - size) if name == "embed" else -30  # numpy's header, three vectors; or in the last line
+    with open(kept, "r+b") as stream:
+        stream.seek(start, os.SEEK_END)
+        stream.write(bytes(-start))
+    with monkeypatch.context() as patched:
+        computed = batches(patched)
+        assert run() == 0
+    assert sum(computed) == len(TEXTS) - (3 if name == "embed" else 5)
+    np.testing.assert_allclose(read(name), expected, rtol=1e-5, atol=1e-6)
+
+
+@needs_pt
+@pytest.mark.parametrize("name", ["predict", "embed"])
+def test_more_results_than_examples_are_refused(
+    call: Any, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = call(name, PT)
+    with monkeypatch.context() as patched:
+        batches(patched, stop_after=4)
+        assert run() == 1
+    [kept] = left()
+    content = Path(kept).read_bytes()
+    Path(kept).write_bytes(content + content[128 if name == "embed" else 0 :])
+    assert run() == 2
+    assert "`skip` must be at most the number of examples, 9. Received: `skip=16`" in capsys.readouterr().err
+    assert left() == []
+    assert run() == 0
+    assert len(read(name)) == len(TEXTS)
+
+
+@needs_pt
+def test_only_a_file_is_continued(call: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """A link with its name could lead to any file, and a pipe would keep it waiting."""
+    run = call("embed", PT)
+    with monkeypatch.context() as patched:
+        batches(patched, stop_after=1)
+        assert run() == 1
+    [kept] = left()
+    for make in (lambda: Path(kept).symlink_to("in.jsonl"), lambda: os.mkfifo(kept), lambda: Path(kept).mkdir()):
+        Path(kept).unlink()
+        make()
+        assert run() == 2
+        assert f"{kept} must be the file of an interrupted run" in capsys.readouterr().err
+
+
+@needs_pt
+@pytest.mark.parametrize("name", ["predict", "embed"])
 @pytest.mark.parametrize("change", ["texts", "model", "length", "option"])
 def test_what_another_run_has_done_is_not_used(
     call: Any, name: str, change: str, monkeypatch: pytest.MonkeyPatch, checkpoint: Any

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -310,6 +312,11 @@ def test_a_file_of_scores(tmp_path: Path) -> None:
     assert list(scores.scores()) == [
         Score(0.0, True), Score(0.1, False), Score(0.2, True), Score(0.3, False), Score(0.4, False)
     ]  # fmt: skip
+    scores.close()
+    records = [struct.pack("<dB", value, state) for value, state in ((0.0, 7), (math.nan, DONE), (0.2, DONE))]
+    scores.path.write_bytes(b"".join(records) + bytes(18))  # two that no run writes
+    scores = ScoreFile.resume(output, "scores", digest, 5)
+    assert scores.states(0, 5).tolist() == [TODO, TODO, DONE, TODO, TODO]
     scores.close()
     scores.path.write_bytes(scores.path.read_bytes()[:-1])  # cut off
     for other in (digest, b"e" * 32):

@@ -1,10 +1,9 @@
 """A run of fine-tuning that kills itself with SIGKILL at a given access to the disk.
 
-    python kill_points.py FRAMEWORK START TRAIN DEV OUTPUT KILL_AT
-    python kill_points.py forks START TRAIN DEV FOLDER POINTS
+    python kill_points.py FRAMEWORK START TRAIN DEV FOLDER POINTS
 
-With KILL_AT 0 the run ends and prints the number of its accesses. `forks` makes many runs in PyTorch. It is a program
-so that nothing cleans up after a killed run, and no test kills its own process.
+Each run is a forked child, which has the framework imported already. It is a program so that nothing cleans up after a
+killed run, and no test kills its own process.
 """
 
 from __future__ import annotations
@@ -20,6 +19,12 @@ from pathlib import Path
 
 # The audit events that Python raises before it opens, makes, renames or removes something.
 _EVENTS = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree"})
+# With the trainers, what a first update and a first report import.
+_REPORTS = ("matplotlib.backends.backend_agg", "tensorboard.summary.writer.record_writer")
+_IMPORTED = {
+    "pt": ("rembert.training.pt_trainer", "torch._dynamo", *_REPORTS),
+    "tf": ("rembert.training.tf_trainer", *_REPORTS),
+}
 
 
 def run(framework: str, start: Path, train: Path, dev: Path, output: Path, kill_at: int) -> int:
@@ -60,26 +65,23 @@ def run(framework: str, start: Path, train: Path, dev: Path, output: Path, kill_
     return accesses
 
 
-def run_in_forks(start: Path, train: Path, dev: Path, folder: Path, points: int) -> None:
+def run_in_forks(framework: str, start: Path, train: Path, dev: Path, folder: Path, points: int) -> None:
     """An uninterrupted run, and runs killed at `points` accesses and resumed, each in a forked child.
 
     Prints the number of accesses of the uninterrupted run; then for each killed run the access, the signal that ended
     the run, and the signal, or 0, that ended the resumed run.
     """
-    import torch
-
-    import rembert.training.pt_trainer  # noqa: F401
-
-    # Imported once here, not by every run: AdamW's first step and the first report import them.
-    for module in ("torch._dynamo", "matplotlib.backends.backend_agg", "tensorboard.summary.writer.record_writer"):
+    # Imported once here, not by every run. TensorFlow must not compute before it is forked, so nothing runs here.
+    for module in _IMPORTED[framework]:
         with suppress(ImportError):
             import_module(module)
-    torch.set_num_threads(1)
+    if framework == "tf":
+        import_module("tensorflow").config.run_functions_eagerly(True)  # tracing would take most of a short run
     count = folder / "count"
 
     def run_in_a_fork(output: Path, kill_at: int) -> int:
         def work() -> None:
-            count.write_text(str(run("pt", start, train, dev, output, kill_at)))
+            count.write_text(str(run(framework, start, train, dev, output, kill_at)))
 
         return _in_a_fork(work)
 
@@ -87,7 +89,9 @@ def run_in_forks(start: Path, train: Path, dev: Path, folder: Path, points: int)
     accesses = int(count.read_text())
     print(accesses, flush=True)
     # The first accesses, before there is a run to resume, and some of the others.
-    for number in (1, 2, 3, 4, *sorted(random.Random(accesses).sample(range(5, accesses + 1), points - 4))):
+    first = (1, 2, 3, 4)[: points // 2]
+    others = random.Random(accesses).sample(range(5, accesses + 1), points - len(first))
+    for number in (*first, *sorted(others)):
         print(number, *(run_in_a_fork(folder / str(number), kill_at) for kill_at in (number, 0)), flush=True)
 
 
@@ -107,9 +111,5 @@ def _in_a_fork(work: Callable[[], None]) -> int:
 
 
 if __name__ == "__main__":
-    framework, start, train, dev, output, number = sys.argv[1:]
-    paths = (Path(start), Path(train), Path(dev), Path(output))
-    if framework == "forks":
-        run_in_forks(*paths, int(number))
-    else:
-        print(run(framework, *paths, int(number)))
+    framework, start, train, dev, folder, points = sys.argv[1:]
+    run_in_forks(framework, Path(start), Path(train), Path(dev), Path(folder), int(points))

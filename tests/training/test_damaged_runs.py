@@ -117,7 +117,16 @@ def test_a_damaged_training_state_is_refused(folder: Path, run: Path, key: str, 
     _check_refused(folder, run, rf"training_state\.json: `{'best_step' if key == 'best_value' else key}`")
 
 
-@pytest.mark.parametrize("line", ["5", "null", "[]", "{", '{"step": "x"}', '{"step": 1, "loss": [1]}'])
+@pytest.mark.parametrize("step", ["step-00000001", "step-00000002"])
+def test_another_configuration_than_the_runs_is_refused(folder: Path, run: Path, step: str) -> None:
+    path = run / "checkpoints" / step / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 0.5}))
+    _check_refused(folder, run, f"{step}: config.json must have the values of the run. Received others of layer_norm")
+
+
+@pytest.mark.parametrize(
+    "line", ["5", "null", "[]", "{", "{}", '{"loss": 1.0}', '{"step": "x"}', '{"step": 1, "loss": [1]}']
+)
 def test_a_damaged_line_of_metrics_is_refused(folder: Path, run: Path, line: str) -> None:
     path = run / "metrics.jsonl"
     path.write_text(f"{line}\n{path.read_text()}")
