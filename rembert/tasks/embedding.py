@@ -99,7 +99,8 @@ class VectorFile:
 
     Args:
         stream: of the file, for reading and writing. Vectors that an interrupted run has written stay, up to the
-            first that is incomplete, holds other values than numbers, or is zero, as a crash of the machine leaves what was not yet on disk.
+            first that is incomplete, holds other values than numbers, or is zero, as a crash of the machine leaves
+            what was not yet on disk.
         width: the length of a vector.
 
     Attributes:

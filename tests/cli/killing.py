@@ -3,8 +3,8 @@
     python -m tests.cli.killing COMMAND FOLDER POINTS
 
 Every other kill comes at a random access to the disk, where names change, the others at a random time. Prints a line
-for each kill: `old` or `new` for what was there afterwards (`ended` if the command was faster; `between` if a directory was
-replaced and has neither name), or `wrong` and why.
+for each kill: `old` or `new` for what was there afterwards (`ended` if the command was faster, `between` if the target
+had no name between two renames), or `wrong` and why.
 """
 
 from __future__ import annotations
