@@ -68,6 +68,7 @@ IN_GUIDES = (
     "rembert.tasks.embedding.embed",
     "rembert.tasks.filling.fill_mask",
     "rembert.tasks.verification.verify",
+    "rembert.bridge.averaging.average",
     "rembert.bridge.trimming.trim",
     "rembert.common.outputs.SequenceClassifierOutput",
     "rembert.common.errors.CheckpointError",

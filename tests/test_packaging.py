@@ -43,7 +43,9 @@ def others() -> list[Requirement]:
 
 
 # Extras that other versions of the core's packages go with, or that nothing of `rembert` imports.
-NOT_TESTED_LOWEST = {"bench", "docs", "ray", "sentence-transformers", "test", "transformers"}
+NOT_TESTED_LOWEST = {
+    *("bench", "docs", "mlflow", "ray", "search", "sentence-transformers", "test", "transformers", "wandb")
+}
 
 
 def test_lowest_constraints_are_the_lower_bounds() -> None:

@@ -47,7 +47,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     own = parser.add_argument_group("options of some tasks")
     for option, tasks in _declared_options().values():
-        own.add_argument(_flag(option), help=_help(option, tasks), **_argument(option))
+        own.add_argument(_flag(option), dest=option.name, help=_help(option, tasks), **_argument(option))
 
 
 def add_file_arguments(parser: Any) -> None:
@@ -81,7 +81,7 @@ def _declared_options() -> dict[str, tuple[Option, list[str]]]:
 
 
 def _flag(option: Option) -> str:
-    return f"--{option.name.replace('_', '-')}"
+    return f"--{(option.flag or option.name).replace('_', '-')}"
 
 
 def _help(option: Option, tasks: list[str]) -> str:
@@ -96,6 +96,8 @@ def _argument(option: Option) -> dict[str, Any]:
         return {"action": argparse.BooleanOptionalAction}
     if option.choices:
         return {"choices": option.choices}
+    if option.type is list:
+        return {"nargs": "+", "metavar": "NAME"}
     return {"type": option.type, "metavar": _METAVARS[option.type]}
 
 

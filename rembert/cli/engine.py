@@ -71,15 +71,18 @@ def check_without_engine(args: argparse.Namespace, *more: str) -> None:
 def predict_on_cluster(args: argparse.Namespace) -> int:
     """`rembert predict --engine`; 0 on success."""
     data, options = data_options(args), task_options(args)
+    if len(args.model) != 1:
+        raise InputError(f"`--model` must be one checkpoint with `--engine`. Received: {len(args.model)}.")
+    [checkpoint] = args.model
     function = Predict(
-        args.task, args.model, args.framework,
+        args.task, checkpoint, args.framework,
         batch_size=args.batch_size, max_length=args.max_length, data=data, device=args.device, **options,
     )  # fmt: skip
     files = language_files(args.data)
     inputs = [Input((file.path,), file.language) for file in files]
-    task = _task(task_class(args.task), args.model, args.max_length, data, options)
+    task = _task(task_class(args.task), checkpoint, args.max_length, data, options)
     digest = run_digest(
-        task, args.model, [file.path for file in files],
+        task, checkpoint, [file.path for file in files],
         framework=args.framework, languages=[file.language for file in files],
     )  # fmt: skip
     _run(args, function, inputs, digest, rows=50 * args.batch_size)

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,11 +22,14 @@ from rembert.cli.data_options import (
     task_options,
 )
 from rembert.cli.text import say, table
+from rembert.common.dependencies import require_packages
+from rembert.common.errors import InputError
 from rembert.common.files import write_json
 from rembert.common.progress import Progress
-from rembert.tasks import Task, load_task
-from rembert.tasks.analysis import Analysis, analyse
+from rembert.tasks import Task
+from rembert.tasks.analysis import Analysis, analyse, write_reliability
 from rembert.tasks.data import Report
+from rembert.tasks.ensembles import ensemble_runner, load_ensemble
 from rembert.tasks.languages import count_records, read_languages
 
 _MOST_CONFUSED = 20  # pairs of classes that are shown
@@ -39,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
         "language and as their mean, if examples or the names of files name several languages.",
     )
     add_task_argument(parser)
-    parser.add_argument("--model", required=True, help="a fine-tuned checkpoint")
+    add_fine_tuned_argument(parser)
     parser.add_argument(
         "--data",
         required=True,
@@ -48,7 +52,12 @@ def add_parser(subparsers: Any) -> None:
         help="labelled examples; - is stdin; CODE=FILE names their language",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the scores to this file, as JSON")
-    parser.add_argument("--report", action="store_true", help="also the scores and confusions of each class")
+    parser.add_argument(
+        "--report", action="store_true", help="also the scores and confusions of each class, and the calibration"
+    )
+    parser.add_argument(
+        "--reliability", type=Path, metavar="FILE", help="draw the reliability diagram of the probabilities, as PNG"
+    )
     parser.add_argument(
         "--errors", type=Path, metavar="FILE", help="write the examples with wrong predictions, as JSON lines"
     )
@@ -61,24 +70,35 @@ def run(args: argparse.Namespace) -> int:
     """Print the scores; 0 on success. Invalid data raises a `RemBertError`."""
     check_output(args.output)
     check_output(args.errors, "--errors")
-    task, model = open_task(args)
+    check_output(args.reliability, "--reliability")
+    if args.reliability is not None:
+        require_packages("matplotlib", needed_for="`--reliability`")
+    task, models = open_task(args)
+    if args.reliability is not None and not task.has_one_class:
+        raise InputError(f"`--reliability` is for tasks in which one class is right. Received: {args.task}.")
     total = count_records(task, args.data)
     with (
         nullcontext() if args.errors is None else opened_output(args.errors) as stream,
         Progress("evaluate", say, total=total, unit="examples") as progress,
+        ensemble_runner(task, models) as runner,
     ):
         found = analyse(
             task,
-            model,
+            models[0],
             read_languages(task, args.data),
             batch_size=args.batch_size,
             on_mistake=None if stream is None else lambda row: _write(stream, row),
+            run=runner,
+            calibrate=args.report or args.reliability is not None,
             progress=progress,
         )
     task.tell_classes("data", task.report.classes)
     print(table(score_lines(found.scores), right=(1,)))
     details = _details(found) if args.report else {}
     print_report(task)
+    if args.reliability is not None:
+        assert found.calibration is not None
+        write_reliability(args.reliability, found.calibration)
     if args.errors is not None:
         say(f"{args.errors}: {found.mistakes} examples with wrong predictions")
     if args.output is not None:
@@ -101,17 +121,32 @@ def _details(found: Analysis) -> dict[str, Any]:
     if wrong:
         shown = [[wanted or "(none)", given or "(none)", count] for (wanted, given), count in wrong[:_MOST_CONFUSED]]
         print("\n" + table([["expected", "predicted", "count"], *shown], right=(2,)))
+    calibrated = {} if found.calibration is None else {"calibration": asdict(found.calibration)}
+    if calibrated:
+        numbers = {name: calibrated["calibration"][name] for name in ("ece", "temperature", "ece_scaled")}
+        print("\n" + table(score_lines(numbers), right=(1,)))
     listed = [[*pair, count] for pair, count in sorted(found.confusion.items())]
-    return {"classes": classes, "confusion": listed}
+    return {"classes": classes, "confusion": listed, **calibrated}
 
 
-def open_task(args: argparse.Namespace) -> tuple[Task, Any]:
-    """The prepared task, and the model of `--model`.
+def add_fine_tuned_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the checkpoints that are run."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="a fine-tuned checkpoint; of several, the mean of their probabilities",
+    )
+
+
+def open_task(args: argparse.Namespace) -> tuple[Task, list[Any]]:
+    """The prepared task, and the models of `--model`.
 
     Raises:
         RemBertError: an argument is not allowed, or the checkpoint was not trained for the task.
     """
-    task, model = load_task(
+    task, models = load_ensemble(
         args.task,
         args.model,
         args.framework,
@@ -121,7 +156,7 @@ def open_task(args: argparse.Namespace) -> tuple[Task, Any]:
         **task_options(args),
     )
     task.report.say = say
-    return task, model
+    return task, models
 
 
 def print_report(task: Task) -> None:

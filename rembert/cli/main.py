@@ -22,6 +22,7 @@ COMMANDS = {
     "diff": "compare the tensors of two checkpoints",
     "verify": "run two checkpoints and compare their outputs",
     "export": "write a model for another runtime",
+    "average": "write the mean of several checkpoints' weights",
     "trim": "keep only the tokens that some text needs",
     "tokenize": "show the tokens or ids of text",
     "finetune": "train a checkpoint for a task on files of examples",

@@ -6,17 +6,18 @@ import argparse
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rembert.cli.data_options import add_data_arguments, add_model_arguments, add_task_argument, check_output
 from rembert.cli.engine import add_engine_arguments, check_without_engine, predict_on_cluster
-from rembert.cli.evaluate import open_task, print_report
+from rembert.cli.evaluate import add_fine_tuned_argument, open_task, print_report
 from rembert.cli.text import say, say_resumed
 from rembert.common.progress import Progress
 from rembert.common.unfinished import keep_lines, unfinished_output
 from rembert.tasks import Example, Task, predict
+from rembert.tasks.ensembles import ensemble_runner
 from rembert.tasks.languages import count_records, language_files, read_languages
 from rembert.tasks.run_digest import run_digest
 
@@ -31,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
         "file. An interrupted run with --output resumes when the same command is run again.",
     )
     add_task_argument(parser)
-    parser.add_argument("--model", required=True, help="a fine-tuned checkpoint")
+    add_fine_tuned_argument(parser)
     parser.add_argument(
         "--data",
         nargs="+",
@@ -52,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
         return predict_on_cluster(args)
     check_without_engine(args, "output_format")
     check_output(args.output)
-    task, model = open_task(args)
+    task, models = open_task(args)
     if args.output is None:
-        for line in _lines(task, model, args):
+        for line in _lines(task, models, args):
             sys.stdout.write(line)
     else:
         files = language_files(args.data)
@@ -64,13 +65,13 @@ def run(args: argparse.Namespace) -> int:
         with unfinished_output(args.output, "predictions", digest) as output:
             done = keep_lines(output)
             say_resumed(done, "predictions")
-            for line in _lines(task, model, args, skip=done):
+            for line in _lines(task, models, args, skip=done):
                 output.write(line.encode())
     print_report(task)
     return 0
 
 
-def _lines(task: Task, model: Any, args: argparse.Namespace, skip: int = 0) -> Iterator[str]:
+def _lines(task: Task, models: Sequence[Any], args: argparse.Namespace, skip: int = 0) -> Iterator[str]:
     named = any(file.language is not None for file in language_files(args.data))
     languages: deque[str | None] = deque()
 
@@ -80,9 +81,13 @@ def _lines(task: Task, model: Any, args: argparse.Namespace, skip: int = 0) -> I
                 languages.append(example.language)
             yield example
 
-    predictions = predict(task, model, examples(), batch_size=args.batch_size, skip=skip)
-    with Progress("predict", say, total=count_records(task, args.data), unit="examples") as progress:
+    total = count_records(task, args.data)
+    with (
+        Progress("predict", say, total=total, unit="examples") as progress,
+        ensemble_runner(task, models) as runner,
+    ):
         progress.start(skip)
+        predictions = predict(task, models[0], examples(), batch_size=args.batch_size, run=runner, skip=skip)
         for prediction in progress.track(predictions):
             language = {"language": languages.popleft()} if named else {}
             yield json.dumps({**language, **prediction}, ensure_ascii=False) + "\n"

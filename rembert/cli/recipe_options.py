@@ -10,7 +10,7 @@ from rembert.common.errors import InputError
 from rembert.tasks import TASKS
 from rembert.tasks.registry import task_class
 from rembert.training import Recipe
-from rembert.training.recipe import PRECISIONS, SCHEDULES
+from rembert.training.recipe import BALANCED, PRECISIONS, SCHEDULES
 
 _INTEGER, _NUMBER, _FLAG = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}, {"action": "store_true"}
 # The flag of each key of a recipe: its argument, and its help text.
@@ -29,6 +29,10 @@ _RECIPE: dict[str, tuple[dict[str, Any], str]] = {
     "epsilon": (_NUMBER, "of AdamW"),
     "max_grad_norm": (_NUMBER, "clip gradients to this global norm; 0 for no clipping"),
     "label_smoothing": (_NUMBER, "fraction of a label's probability that is spread evenly"),
+    "class_weights": (
+        {"nargs": "+", "metavar": "X"},
+        "weights of the classes in the loss: 'balanced', or a number for each, in the order of the labels",
+    ),
     "dropout": (_NUMBER, "everywhere in the model; -1 for the rates in the checkpoint's config"),
     "freeze_embeddings": (_FLAG, "do not train the input embeddings"),
     "precision": ({"choices": PRECISIONS}, "of the computation"),
@@ -59,14 +63,27 @@ def recipe_changes(args: argparse.Namespace) -> dict[str, Any]:
     """The keys of a recipe that were given.
 
     Raises:
-        InputError: `--bf16` beside another precision.
+        InputError: `--bf16` beside another precision, or class weights that are no numbers.
     """
     names = [field.name for field in fields(Recipe)]
     given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
     if args.bf16 and given.setdefault("precision", "bfloat16") != "bfloat16":
         raise InputError(f"`--bf16` and `--precision` must agree. Received: `--precision {given['precision']}`.")
+    if "class_weights" in given:
+        given["class_weights"] = _weights(given["class_weights"])
     if given.get("max_grad_norm") == 0:
         given["max_grad_norm"] = None
     if given.get("dropout") == -1:
         given["dropout"] = None
     return given
+
+
+def _weights(words: list[str]) -> str | list[float]:
+    if len(words) == 1 and words[0] == BALANCED:
+        return BALANCED
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        raise InputError(
+            f"`--class-weights` must be {BALANCED} or numbers, one for each class. Received: {' '.join(words):.200}."
+        ) from None

@@ -14,7 +14,7 @@ from rembert.common.checks import check_table, resized_vocabulary
 from rembert.common.config import RemBertConfig, as_config
 from rembert.common.errors import InputError
 from rembert.common.initialization import added_rows
-from rembert.common.label_smoothing import LabelSmoothing
+from rembert.common.loss_settings import LossSettings
 from rembert.common.model_methods import ModelMethods
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import BASE_PREFIX, CUSTOM, Parameter, counts_labels, file_name, head_config, parameters
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rembert.pt.encoder import RemBertModel
 
 
-class RemBertModelBase(ModelMethods, LabelSmoothing, ConversionWatcher):
+class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
     """Everything in a model class but its forward pass. A subclass sets `head`, a key of `HEADS`."""
 
     head: ClassVar[str]

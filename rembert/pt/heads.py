@@ -100,7 +100,7 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
         logits = self.classifier(self.dropout(outputs.pooler_output))
         loss = None
         if labels is not None:
-            loss = sequence_loss(logits, labels, problem_type, self.smoothing(self.training))
+            loss = sequence_loss(logits, labels, problem_type, *self.target_settings(self.training))
             loss = share_of_items(loss, labels, num_items_in_batch)
         result = SequenceClassifierOutput(
             loss=loss,
@@ -279,7 +279,7 @@ class RemBertForTokenClassification(RemBertPreTrainedModel):
         logits = self.classifier(self.dropout(outputs.last_hidden_state))
         loss = None
         if labels is not None:
-            loss = token_loss(logits, labels, attention_mask, self.smoothing(self.training))
+            loss = token_loss(logits, labels, attention_mask, *self.target_settings(self.training))
             loss = share_of_items(loss, ignore_padding(labels, attention_mask), num_items_in_batch)
         result = TokenClassifierOutput(
             loss=loss,

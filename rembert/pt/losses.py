@@ -1,12 +1,13 @@
 """The heads' losses: scalars in float32, or in float64 for float64 logits.
 
 A loss is a mean over the labels that count. If none counts it is 0: a batch without labels does not affect training.
-A `label_smoothing` is the fraction of each target's probability that is spread evenly; see `LabelSmoothing`.
+A `label_smoothing` is the fraction of each target's probability that is spread evenly; `class_weights` are
+the weights of the classes; see `LossSettings`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -14,12 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rembert.common.checks import IGNORE_INDEX
-from rembert.common.label_smoothing import check_smoothing
 from rembert.common.labels import PROBLEM_TYPES, LabelKind
+from rembert.common.loss_settings import check_smoothing
 
 
 def cross_entropy(
-    logits: Tensor, labels: Tensor, ignore_index: int = IGNORE_INDEX, label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int = IGNORE_INDEX,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
 ) -> Tensor:
     """Mean of -log softmax(logits)[label] over the labels that are not `ignore_index`.
 
@@ -28,19 +33,33 @@ def cross_entropy(
         labels: [...] integers.
         ignore_index: the label that does not count.
         label_smoothing: in [0, 1); spread over the classes.
+        class_weights: [classes]; the mean is weighted by those of the labels.
     """
     labels = labels.long().reshape(-1)
+    logits = _precise(logits).reshape(-1, logits.shape[-1])
+    weights = None if class_weights is None else logits.new_tensor(class_weights)
     total = F.cross_entropy(
-        _precise(logits).reshape(-1, logits.shape[-1]),
+        logits,
         labels,
+        weight=weights,
         ignore_index=ignore_index,
         reduction="sum",
         label_smoothing=label_smoothing,
     )
-    return total / (labels != ignore_index).sum().clamp(min=1)
+    counted = labels != ignore_index
+    if weights is None:
+        return total / counted.sum().clamp(min=1)
+    share = (weights[labels.masked_fill(~counted, 0)] * counted).sum()
+    return total / share.clamp(min=torch.finfo(share.dtype).tiny)  # 0 if no label counts
 
 
-def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None, label_smoothing: float = 0.0) -> Tensor:
+def token_loss(
+    logits: Tensor,
+    labels: Tensor,
+    attention_mask: Tensor | None,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+) -> Tensor:
     """Cross entropy of every token's label; labels on padding are ignored.
 
     Args:
@@ -48,11 +67,19 @@ def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None, la
         labels: [b, s] integers, -100 to ignore.
         attention_mask: as the model received it; only a [b, t] mask says which tokens are padding.
         label_smoothing: in [0, 1); spread over the classes.
+        class_weights: [classes].
     """
-    return cross_entropy(logits, ignore_padding(labels, attention_mask), label_smoothing=label_smoothing)
+    labels = ignore_padding(labels, attention_mask)
+    return cross_entropy(logits, labels, label_smoothing=label_smoothing, class_weights=class_weights)
 
 
-def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoothing: float = 0.0) -> Tensor:
+def sequence_loss(
+    logits: Tensor,
+    labels: Tensor,
+    problem_type: str,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+) -> Tensor:
     """The loss of a sequence classifier.
 
     Args:
@@ -60,18 +87,22 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoot
         labels: [b] class ids; [b, labels] of 0 and 1 for several classes; [b] or [b, labels] numbers for regression.
         problem_type: one of `rembert.common.labels.PROBLEM_TYPES`.
         label_smoothing: in [0, 1); spread over the classes; with several classes, targets move towards one half.
+        class_weights: [labels]; with several classes, of the terms of each; not for regression.
 
     Raises:
         InputError: `label_smoothing` is not 0 for regression.
     """
     check_smoothing(label_smoothing, problem_type)
     if PROBLEM_TYPES[problem_type] is LabelKind.CLASS:
-        return cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        return cross_entropy(logits, labels, label_smoothing=label_smoothing, class_weights=class_weights)
     logits = _precise(logits)
     targets = labels.to(logits.dtype).reshape(logits.shape)
     if label_smoothing:
         targets = targets * (1 - label_smoothing) + label_smoothing / 2
-    return NUMBER_LOSSES[problem_type](logits, targets).sum() / max(targets.numel(), 1)  # 0 without rows
+    losses = NUMBER_LOSSES[problem_type](logits, targets)
+    if class_weights is not None:
+        losses = losses * logits.new_tensor(class_weights)
+    return losses.sum() / max(targets.numel(), 1)  # 0 without rows
 
 
 # The losses of numeric labels, by problem type: elementwise, of logits and targets [b, labels].

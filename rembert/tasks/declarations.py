@@ -7,7 +7,11 @@ from typing import Any
 
 from rembert.common.arguments import BOOLEAN, TEXT, Constraint, check_argument, integer, number, one_of, optional
 
-_OF_TYPE = {bool: BOOLEAN, int: integer(), float: number(), str: TEXT}
+_NAMES = Constraint(
+    "a list of names, each once",
+    lambda v: isinstance(v, list) and len(v) > 1 and all(map(TEXT.accepts, v)) and len(set(v)) == len(v),
+)
+_OF_TYPE = {bool: BOOLEAN, int: integer(), float: number(), str: TEXT, list: _NAMES}
 
 
 @dataclass(frozen=True)
@@ -16,11 +20,12 @@ class Option:
 
     Attributes:
         name: of the argument and of the task's attribute; the flag has dashes for underscores.
-        type: bool, int, float or str.
+        type: bool, int, float, str, or list (of strings that differ).
         help: what it does, in a few words, for the commands.
         default: the default value. None is allowed only if it is the default.
         choices: the allowed strings, if they are few.
         constraint: the allowed values, if the type and the choices do not determine them.
+        flag: of the commands, if it is not the name.
 
     Example:
         >>> Option("n_best", int, "the number of answers", default=20, constraint=integer(at_least=1)).check(0)
@@ -34,6 +39,7 @@ class Option:
     default: Any = None
     choices: tuple[str, ...] = ()
     constraint: Constraint | None = None
+    flag: str | None = None
 
     def check(self, value: Any) -> None:
         """Refuse a value that is not allowed.

@@ -53,7 +53,7 @@ class Fields:
             given = self.named.get(name)
             wanted = repr(given) if given is not None else " or ".join(map(repr, self._columns.usual[name][:6]))
             flag = f"--{name.replace('_', '-')}-column" if name in FLAGGED else f"--column {name}="
-            named = "" if given is not None else f"; `columns` ({flag}) names another"
+            named = "" if given is not None else f"; `columns` ({flag}) names another, by number if none has a name"
             raise BadExample(
                 f"a column {wanted} was expected for the {name}{named}. Received: {', '.join(self._fields)}"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ _COMPANIONS = ("*.json", "*.model")  # configuration and tokenizer
 
 
 def run_digest(
-    task: Task, checkpoint: str | os.PathLike[str], data: Iterable[str | os.PathLike[str]], **settings: Any
+    task: Task,
+    checkpoint: str | os.PathLike[str] | Sequence[str],
+    data: Iterable[str | os.PathLike[str]],
+    **settings: Any,
 ) -> bytes | None:
     """A digest of everything that the results of a run depend on; None if its data can be read only once.
 
@@ -24,7 +27,7 @@ def run_digest(
 
     Args:
         task: with its options and its maximum length.
-        checkpoint: as for `open_checkpoint`.
+        checkpoint: as for `open_checkpoint`; or several.
         data: files of examples; `-` is the standard input.
         **settings: everything else.
 
@@ -39,11 +42,12 @@ def run_digest(
     options = {option.name: getattr(task, option.name, None) for option in task.options}
     chosen = {**settings, **options, "data": task.data, "max_length": task.max_length, "labels": task.labels}
     found.update(repr((__version__, task.name, sorted(chosen.items()))).encode())
-    with open_checkpoint(checkpoint) as opened:
-        companions = {file for pattern in _COMPANIONS for file in opened.directory.glob(pattern)}
-        for file in sorted({*opened.files, *companions}):
-            status = file.stat()
-            found.update(repr((file.name, status.st_size, status.st_mtime_ns)).encode())
+    for each in [checkpoint] if isinstance(checkpoint, str | os.PathLike) else checkpoint:
+        with open_checkpoint(each) as opened:
+            companions = {file for pattern in _COMPANIONS for file in opened.directory.glob(pattern)}
+            for file in sorted({*opened.files, *companions}):
+                status = file.stat()
+                found.update(repr((file.name, status.st_size, status.st_mtime_ns)).encode())
     for path in paths:
         with path.open("rb") as stream:
             found.update(hashlib.file_digest(stream, hashlib.blake2b).digest())

@@ -56,6 +56,7 @@ class Task(ABC):
         scores: the scores it may return, beside `loss`.
         metric: the name of the score that decides which of two models is better.
         labels: the names of the classes, by class id; known after `prepare`.
+        known_labels: those of the checkpoint that training starts from; `prepare` keeps them if they are enough.
         report: what was read, skipped and truncated.
 
     Raises:
@@ -108,6 +109,7 @@ class Task(ABC):
         self.data = data or DataOptions()
         self.report = Report()
         self.labels: list[str] = []
+        self.known_labels: list[str] = []
         unknown = sorted(set(self.data.columns) - {*self.fields, *COMMON_FIELDS})
         if unknown:
             raise InputError(
@@ -338,6 +340,20 @@ class Task(ABC):
             prediction: from `decode`.
         """
         return []
+
+    @property
+    def has_one_class(self) -> bool:
+        """Whether one of several classes is right for an example, or a token of it: `judgements` then has logits."""
+        return False
+
+    def judgements(self, example: Example, outputs: Sequence[Output]) -> tuple[np.ndarray, np.ndarray]:
+        """The logits [n, classes] of a labelled example and its class ids [n].
+
+        Args:
+            example: with a label.
+            outputs: of its features.
+        """
+        raise NotImplementedError
 
     def is_right(self, example: Example, prediction: Mapping[str, Any]) -> bool:
         """Whether a prediction is that of the example's label."""

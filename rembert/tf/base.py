@@ -14,8 +14,8 @@ from rembert.common.config import RemBertConfig, as_config
 from rembert.common.errors import InputError
 from rembert.common.initialization import added_rows
 from rembert.common.keywords import check_known
-from rembert.common.label_smoothing import LabelSmoothing
 from rembert.common.loading import arguments_and_config
+from rembert.common.loss_settings import LossSettings
 from rembert.common.model_methods import ModelMethods
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import (
@@ -36,7 +36,7 @@ from rembert.tf.layers import Width, build_parts, layers_inside
 from rembert.tf.training import TrainableModel
 
 
-class TFRemBertModelBase(ModelMethods, LabelSmoothing, TrainableModel):
+class TFRemBertModelBase(ModelMethods, LossSettings, TrainableModel):
     """Everything in a model class but its forward pass. A subclass sets `head`, a key of `HEADS`."""
 
     head: ClassVar[str]

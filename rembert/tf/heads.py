@@ -111,9 +111,9 @@ class TFRemBertForSequenceClassification(TFRemBertPreTrainedModel):
             training=training,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output, training=training))
-        smoothing = self.smoothing(training)
+        settings = self.target_settings(training)
         result = SequenceClassifierOutput(
-            loss=None if labels is None else sequence_loss(logits, labels, problem_type, smoothing),
+            loss=None if labels is None else sequence_loss(logits, labels, problem_type, *settings),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -300,9 +300,9 @@ class TFRemBertForTokenClassification(TFRemBertPreTrainedModel):
             training=training,
         )
         logits = self.classifier(self.dropout(outputs.last_hidden_state, training=training))
-        smoothing = self.smoothing(training)
+        settings = self.target_settings(training)
         result = TokenClassifierOutput(
-            loss=None if labels is None else token_loss(logits, labels, attention_mask, smoothing),
+            loss=None if labels is None else token_loss(logits, labels, attention_mask, *settings),
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

@@ -1,27 +1,33 @@
 """The heads' losses: scalars in float32, or in float64 for float64 logits.
 
 A loss is a mean over the labels that count. If none counts it is 0: a batch without labels does not affect training.
-A `label_smoothing` is the fraction of each target's probability that is spread evenly; see `LabelSmoothing`.
+A `label_smoothing` is the fraction of each target's probability that is spread evenly; `class_weights` are
+the weights of the classes; see `LossSettings`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from rembert.common.checks import IGNORE_INDEX
-from rembert.common.label_smoothing import check_smoothing
 from rembert.common.labels import PROBLEM_TYPES, LabelKind
+from rembert.common.loss_settings import check_smoothing
 
 Tensor = Any
 
 
 def cross_entropy(
-    logits: Tensor, labels: Tensor, ignore_index: Any = IGNORE_INDEX, label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: Any = IGNORE_INDEX,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
 ) -> Tensor:
     """Mean of -log softmax(logits)[label] over the labels that are not `ignore_index`.
 
@@ -30,20 +36,32 @@ def cross_entropy(
         labels: [...] integers.
         ignore_index: the label that does not count.
         label_smoothing: in [0, 1); spread over the classes.
+        class_weights: [classes]; the mean is weighted by those of the labels.
     """
     logits = _precise(logits)
     logits = ops.reshape(logits, (-1, ops.shape(logits)[-1]))
     labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
     counted = ops.not_equal(labels, ignore_index)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(ops.where(counted, labels, 0), logits)
+    weights = ops.convert_to_tensor(class_weights or 1.0, losses.dtype)
+    shares = ops.cast(counted, losses.dtype)
+    if class_weights is not None:
+        of_labels = tf.gather(weights, ops.where(counted, labels, 0))
+        losses, shares = losses * of_labels, shares * of_labels
     if label_smoothing:
-        even = -ops.mean(ops.log_softmax(logits), axis=-1)
+        even = -ops.mean(weights * ops.log_softmax(logits), axis=-1)
         losses = (1 - label_smoothing) * losses + label_smoothing * even
-    counted = ops.cast(counted, losses.dtype)
-    return ops.sum(losses * counted) / ops.maximum(ops.sum(counted), 1.0)
+    least = 1.0 if class_weights is None else np.finfo(losses.dtype.as_numpy_dtype).tiny
+    return ops.sum(losses * ops.cast(counted, losses.dtype)) / ops.maximum(ops.sum(shares), least)
 
 
-def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None, label_smoothing: float = 0.0) -> Tensor:
+def token_loss(
+    logits: Tensor,
+    labels: Tensor,
+    attention_mask: Tensor | None,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+) -> Tensor:
     """Cross entropy of every token's label; labels on padding are ignored.
 
     Args:
@@ -51,11 +69,19 @@ def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor | None, la
         labels: [b, s] integers, -100 to ignore.
         attention_mask: as the model received it; only a [b, t] mask says which tokens are padding.
         label_smoothing: in [0, 1); spread over the classes.
+        class_weights: [classes].
     """
-    return cross_entropy(logits, ignore_padding(labels, attention_mask), label_smoothing=label_smoothing)
+    labels = ignore_padding(labels, attention_mask)
+    return cross_entropy(logits, labels, label_smoothing=label_smoothing, class_weights=class_weights)
 
 
-def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoothing: float = 0.0) -> Tensor:
+def sequence_loss(
+    logits: Tensor,
+    labels: Tensor,
+    problem_type: str,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+) -> Tensor:
     """The loss of a sequence classifier.
 
     Args:
@@ -63,18 +89,21 @@ def sequence_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoot
         labels: [b] class ids; [b, labels] of 0 and 1 for several classes; [b] or [b, labels] numbers for regression.
         problem_type: one of `rembert.common.labels.PROBLEM_TYPES`.
         label_smoothing: in [0, 1); spread over the classes; with several classes, targets move towards one half.
+        class_weights: [labels]; with several classes, of the terms of each; not for regression.
 
     Raises:
         InputError: `label_smoothing` is not 0 for regression.
     """
     check_smoothing(label_smoothing, problem_type)
     if PROBLEM_TYPES[problem_type] is LabelKind.CLASS:
-        return cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        return cross_entropy(logits, labels, label_smoothing=label_smoothing, class_weights=class_weights)
     logits = _precise(logits)
     targets = ops.reshape(ops.cast(labels, logits.dtype), ops.shape(logits))
     if label_smoothing:
         targets = targets * (1 - label_smoothing) + label_smoothing / 2
     losses = NUMBER_LOSSES[problem_type](logits, targets)
+    if class_weights is not None:
+        losses = losses * ops.convert_to_tensor(class_weights, losses.dtype)
     return ops.sum(losses) / ops.cast(ops.maximum(ops.size(losses), 1), losses.dtype)  # 0 without rows
 
 

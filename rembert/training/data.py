@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from rembert.common.errors import DataError, InputError
-from rembert.common.label_smoothing import check_smoothing
+from rembert.common.loss_settings import check_smoothing
 from rembert.common.progress import Progress
 from rembert.tasks.data import NOT_IN_A_WINDOW
 from rembert.tasks.examples import Example
 from rembert.tasks.languages import read_languages
 from rembert.tasks.sources import Data, source_name
 from rembert.tasks.task import Feature, Task
+from rembert.training.class_weights import class_weights
 from rembert.training.disk_list import DiskList
 from rembert.training.recipe import Recipe
 from rembert.training.reporting import Reporter
@@ -33,6 +34,8 @@ class TrainingData:
         rows: encoded rows to train on.
         row_lengths: their lengths in tokens.
         evaluation: labelled examples to evaluate on, or None.
+        classes: how often each class or tag occurs in the training examples.
+        class_weights: of the training loss, by class id, or None.
         summary: for "training" and "evaluation": the files, the numbers of examples, rows, truncated and skipped
             ones, and a digest of the rows.
     """
@@ -40,6 +43,8 @@ class TrainingData:
     rows: DiskList[Feature]
     row_lengths: Sequence[int]
     evaluation: DiskList[Example] | None
+    classes: Mapping[str, int]
+    class_weights: tuple[float, ...] | None
     summary: dict[str, dict[str, Any]]
 
 
@@ -67,10 +72,12 @@ def read_training_data(
     if not len(rows):
         raise DataError(f"Examples to train on were expected in {_names(train)}. Received: none.")
     summary = {"training": counter.summary(report)}
+    classes = Counter(task.report.classes)
+    weights = class_weights(task, recipe.class_weights, rows, report)
     held_out = None
     if evaluation is not None:
         held_out, summary["evaluation"] = _read_evaluation(task, evaluation, report)
-    return TrainingData(rows, counter.lengths, held_out, summary)
+    return TrainingData(rows, counter.lengths, held_out, classes, weights, summary)
 
 
 def _read_evaluation(task: Task, paths: Sequence[Data], report: Reporter) -> tuple[DiskList[Example], dict[str, Any]]:

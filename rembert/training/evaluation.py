@@ -43,7 +43,7 @@ class Evaluator:
         recipe: Recipe,
         trainer: Trainer,
         examples: DiskList[Example],
-        count: Callable[[Mapping[str, np.ndarray]], int],
+        count: Callable[[Mapping[str, np.ndarray]], float],
         *,
         whole: bool,
         report: Reporter,

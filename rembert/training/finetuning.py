@@ -21,10 +21,12 @@ from rembert.tasks.registry import get_task
 from rembert.tasks.sources import Data, listed
 from rembert.tasks.task import Task
 from rembert.training.data import read_training_data
+from rembert.training.initial_model import kept_labels
 from rembert.training.loop import train_model
 from rembert.training.recipe import Recipe
 from rembert.training.reporting import Reporter
 from rembert.training.run import OutputDirectory, Plan, is_main_process
+from rembert.training.trackers import check_trackers
 
 
 def finetune(
@@ -42,6 +44,7 @@ def finetune(
     from_scratch: bool = False,
     devices: Sequence[str] | None = None,
     sharded: bool = False,
+    trackers: Sequence[str] = (),
     say: Reporter | None = None,
     **changes: Any,
 ) -> dict[str, float]:
@@ -52,8 +55,9 @@ def finetune(
 
     Args:
         task: a key of `rembert.tasks.TASKS`, or a task made by `get_task`.
-        model: the checkpoint to start from, a directory or a name on the Hugging Face Hub. A head that it lacks is
-            newly initialised, alike in both frameworks.
+        model: the checkpoint to start from, a directory or a name on the Hugging Face Hub. A head that it lacks, or
+            that was trained for another head or other classes, is newly initialised, alike in both frameworks. If it
+            was trained for all classes of the data, its classes and their order are kept.
         train: a file of examples, a directory, or several; or records in memory, as `Task.read` takes them.
         output: a new or empty directory.
         evaluation: examples to score the model on; without them the last model is kept.
@@ -65,6 +69,7 @@ def finetune(
         from_scratch: use only the configuration and the tokenizer of `model`, with newly initialised weights.
         devices: names of TensorFlow devices to train on; by default all GPUs, or the CPU.
         sharded: in PyTorch under `torchrun`, shard the parameters over the processes (FSDP2).
+        trackers: 'wandb' and 'mlflow', to log the metrics there, too; see `rembert.training.trackers`.
         say: called with lines of text on the progress; by default nothing is reported.
         **changes: keys of `Recipe` that differ, such as `learning_rate=2e-5`.
 
@@ -77,7 +82,7 @@ def finetune(
         DataError: an example is invalid; names file and line.
         CheckpointError, TokenizerError: `model` is missing, damaged or incomplete.
         TrainingError: the loss became NaN or infinite.
-        MissingDependencyError: the framework is not installed.
+        MissingDependencyError: the framework or the client of a tracker is not installed.
         OSError: the disk is full or not writable; the last checkpoint is unchanged.
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM (code 143) arrived during training; the update was finished
             and a checkpoint written, from which `resume` continues.
@@ -102,13 +107,14 @@ def finetune(
         True
     """
     check_framework(framework)
+    check_trackers(trackers)
     source = locate_checkpoint(model)
-    recipe = _recipe(task, recipe, changes)
-    task = _task(task, source, recipe, data, options)
+    recipe = chosen_recipe(task, recipe, changes)
+    task = chosen_task(task, source, recipe, data, options, from_scratch=from_scratch)
     is_main = is_main_process()
     report = say if say is not None and is_main else silent
     task.report.say = say if is_main else silent
-    plan = Plan(task, recipe, os.fspath(model), framework, from_scratch)
+    plan = Plan(task, recipe, os.fspath(model), framework, from_scratch, trackers)
     directory = OutputDirectory(Path(output), resume=resume, is_main=is_main)
     try:
         held_out = None if evaluation is None else listed(evaluation)
@@ -125,6 +131,7 @@ def finetune(
             devices=devices,
             sharded=sharded,
         )
+        trainer.model.class_weights = examples.class_weights
         try:
             directory.claim()
             return train_model(run, examples, trainer, whole_evaluation=sharded)
@@ -134,7 +141,7 @@ def finetune(
         directory.release()
 
 
-def _recipe(task: str | Task, recipe: Recipe | None, changes: Mapping[str, Any]) -> Recipe:
+def chosen_recipe(task: str | Task, recipe: Recipe | None, changes: Mapping[str, Any]) -> Recipe:
     """The recipe, by default the task's, with `changes`."""
     known = asdict(Recipe())
     unknown = sorted(set(changes) - set(known))
@@ -145,14 +152,17 @@ def _recipe(task: str | Task, recipe: Recipe | None, changes: Mapping[str, Any])
     return replace(Recipe.for_task(task) if recipe is None else recipe, **changes)
 
 
-def _task(
+def chosen_task(
     task: str | Task,
     source: str | os.PathLike[str],
     recipe: Recipe,
     data: DataOptions | None,
     options: Mapping[str, Any] | None,
+    *,
+    from_scratch: bool,
 ) -> Task:
-    """The task, by default with the checkpoint's tokenizer; it must suit the checkpoint's configuration."""
+    """The task, by default with the checkpoint's tokenizer; it must suit the checkpoint's configuration, and knows the
+    classes that the checkpoint was trained for."""
     config = RemBertConfig.from_pretrained(source)
     tokenizer = RemBertTokenizer.from_pretrained(source) if isinstance(task, str) else task.tokenizer
     if len(tokenizer) > config.vocab_size:
@@ -162,6 +172,7 @@ def _task(
         )
     if isinstance(task, str):
         length = row_length(config, recipe.max_length)
-        return get_task(task, tokenizer, max_length=length, data=data, **(options or {}))
+        task = get_task(task, tokenizer, max_length=length, data=data, **(options or {}))
     row_length(config, task.max_length)
+    task.known_labels = [] if from_scratch else kept_labels(config, task.head)
     return task

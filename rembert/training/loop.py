@@ -24,6 +24,7 @@ from rembert.training.reporting import MetricsLog, NoLog
 from rembert.training.result import write_result
 from rembert.training.run import Run
 from rembert.training.schedule import Schedule, Update
+from rembert.training.trackers import open_tracker
 from rembert.training.trainer import Trainer
 
 
@@ -46,6 +47,7 @@ def train_model(run: Run, data: TrainingData, trainer: Trainer, *, whole_evaluat
     """
     task, recipe = run.plan.task, run.plan.recipe
     count = partial(label_count, task.head, problem_type=trainer.config.problem_type)
+    weigh = partial(count, class_weights=data.class_weights)
     evaluator = None
     if data.evaluation is not None:
         evaluator = Evaluator(task, recipe, trainer, data.evaluation, count, whole=whole_evaluation, report=run.report)
@@ -53,7 +55,10 @@ def train_model(run: Run, data: TrainingData, trainer: Trainer, *, whole_evaluat
     own = trainer.parallel * recipe.accumulation_steps  # the micro-batches of this process
 
     state = _start(run, trainer, schedule, evaluator)
-    log = MetricsLog(run.output, state.step, schedule.epoch_steps, run.report) if run.is_main else NoLog()
+    log: MetricsLog = NoLog()
+    if run.is_main:
+        sinks = [open_tracker(name, run.output, run.settings) for name in run.plan.trackers]
+        log = MetricsLog(run.output, state.step, schedule.epoch_steps, run.report, sinks)
     losses = _LossWindow()
     progress = Progress("training", run.report, total=schedule.total_steps, unit="updates")
     progress.start(state.step)
@@ -61,7 +66,7 @@ def train_model(run: Run, data: TrainingData, trainer: Trainer, *, whole_evaluat
         for update in () if state.stopped else schedule.updates(after=state.step):
             started = time.perf_counter()
             batch = task.collate([data.rows[row] for row in update.rows], update.generator)
-            micro_batches = split_batch(batch, own * trainer.world, count)[trainer.rank * own :][:own]
+            micro_batches = split_batch(batch, own * trainer.world, weigh)[trainer.rank * own :][:own]
             loss, norm = trainer.train_step(micro_batches, update.learning_rate, update.step)
             losses.add(loss)
             state = replace(state, step=update.step + 1)

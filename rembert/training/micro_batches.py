@@ -6,7 +6,7 @@ micro-batches' means, each weighted by its share of the labels. Both frameworks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,13 +19,16 @@ Batch = Mapping[str, np.ndarray]
 MicroBatch = tuple[dict[str, np.ndarray], float]
 
 
-def label_count(head: str, batch: Batch, problem_type: str | None = None) -> int:
-    """The number of labels of a batch that the head's loss is a mean over.
+def label_count(
+    head: str, batch: Batch, problem_type: str | None = None, class_weights: Sequence[float] | None = None
+) -> float:
+    """The number of labels of a batch that the head's loss is a mean over, or the sum of their weights.
 
     Args:
         head: a key of `HEADS`.
         batch: the model's arguments with labels.
         problem_type: of a sequence classifier, as in its configuration.
+        class_weights: of the loss.
     """
     declared = HEADS[head]
     kind = declared.kind_of_labels(problem_type)
@@ -35,16 +38,19 @@ def label_count(head: str, batch: Batch, problem_type: str | None = None) -> int
         return int((labels < batch["input_ids"].shape[-1]).sum())
     if kind in (LabelKind.NUMBER, LabelKind.CLASSES):
         return int(labels.size)
-    counted = labels != IGNORE_INDEX
+    if class_weights is None:
+        counted = labels != IGNORE_INDEX
+    else:
+        counted = np.where(labels == IGNORE_INDEX, 0.0, np.asarray(class_weights)[np.maximum(labels, 0)])
     mask = batch.get("attention_mask")
     if kind is LabelKind.TOKEN and mask is not None:
-        counted = counted & (mask != 0)
+        counted = counted * (mask != 0)
     if declared.predicts_next:
         counted = counted[:, 1:]  # nothing predicts the first
-    return int(counted.sum())
+    return float(counted.sum())
 
 
-def split_batch(batch: Batch, parts: int, count: Callable[[Batch], int]) -> list[MicroBatch]:
+def split_batch(batch: Batch, parts: int, count: Callable[[Batch], float]) -> list[MicroBatch]:
     """Split a batch by rows into `parts` micro-batches, each with the weight of its loss; the weights add up to 1.
 
     With more parts than rows, the last micro-batches are a row of the batch at weight 0, so that every device takes

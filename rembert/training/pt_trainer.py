@@ -183,6 +183,10 @@ class Trainer:
         dist.all_gather_object(gathered, values)
         return gathered
 
+    def peak_memory(self) -> int | None:
+        """The largest amount of memory used on the GPU so far, in bytes; None without one."""
+        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+
     def close(self) -> None:
         """Leave the process group, if this trainer joined it."""
         if self._joined:
@@ -242,7 +246,7 @@ def _load(
         fresh = list(model.parameter_table())
     else:
         model, report = load_model("pt", head, source, dtype=dtype, ignore_mismatched_sizes=True, **changes)
-        fresh = fresh_names(report, source)
+        fresh = fresh_names(report, source, head, overrides)
     initialize(model, fresh, recipe.seed)
     return model, fresh
 

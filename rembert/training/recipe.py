@@ -12,13 +12,25 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from rembert.common.arguments import BOOLEAN, TEXT, check_arguments, integer, number, one_of, optional, plain
+from rembert.common.arguments import (
+    BOOLEAN,
+    TEXT,
+    Constraint,
+    check_arguments,
+    integer,
+    number,
+    one_of,
+    optional,
+    plain,
+)
 from rembert.common.errors import InputError
+from rembert.common.loss_settings import WEIGHTS
 from rembert.tasks.registry import task_class
 from rembert.tasks.task import Task
 
 SCHEDULES = ("linear", "cosine", "constant")
 PRECISIONS = ("float32", "bfloat16", "float64")
+BALANCED = "balanced"
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,8 @@ class Recipe:
         label_smoothing: in [0, 1); the fraction of the target's probability that is spread evenly: over the classes,
             over the real positions of an answer's window, over the vocabulary of a language model; with several labels
             at once, each target moves towards one half. It must be 0 for regression.
+        class_weights: the weight of each class in the training loss, in the order of the task's labels; or 'balanced',
+            the number of labels divided by the number of classes and by that of the class's own labels.
         dropout: of hidden states, attention and classifier alike; None keeps the checkpoint's rates.
         freeze_embeddings: do not train the input embeddings (tables and norm, 64 of the released 576 million).
         precision: `float32`, `bfloat16` (the computation; weights and optimizer stay float32), or `float64`.
@@ -80,6 +94,7 @@ class Recipe:
     epsilon: float = 1e-8
     max_grad_norm: float | None = 1.0
     label_smoothing: float = 0.0
+    class_weights: str | list[float] | None = None
     dropout: float | None = 0.0
     freeze_embeddings: bool = False
     precision: str = "float32"
@@ -94,7 +109,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            object.__setattr__(self, name, plain(value))  # JSON has no NumPy numbers
+            value = list(map(plain, value)) if isinstance(value, tuple | list) else plain(value)
+            object.__setattr__(self, name, value)  # JSON has no NumPy numbers and no tuples
         check_arguments(_CONSTRAINTS, vars(self))
         if self.accumulation_steps > self.batch_size:
             raise InputError(
@@ -135,6 +151,9 @@ _CONSTRAINTS = {
     "epsilon": _POSITIVE,
     "max_grad_norm": optional(_POSITIVE),
     "label_smoothing": _FRACTION,
+    "class_weights": optional(
+        Constraint(f"{BALANCED!r}, or {WEIGHTS.wording}", lambda v: v == BALANCED or WEIGHTS.accepts(v))
+    ),
     "dropout": optional(_FRACTION),
     "freeze_embeddings": BOOLEAN,
     "precision": one_of(PRECISIONS),

@@ -11,6 +11,7 @@ from typing import Any
 from rembert.common.dependencies import is_installed
 from rembert.common.errors import CheckpointError
 from rembert.common.files import atomic_path, naming_path, write_text
+from rembert.training.trackers import Sink
 
 METRICS = "metrics.jsonl"
 Reporter = Callable[[str], None]  # takes a line of text for the user
@@ -24,15 +25,19 @@ class MetricsLog:
         step: the updates that the newest checkpoint holds; lines of later ones, and a broken last line, are dropped.
         epoch_steps: updates of an epoch.
         report: takes a line of text for the user.
+        sinks: of trackers; each takes every line, and None at the end.
     """
 
-    def __init__(self, output: Path, step: int, epoch_steps: int, report: Reporter) -> None:
+    def __init__(
+        self, output: Path, step: int, epoch_steps: int, report: Reporter, sinks: Sequence[Sink] = ()
+    ) -> None:
         self._path = path = output / METRICS
         self.lines = [line for line in read_metrics(path) if line.get("step", 0) <= step]
         write_text(path, "".join(map(_line, self.lines)))
         self._epoch_steps = epoch_steps
         self._file = path.open("a", encoding="utf-8")
-        self._events = _events(output / "events", step, report)
+        events = _events(output / "events", step, report)
+        self._sinks = [*sinks] if events is None else [events, *sinks]
 
     def add(self, step: int, **values: Any) -> None:
         """Write one line: the metrics after `step` updates."""
@@ -41,14 +46,14 @@ class MetricsLog:
         with naming_path(self._path):
             self._file.write(_line(line))
             self._file.flush()
-            if self._events is not None:
-                self._events(line)
+            for sink in self._sinks:
+                sink(line)
 
     def close(self) -> None:
         """Close the files."""
         self._file.close()
-        if self._events is not None:
-            self._events(None)
+        for sink in self._sinks:
+            sink(None)
 
 
 class NoLog(MetricsLog):
@@ -97,7 +102,7 @@ def _line(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False) + "\n"
 
 
-def _events(folder: Path, step: int, report: Reporter) -> Callable[[Mapping[str, Any] | None], None] | None:
+def _events(folder: Path, step: int, report: Reporter) -> Sink | None:
     """A writer of TensorBoard events, which closes its file when it is given None; or None without TensorBoard."""
     if not is_installed("tensorboard"):
         report("no TensorBoard events: `tensorboard` is not installed (pip install 'rembert[tasks]')")

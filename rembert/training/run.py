@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Plan:
         source: the checkpoint to start from, as the user named it.
         framework: 'pt' or 'tf'.
         from_scratch: whether only the configuration and the tokenizer of `source` are used.
+        trackers: which the metrics go to, keys of `TRACKERS`.
     """
 
     task: Task
@@ -39,6 +40,7 @@ class Plan:
     source: str
     framework: str
     from_scratch: bool
+    trackers: Sequence[str] = ()
 
 
 def is_main_process() -> bool:

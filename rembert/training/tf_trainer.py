@@ -169,6 +169,11 @@ class Trainer:
         """What each process passed; there is one process."""
         return [values]
 
+    def peak_memory(self) -> int | None:
+        """The largest amount of memory used on a GPU so far, in bytes; None without one."""
+        gpus = tf.config.list_logical_devices("GPU")
+        return max((tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus), default=None)
+
     def close(self) -> None:
         """Release what `runner` holds."""
         self._contexts.close()
@@ -253,7 +258,7 @@ def _load(
         fresh = list(model.parameter_table())
     else:
         model, report = load_model("tf", head, source, dtype=dtype, ignore_mismatched_sizes=True, **changes)
-        fresh = fresh_names(report, source)
+        fresh = fresh_names(report, source, head, overrides)
     initialize(model, fresh, recipe.seed)
     return model, fresh
 

@@ -55,6 +55,9 @@ class Trainer(Protocol):
     def gather(self, values: Any) -> list[Any]:
         """What each process passed, in the order of their ranks."""
 
+    def peak_memory(self) -> int | None:
+        """The largest amount of memory used on the GPU so far, in bytes; None without one."""
+
     def close(self) -> None:
         """Release what the trainer holds."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from rembert.cli.main import main
 from rembert.tasks import Recipe
-from tests.frameworks import needs_pt, needs_tf
+from tests.frameworks import Framework, needs_pt, needs_tf, on_both
 from tests.training.runs import lines, write_examples, write_start
 
 
@@ -56,6 +56,26 @@ def test_quiet_runs_print_nothing_and_resume(call: list[str], capsys: pytest.Cap
     assert "--resume" in capsys.readouterr().err
     assert main([*call, "--max-steps", "1", "--resume"]) == 0
     assert capsys.readouterr().out == first.out
+
+
+@on_both
+def test_a_dry_run_estimates_and_writes_nothing(
+    framework: Framework, call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    short = [*call[:-2], "--batch-size", "8", "--epochs", "5", "--max-length", "9", "--framework", framework.name]
+    assert main([*short, "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert "training: 3 classes: 'food' 10, 'road' 10, 'sky' 10" in printed.err
+    assert "truncated to 9 tokens" in printed.err
+    assert "text=text, label=label" in printed.err
+    lines = printed.out.splitlines()
+    assert lines[0].endswith("the longest 9")
+    assert lines[1] == "20 updates, 4 per epoch"
+    assert [line.split(":")[0] for line in lines[2:]] == ["time", "memory", "disk"]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert main(short) == 2
+    assert "unless with --dry-run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("rank", "printed"), [("0", "eval_accuracy  0.5000\n"), ("1", "")])

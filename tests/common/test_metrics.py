@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rembert.common.metrics.answers import AnswerScores, mlqa_language, normalize_mlqa, normalize_squad
+from rembert.common.metrics.calibration import calibration
 from rembert.common.metrics.classification import LabelScores, MultiLabelScores
 from rembert.common.metrics.entities import EntityScores, entities, iob1_to_iob2
 from rembert.common.metrics.entity_schemes import IOB, Notation, completed, find_notation, looks_like_entities
@@ -349,3 +350,27 @@ def test_the_correlation_with_a_constant_is_zero() -> None:
     constant = np.full(3, 0.1)  # its mean in float64 is another number
     assert constant.mean() != 0.1
     assert pearson(constant, constant) == pearson(constant, np.arange(3)) == spearman(np.arange(3), constant) == 0.0
+
+
+def test_temperatures_minimize_the_log_loss() -> None:
+    optimize, special = pytest.importorskip("scipy.optimize"), pytest.importorskip("scipy.special")
+    rng = np.random.default_rng(3)
+    logits = rng.standard_normal((200, 4)) * 3
+    labels = np.array([rng.choice(4, p=row) for row in special.softmax(logits / 2.5, axis=1)])
+    logits[::7, 3] = -np.inf  # some examples have three choices
+    labels[::7] %= 3
+
+    def loss(log: float) -> float:
+        return -float(special.log_softmax(logits / np.exp(log), axis=1)[np.arange(200), labels].mean())
+
+    expected = np.exp(optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9}).x)
+    assert calibration(logits, labels).temperature == pytest.approx(expected, rel=1e-6)
+
+
+def test_calibration_errors_weigh_the_intervals() -> None:
+    # Two predictions of 0.95, one right; one of 0.75, right; with ten intervals.
+    logits = np.log([[0.95, 0.05], [0.95, 0.05], [0.25, 0.75]])
+    found = calibration(logits, np.array([0, 1, 1]), bins=10)
+    assert found.ece == pytest.approx(2 / 3 * abs(0.5 - 0.95) + 1 / 3 * abs(1 - 0.75))
+    assert [(each.count, each.accuracy) for each in found.bins if each.count] == [(1, 1.0), (2, 0.5)]
+    assert (found.bins[9].low, found.bins[9].high, found.bins[9].confidence) == pytest.approx((0.9, 1.0, 0.95))

@@ -10,7 +10,7 @@ import pytest
 
 from rembert.cli.main import main
 from rembert.tasks import evaluate, get_task
-from rembert.tasks.analysis import Analysis, analyse
+from rembert.tasks.analysis import Analysis, analyse, write_reliability
 from tests.frameworks import Framework, needs_pt, on_both, random_weights
 from tests.tasks.support import SENTENCE, TAGS, TOKENIZER, config, lines, opened
 
@@ -89,3 +89,37 @@ def test_evaluate_writes_errors_and_a_report(tmp_path: Path, capsys: pytest.Capt
     assert f"{len(errors)} examples with wrong predictions" in printed.err
     assert "3 classes: 'a' 4, 'b' 4, 'c' 4" in printed.err
     assert ["class", "precision", "recall", "f1", "support"] in [line.split() for line in printed.out.splitlines()]
+    # The probabilities that `predict` writes say how sure the model is, and how often it is right.
+    assert main(["predict", *call[1:], str(tmp_path / "a.jsonl")]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    bins = [each for each in scores["calibration"]["bins"] if each["count"]]
+    assert sum(each["count"] for each in bins) == len(ROWS)
+    sure = sum(each["count"] * each["confidence"] for each in bins) / len(ROWS)
+    assert sure == pytest.approx(sum(row["score"] for row in rows) / len(ROWS), rel=1e-5)
+    right = sum(each["count"] * each["accuracy"] for each in bins) / len(ROWS)
+    assert right == pytest.approx(scores["accuracy"])
+    assert any(line.split()[:1] == ["temperature"] for line in printed.out.splitlines())
+
+
+@needs_pt
+@pytest.mark.parametrize("head", ["token-classification", "multiple-choice"])
+def test_tokens_and_choices_are_calibrated(head: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from tests.frameworks import PT
+
+    rows: list[dict[str, Any]] = [{"tokens": SENTENCE, "tags": TAGS}, {"tokens": SENTENCE[:3], "tags": TAGS[:3]}]
+    if head == "multiple-choice":
+        rows = [{"prompt": "It rains.", "choices": ["Take a coat.", "Swim."], "label": n} for n in (0, 1)]
+    task = get_task(head, TOKENIZER(), max_length=64)
+    task.prepare(list(task.read(rows)))
+    settings = config(**task.config_overrides())
+    model = PT.build(settings, head)
+    PT.set_weights(model, random_weights(settings, head, dtype="float32"))
+    found = analyse(task, model, rows, calibrate=True)
+    assert found.calibration is not None
+    assert found.calibration.count == (2 if head == "multiple-choice" else len(TAGS) + 3)
+    if head == "multiple-choice":
+        right = sum(each.count * each.accuracy for each in found.calibration.bins) / 2
+        assert right == pytest.approx(found.scores["accuracy"])
+    write_reliability(tmp_path / "plot.png", found.calibration)
+    assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"

@@ -195,3 +195,40 @@ def test_parquet_files_are_read(tmp_path: Path) -> None:
     assert pairs(tmp_path / "a") == PAIRS
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         pairs(write(tmp_path / "b.parquet", "PAR1 and nothing"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "Git LFS.*git lfs pull"),
+        (b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "HTML page"),
+        (b"%PDF-1.7\n%\xe2\xe3", "PDF.*Save its text"),
+        (b"\x93NUMPY\x01\x00", "NumPy"),
+        (b"\x80\x04\x95\x10", "pickle, which is never loaded"),
+        (b"SQLite format 3\x00", "SQLite.*as CSV"),
+        (b"x" * 257 + b"ustar\x0000", "tar archive"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.tsv"])
+def test_files_of_another_kind_are_named(tmp_path: Path, content: bytes, said: str, name: str) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(DataError, match=rf"{name} must hold examples. Received: .*{said}"):
+        pairs(path)
+
+
+def test_numbers_of_classes_are_named(tmp_path: Path) -> None:
+    names = ["no", "yes"]
+    with_names = get_task("sequence-classification", TOKENIZER(), max_length=64, label_names=names)
+    found = list(with_names.read(write(tmp_path / "a.tsv", "text\tlabel\neins\t1\nzwei\t0\n")))
+    assert [example.label for example in found] == ["yes", "no"]  # type: ignore[attr-defined]
+    with_names.prepare(found)
+    assert with_names.labels == names
+    rows = [{"tokens": ["Ada", "lit"], "ner_tags": [1, 0]}]
+    tags = get_task("token-classification", TOKENIZER(), max_length=64, label_names=["O", "B-PER"])
+    [example] = tags.read(rows)
+    tags.prepare([example])
+    assert (example.tags, tags.metric) == (("B-PER", "O"), "f1")  # type: ignore[attr-defined]
+    unnamed = get_task("token-classification", TOKENIZER(), max_length=64)
+    with pytest.warns(DataWarning, match=r"integers without names.*--labels") as warnings:
+        [*_] = unnamed.read(rows * 3)
+    assert len([each for each in warnings if "integers" in str(each.message)]) == 1

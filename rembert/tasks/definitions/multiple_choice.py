@@ -166,6 +166,14 @@ class MultipleChoice(Task):
     def scorer(self) -> Scorer:
         return _Scorer()
 
+    @property
+    def has_one_class(self) -> bool:
+        return True
+
+    def judgements(self, example: Example, outputs: Sequence[Output]) -> tuple[np.ndarray, np.ndarray]:
+        assert isinstance(example, ChoiceExample)
+        return outputs[0]["logits"][None], np.array([example.label])
+
     def is_right(self, example: Example, prediction: Mapping[str, Any]) -> bool:
         return isinstance(example, ChoiceExample) and prediction["label"] - self.first_choice == example.label
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from rembert.common.collation.padding import pad_inputs
 from rembert.common.config import RemBertConfig
-from rembert.common.errors import DataError
+from rembert.common.errors import DataError, InputError
 from rembert.common.labels import PROBLEM_TYPES
 from rembert.common.metrics.classification import LabelScores, MultiLabelScores
 from rembert.common.metrics.regression import RegressionScores
@@ -20,7 +20,7 @@ from rembert.tasks.declarations import Option, Score
 from rembert.tasks.encoding import encode
 from rembert.tasks.examples import Example, TextExample
 from rembert.tasks.fields import BadExample, Fields, checked_text
-from rembert.tasks.labels import label_names, listed_labels, sorted_labels
+from rembert.tasks.labels import LABELS, chosen_labels, label_names, listed_labels, numbered_label
 from rembert.tasks.reading import Location
 from rembert.tasks.scoring import Output, Scorer
 from rembert.tasks.task import Batch, Feature, Task, identified
@@ -42,6 +42,7 @@ class SequenceClassification(Task):
         tokenizer, max_length, data: as for `Task`.
         problem_type: one of `PROBLEM_TYPES`; by default determined by the training data.
         label_separator: splits a label into the names of several classes, for example in CSV files.
+        label_names: the classes, in the order of their ids; by default those of the training data, sorted.
 
     Example:
         >>> from pathlib import Path
@@ -64,6 +65,7 @@ class SequenceClassification(Task):
             choices=tuple(PROBLEM_TYPES),
         ),
         Option("label_separator", str, "the text between several classes in one label"),
+        LABELS,
     )
     scores: ClassVar = (
         Score("accuracy"),
@@ -88,6 +90,7 @@ class SequenceClassification(Task):
             "is_duplicate",
             "sentiment",
             "score",
+            *("quality", "relevance_label", "relavance_label", "news_category"),  # MRPC, XGLUE
         ),
     }
     layouts: ClassVar = tuple(
@@ -107,11 +110,16 @@ class SequenceClassification(Task):
             ("query", "document"),
             ("reference", "candidate"),
             ("original", "translation"),
+            ("#1 String", "#2 String"),  # MRPC
+            ("query", "ad_title"),  # XGLUE
+            ("query", "web_page_title"),
+            ("news_title", "news_body"),
         )
     )
 
     problem_type: str | None
     label_separator: str | None
+    label_names: list[str] | None
 
     def __init__(self, tokenizer: RemBertTokenizer, **options: Any) -> None:
         super().__init__(tokenizer, **options)
@@ -148,7 +156,7 @@ class SequenceClassification(Task):
             return None
         if self.label_separator is not None and isinstance(value, str):
             value = [part.strip() for part in value.split(self.label_separator)]
-        parts = value if isinstance(value, list) else [value]
+        parts = [numbered_label(part, self.label_names) for part in (value if isinstance(value, list) else [value])]
         for part in parts:
             is_number = isinstance(part, int | float) and math.isfinite(part)
             if not is_number and not (isinstance(part, str) and part):
@@ -157,7 +165,7 @@ class SequenceClassification(Task):
                 )
         if len({isinstance(part, float) for part in parts}) > 1 and any(isinstance(part, str) for part in parts):
             raise BadExample(f"{column!r} must be a list of names only, or of numbers only. Received: {value!r:.60}")
-        return tuple(value) if isinstance(value, list) else value
+        return tuple(parts) if isinstance(value, list) else parts[0]
 
     # ------------------------------------------------------------------ labels
 
@@ -166,7 +174,7 @@ class SequenceClassification(Task):
             inferred = REGRESSION if config.num_labels == 1 else SINGLE
             self.problem_type = self.problem_type or config.problem_type or inferred
             self.width = config.num_labels
-            self.labels = [] if self.problem_type == REGRESSION else label_names(config)
+            self.labels = [] if self.problem_type == REGRESSION else label_names(config, self.label_names)
             self._index()
             return
         # Each distinct label with its first location, by its repr: 1 and 1.0 differ.
@@ -179,14 +187,19 @@ class SequenceClassification(Task):
         labels = [label for label, _ in found.values()]
         if not labels:
             raise DataError("Examples with labels are needed to find the set of labels. Received: none.")
+        if self.problem_type is None and self.label_names is not None:
+            self.problem_type = MULTI if any(isinstance(label, tuple) for label in labels) else SINGLE
         self.problem_type = self.problem_type or _problem_type(labels, [location for _, location in found.values()])
         if self.problem_type == REGRESSION:
+            if self.label_names is not None:
+                raise InputError(
+                    f"`label_names` (--labels) are for classes. Received: {self.label_names} for numbers."
+                )
             first = labels[0]
             self.width = len(first) if isinstance(first, tuple) else 1
         else:
-            self.labels = sorted_labels(
-                _name(part) for label in labels for part in (label if isinstance(label, tuple) else (label,))
-            )
+            names = (_name(part) for label in labels for part in (label if isinstance(label, tuple) else (label,)))
+            self.labels = chosen_labels(names, self.label_names, self.known_labels)
             self.width = len(self.labels)
             if self.problem_type == SINGLE and self.width < 2:
                 raise DataError(f"Examples of at least two classes are needed. Received: {self.labels[0]!r} alone.")
@@ -259,6 +272,14 @@ class SequenceClassification(Task):
             return []
         either = sorted({*expected, *prediction["labels"]})
         return [(name if name in expected else "", name if name in prediction["labels"] else "") for name in either]
+
+    @property
+    def has_one_class(self) -> bool:
+        return self.problem_type == SINGLE
+
+    def judgements(self, example: Example, outputs: Sequence[Output]) -> tuple[np.ndarray, np.ndarray]:
+        assert isinstance(example, TextExample)
+        return outputs[0]["logits"][None], np.array([self._target(example.label)])
 
     def decode(self, example: Example, outputs: Sequence[Output]) -> dict[str, Any]:
         logits = outputs[0]["logits"].astype(np.float64)

@@ -19,7 +19,7 @@ from rembert.tasks.declarations import Option, Score
 from rembert.tasks.encoding import row_of, token_ids
 from rembert.tasks.examples import Example, TaggedExample
 from rembert.tasks.fields import BadExample, Fields, checked_text
-from rembert.tasks.labels import label_names, listed_labels, sorted_labels
+from rembert.tasks.labels import LABELS, chosen_labels, label_names, listed_labels, numbered_label
 from rembert.tasks.scoring import Output, Scorer
 from rembert.tasks.task import Batch, Feature, Task, identified
 from rembert.tasks.words import word_spans
@@ -52,7 +52,10 @@ class TokenClassification(Task):
     name = "token-classification"
     head = "token-classification"
     recipe: ClassVar = {"learning_rate": 8e-6}
-    options: ClassVar = (Option("scheme", str, "of the tags, if they do not determine it", choices=(*SCHEMES, PLAIN)),)
+    options: ClassVar = (
+        Option("scheme", str, "of the tags, if they do not determine it", choices=(*SCHEMES, PLAIN)),
+        LABELS,
+    )
     scores: ClassVar = (Score("precision"), Score("recall"), Score("f1"), Score("accuracy"))
     format = "conll"
     fields: ClassVar = {
@@ -63,10 +66,12 @@ class TokenClassification(Task):
     label_fields: ClassVar = ("tags",)
     per_token = True
     scheme: str | None
+    label_names: list[str] | None
 
     def __init__(self, tokenizer: RemBertTokenizer, **options: Any) -> None:
         super().__init__(tokenizer, **options)
         self._ids: dict[str, int] = {}
+        self._has_warned = False
         self.notation: Notation | None = None  # of entities
         self.metric = "accuracy"
 
@@ -82,10 +87,21 @@ class TokenClassification(Task):
                 raise BadExample(f"{fields.column('tags')!r} must be a list of tags. Received: {tags!r:.60}")
             if len(tags) != len(words):
                 raise BadExample(f"a tag for each of {len(words)} tokens was expected. Received: {len(tags)} tags")
-            tags = list(map(str, tags))
+            tags = self._named(tags)
             self._check_scheme(tags)
             tags = tuple(iob1_to_iob2(tags) if self.scheme == "iob1" else tags)
         return TaggedExample(*fields.common(), words=words, tags=tags)
+
+    def _named(self, tags: Sequence[str | int]) -> list[str]:
+        """Tags by name; integers without names are a warning, once."""
+        named = [numbered_label(tag, self.label_names) for tag in tags]
+        if not self._has_warned and self.label_names is None and any(isinstance(tag, int) for tag in named):
+            self._has_warned = True
+            self.report.warn(
+                "the tags are integers without names: single tags are scored, no entities. `label_names` (--labels O "
+                "B-PER …) names them in the order of the integers, as does a `dataset_info.json` beside the file."
+            )
+        return list(map(str, named))
 
     def classes(self, example: Example) -> Sequence[str]:
         assert isinstance(example, TaggedExample)
@@ -95,7 +111,7 @@ class TokenClassification(Task):
 
     def prepare(self, examples: Iterable[Example] = (), *, config: RemBertConfig | None = None) -> None:
         if config is not None:
-            self.labels = label_names(config)
+            self.labels = label_names(config, self.label_names)
         else:
             found: set[str] = set()
             for example in examples:
@@ -116,7 +132,7 @@ class TokenClassification(Task):
                     f"{odd or 'their letters':.120} belong to no known scheme: single tags are scored. "
                     f"`scheme` (--scheme) is one of {', '.join(SCHEMES)}, or {PLAIN} for tags that are no entities."
                 )
-            self.labels = sorted_labels(found)
+            self.labels = chosen_labels(found, self.label_names, self.known_labels)
             if len(self.labels) < 2:
                 raise DataError(f"Examples of at least two tags are needed. Received: {self.labels[0]!r} alone.")
         self._ids = {label: number for number, label in enumerate(self.labels)}
@@ -237,6 +253,17 @@ class TokenClassification(Task):
         ]
         spans = sorted({*both[0], *both[1]})
         return [(both[0].get(span, ""), both[1].get(span, "")) for span in spans]
+
+    @property
+    def has_one_class(self) -> bool:
+        return True
+
+    def judgements(self, example: Example, outputs: Sequence[Output]) -> tuple[np.ndarray, np.ndarray]:
+        assert isinstance(example, TaggedExample)
+        numbers = np.concatenate([output["word_numbers"] for output in outputs])
+        return np.concatenate([output["logits"] for output in outputs]), np.array(self._targets(example.tags or ()))[
+            numbers
+        ]
 
     def is_right(self, example: Example, prediction: Mapping[str, Any]) -> bool:
         assert isinstance(example, TaggedExample)

@@ -9,6 +9,7 @@ from rembert.common.arguments import check_argument, one_of
 from rembert.common.text_files import TextFile
 from rembert.tasks.reading.conll import read_conll, read_conllu
 from rembert.tasks.reading.detection import format_of
+from rembert.tasks.reading.foreign import refuse_foreign
 from rembert.tasks.reading.json_documents import read_json
 from rembert.tasks.reading.json_lines import read_json_lines
 from rembert.tasks.reading.options import USUAL, FileOptions
@@ -54,4 +55,5 @@ def read_records(
     file = TextFile(path, encoding)
     if format is not None:
         check_argument("format", format, one_of(READERS))
+    refuse_foreign(file)
     yield from READERS[format or format_of(file, unknown)](file, options)
