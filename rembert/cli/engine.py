@@ -19,8 +19,9 @@ from rembert.common.dependencies import require_packages
 from rembert.common.errors import InputError
 from rembert.common.progress import Progress
 from rembert.common.tokenization import RemBertTokenizerFast
+from rembert.scale.base import BatchFunction, Input
 from rembert.scale.cluster import Cluster, run_on_cluster
-from rembert.scale.functions import BatchFunction, Embed, Input, Predict, Score
+from rembert.scale.functions import Embed, Predict, Score
 from rembert.scale.parts import PART_FORMATS, Parts, opened_parts
 from rembert.tasks import DataOptions, Task
 from rembert.tasks.embedding import Texts

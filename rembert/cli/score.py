@@ -31,7 +31,7 @@ from rembert.common.errors import InputError
 from rembert.common.files import naming_path
 from rembert.common.progress import Progress, silent
 from rembert.common.unfinished import noting_what_is_kept
-from rembert.scale.functions import Input
+from rembert.scale.base import Input
 from rembert.scale.parts import PART_FORMATS, Parts
 from rembert.tasks.backends import check_framework
 from rembert.tasks.reading import Record, read_records

@@ -20,7 +20,7 @@ from rembert.common import errors
 from rembert.common.arguments import check_arguments, integer, optional
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import DataError, InputError, MissingDependencyError, RemBertError
-from rembert.scale.functions import ERROR, BatchFunction, Input
+from rembert.scale.base import ERROR, BatchFunction, Input
 from rembert.scale.parts import Block, Parts, part_content
 from rembert.tasks.backends import check_framework
 from rembert.tasks.data import Report

@@ -12,7 +12,7 @@ import pytest
 
 from rembert.cli.main import main
 from rembert.common.errors import DataError, InputError
-from rembert.scale import Embed, Predict, Score, functions
+from rembert.scale import Embed, Predict, Score, base
 from rembert.tasks import DataOptions
 from tests.bleurt.cases import BERT_CONFIG, make_variables, reference_input, reference_score, write_saved_model
 from tests.frameworks import needs, needs_pt, on_both
@@ -44,7 +44,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[type]:
             return load(self)
 
         monkeypatch.setattr(kind, "load", counted)
-    monkeypatch.setattr(functions, "_LOADED", {})
+    monkeypatch.setattr(base, "_LOADED", {})
     return found
 
 
