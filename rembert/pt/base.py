@@ -342,13 +342,13 @@ class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
     # ------------------------------------------------------------------ inference
 
     def optimize_for_inference(self, *, keep_parameters: bool = False) -> Self:
-        """Prepare the encoder's linear layers for inference on this machine's CPU; results agree within rounding.
+        """Prepare the linear layers for inference on this machine's CPU; results agree within rounding.
 
         The kernels that the processor offers are timed for each kind of layer (about a second at full width), and the
         fastest is used: the plain one, that of oneDNN with weights in its own layout, or the latter with GELU fused
-        into the product. Half precision without the processor's support for it is computed in float32, a layer at a
-        time, from weights that stay as they are: several times faster, at the memory of half precision. A model on
-        another device or in another dtype, and layers inside adapters, are left unchanged.
+        into the product. Half precision without the processor's support for it is computed in float32 from weights in
+        half: several times faster, at their memory. A model on another device or in another dtype, and layers inside
+        adapters, are left unchanged.
 
         Args:
             keep_parameters: keep the original parameters beside the prepared ones, for saving and training at twice
@@ -369,21 +369,22 @@ class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
         optimize(self, self.config.hidden_act, keep_parameters)
         return self
 
-    def quantize_dynamic(self, *, keep_parameters: bool = False) -> Self:
-        """Quantize the encoder's linear layers to eight bits: weights once, their inputs in every call.
+    def quantize_dynamic(self, dtype: str = "int8", *, keep_parameters: bool = False) -> Self:
+        """Hold the linear layers of the encoder, and a language model's output table, in fewer bits, for CPUs.
 
-        For inference on a CPU. Weights have a scale for each output, inputs one for each call. Embeddings, attention,
-        norms, heads and layers inside adapters are left unchanged. The error depends on the model: measure it on your
-        task.
+        Embeddings, attention, norms, other heads and layers inside adapters are left unchanged. The output table is in
+        eight bits beside the original, from which the 64 highest logits of each position are computed.
 
         Args:
+            dtype: "int8" for weights with a scale for each output, inputs with one for each call: the fastest, with
+                an error that depends on the model. "float16" for weights alone, with an error below a thousandth.
             keep_parameters: as in `optimize_for_inference`.
 
         Returns:
             The model itself, in evaluation mode.
 
         Raises:
-            InputError: the model is not on the CPU, or its parameters were dropped already.
+            InputError: the model is not on the CPU, its parameters were dropped, or float16 is not possible here.
 
         Example:
             >>> from rembert.pt import RemBertConfig, RemBertModel
@@ -396,5 +397,5 @@ class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
         if self.device.type != "cpu":
             raise InputError(f"Dynamic quantization is for models on the CPU. Received: one on {self.device}.")
         self.eval()
-        quantize(self, keep_parameters)
+        quantize(self, dtype, keep_parameters)
         return self

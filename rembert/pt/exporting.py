@@ -29,7 +29,7 @@ from rembert.common.exporting import EXPORT_TARGETS, TRIAL_SIZES, Exported
 from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import HEADS
 from rembert.common.trials import Arrays, takes_source, trial_inputs
-from rembert.pt.inference import QuantizedLinear
+from rembert.pt.inference_layers import APPROXIMATE
 from rembert.pt.pretrained import RemBertPreTrainedModel
 
 OPSETS = range(18, 23)  # the CPU kernel of 23's attention operator does not broadcast masks
@@ -113,7 +113,7 @@ def _check(model: RemBertPreTrainedModel, opset_version: int, external_data: boo
     state, table = model.state_dict(), model.parameter_table()
     altered = [
         *(f"no plain parameter `{each}`" for each in map(model._own_name, table) if not _is_plain(state.get(each))),
-        *(f"quantized layer `{each}`" for each, part in model.named_modules() if isinstance(part, QuantizedLinear)),
+        *(f"quantized layer `{each}`" for each, part in model.named_modules() if isinstance(part, APPROXIMATE)),
     ]
     if altered:
         raise InputError(

@@ -1,11 +1,12 @@
-"""Linear layers for inference on a CPU: weights in oneDNN's layout, widened from half precision, or in eight bits.
+"""A model prepared for inference on a CPU: which of its linear layers are replaced, and by which kernel.
 
 Matrix products are most of an encoder's work. Which kernel is fastest depends on the processor: with AVX-512 that of
 oneDNN, with weights in its own layout and GELU fused into the product; on older processors often the one that
 `torch.nn.Linear` calls. Therefore the kernels are timed on the machine that uses them, and a layer without a gain is
 left unchanged. Many processors have no instructions for products in bfloat16 or float16 and compute them several times
 slower than in float32; there the weights stay in half precision, and each product widens them. One product for query,
-key and value was measured to be no faster than three.
+key and value was measured to be no faster than three. A product of few rows, as in generation, takes the time of
+reading the weights: half of it in float16, a third in eight bits.
 """
 
 from __future__ import annotations
@@ -16,23 +17,27 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rembert.common.arguments import check_argument, one_of
 from rembert.common.errors import InputError
 from rembert.common.parameters import BASE_PREFIX, Kind
 from rembert.common.warning import warn
-from rembert.pt.linear_cross_entropy import is_plain_linear
-from rembert.pt.torch_internals import (
-    ConversionWatcher,
-    EightBitProduct,
-    can_compute,
-    can_pack,
-    change_count,
-    pack,
-    packed_product,
-    warn_unwatched,
+from rembert.pt.inference_layers import (
+    DROPPED,
+    HALF,
+    HalfLinear,
+    InferenceLinear,
+    PackedLinear,
+    QuantizedLinear,
+    TableLinear,
+    WidenedLinear,
+    can_pack_weight,
+    fits_half,
+    is_plain_weight,
 )
+from rembert.pt.linear_cross_entropy import is_plain_linear
+from rembert.pt.torch_internals import can_compute, has_fbgemm
 
 # Activations that oneDNN fuses into the product: its name and algorithm for each.
 _FUSED = {
@@ -41,144 +46,14 @@ _FUSED = {
     "gelu_pytorch_tanh": ("gelu", "tanh"),
     "relu": ("relu", ""),
 }
-_HALF = (torch.bfloat16, torch.float16)
+_TABLE = "decoder"  # the output table's name in the head
+_MAP = "embedding_hidden_mapping_in"
 _TIMED_TOKENS = 256
-_DROPPED = (
-    "The original parameters of this model were dropped when it was prepared for inference, so it cannot be {}. Load "
-    "it again, or prepare it with `keep_parameters=True`."
-)
-
-
-class InferenceLinear(ConversionWatcher):
-    """A linear layer with converted weights, with or without the original parameters.
-
-    With them, a call that needs gradients uses the originals, and weights that have changed are converted again; a
-    change through `.data`, which PyTorch does not count, is not noticed. Without them the layer can be called in
-    evaluation mode only, and a call that needs gradients raises an error.
-    """
-
-    dtype: torch.dtype  # of the converted weights, or of the inputs that they take
-
-    def __init__(self, linear: nn.Linear, activation: Callable[[Tensor], Tensor] | None, keep: bool) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.kept = keep
-        self.activation = activation
-        self.converted: Any = None  # the `_weights_version` that was converted
-        warn_unwatched()
-        if keep:
-            self.weight, self.bias = linear.weight, linear.bias
-        self._update(linear.weight.detach(), linear.bias.detach())
-        self.training = False
-
-    def forward(self, states: Tensor) -> Tensor:
-        """[..., in_features] to [..., out_features], including the activation if there is one."""
-        if self.kept:
-            if self._needs_original(states):
-                product = F.linear(states, self.weight, self.bias)
-                return product if self.activation is None else self.activation(product)
-            if self._weights_version() != self.converted:
-                self._update(self.weight.detach(), self.bias.detach())
-        elif torch.is_grad_enabled() and states.requires_grad:  # these kernels do not compute gradients
-            raise InputError(_DROPPED.format("differentiated"))
-        return self._product(states)
-
-    def _needs_original(self, states: Tensor) -> bool:
-        needs_gradient = torch.is_grad_enabled() and (states.requires_grad or self.weight.requires_grad)
-        return needs_gradient or not self._can_convert(self.weight) or torch.compiler.is_compiling()
-
-    def _can_convert(self, weight: Tensor) -> bool:
-        """Whether such weights can be converted; otherwise the originals are used."""
-        return _is_plain(weight)
-
-    def _weights_version(self) -> tuple[Any, ...]:
-        """A value that changes when the weights do."""
-        both = (self.weight, self.bias)
-        return tuple((each.data_ptr(), each.dtype, each.device, change_count(each)) for each in both)
-
-    def before_conversion(self, change: Callable[[Tensor], Tensor]) -> None:
-        self.converted = None  # new values may be stored at the address of the old ones
-
-    def _update(self, weight: Tensor, bias: Tensor) -> None:
-        self._convert(weight, bias)
-        if self.kept:
-            self.converted = self._weights_version()
-
-    def _convert(self, weight: Tensor, bias: Tensor) -> None:
-        """Set the weights in this layer's own form."""
-        raise NotImplementedError
-
-    def _product(self, states: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        raise InputError("A model prepared for inference cannot be copied. Copy it before it is prepared.")
-
-    def __reduce__(self) -> Any:
-        raise InputError("A model prepared for inference cannot be pickled. Call `save_pretrained` before.")
-
-
-class PackedLinear(InferenceLinear):
-    """Weights in oneDNN's layout; GELU and ReLU are fused into the product."""
-
-    def __init__(
-        self,
-        linear: nn.Linear,
-        activation: Callable[[Tensor], Tensor] | None = None,
-        fused: tuple[str, str] | None = None,
-        keep: bool = False,
-    ) -> None:
-        self.fused = fused or ("none", "")
-        self.dtype = linear.weight.dtype
-        super().__init__(linear, activation, keep)
-
-    def _can_convert(self, weight: Tensor) -> bool:
-        return _can_pack(weight)
-
-    def _convert(self, weight: Tensor, bias: Tensor) -> None:
-        self.dtype = weight.dtype
-        self.packed = pack(weight)
-        self.packed_bias = bias.clone()
-
-    def _product(self, states: Tensor) -> Tensor:
-        name, algorithm = self.fused
-        states = states.to(self.dtype)
-        product = packed_product(states, self.packed, self.packed_bias, name, algorithm)
-        return product if self.activation is None or name != "none" else self.activation(product)
-
-
-class WidenedLinear(InferenceLinear):
-    """Weights in half precision and products in float32, for processors that compute in half precision slowly."""
-
-    def _can_convert(self, weight: Tensor) -> bool:
-        return weight.dtype in _HALF and _is_plain(weight)
-
-    def _convert(self, weight: Tensor, bias: Tensor) -> None:
-        self.dtype = weight.dtype
-        self.narrow, self.narrow_bias = weight, bias
-
-    def _product(self, states: Tensor) -> Tensor:
-        product = F.linear(states.float(), self.narrow.float(), self.narrow_bias.float())
-        return (product if self.activation is None else self.activation(product)).to(states.dtype)
-
-
-class QuantizedLinear(InferenceLinear):
-    """Weights in eight bits with a scale for each output; inputs are quantized in every call."""
-
-    dtype = torch.float32
-
-    def _convert(self, weight: Tensor, bias: Tensor) -> None:
-        self.packed = EightBitProduct(weight.float(), bias.float())
-
-    def _product(self, states: Tensor) -> Tensor:
-        if not states.numel():  # for no rows oneDNN's product has another shape
-            return states.new_empty(*states.shape[:-1], self.out_features)
-        product = self.packed(states.float()).to(states.dtype)
-        return product if self.activation is None else self.activation(product)
+_LARGE, _TIMED_ROWS = 10000, 2  # of an output table: generation computes one for each text
 
 
 def optimize(model: nn.Module, activation: str, keep_parameters: bool) -> None:
-    """Replace the linear layers of a model's encoder if that is faster on this machine.
+    """Replace the linear layers of a model's encoder and of a language model if that is faster on this machine.
 
     Args:
         model: an instance of a model class, on the CPU, in float32, bfloat16 or float16 (others are left unchanged).
@@ -189,8 +64,9 @@ def optimize(model: nn.Module, activation: str, keep_parameters: bool) -> None:
     _restore(model)
     with torch.no_grad():
         for parent, name, linear in _linears(model):
-            function: Any = getattr(parent, "activation", None)
-            kernels = _kernels(linear, function, _FUSED.get(activation) if function is not None else None)
+            function = _activation(parent, name)
+            is_table = name == _TABLE
+            kernels = _kernels(linear, function, _FUSED.get(activation) if function is not None else None, is_table)
             key = (*linear.weight.shape, linear.weight.dtype, function is not None)
             if key not in fastest:
                 fastest[key] = _fastest(linear, function, kernels) if kernels else "plain"
@@ -199,19 +75,47 @@ def optimize(model: nn.Module, activation: str, keep_parameters: bool) -> None:
     _freeze(model)
 
 
-def quantize(model: nn.Module, keep_parameters: bool) -> None:
-    """Replace the linear layers of a model's encoder by quantized ones. Arguments are those of `optimize`."""
+def quantize(model: nn.Module, dtype: str, keep_parameters: bool) -> None:
+    """Replace the linear layers of a model's encoder, and a language model's, by quantized ones.
+
+    In eight bits the map from the embeddings is left out: it is a fiftieth of a layer's work. The output table is in
+    eight bits in both cases, and its highest outputs are exact.
+
+    Args:
+        model, keep_parameters: as in `optimize`.
+        dtype: "int8" or "float16".
+
+    Raises:
+        InputError: this PyTorch has no products in float16 for CPUs, or a weight is beyond float16's range.
+    """
+    check_argument("dtype", dtype, one_of(("int8", "float16")))
+    if dtype == "float16":
+        _check_half(model)
     _restore(model)
     with torch.no_grad():
         for parent, name, linear in _linears(model):
-            function: Any = getattr(parent, "activation", None)
-            _replace(parent, name, QuantizedLinear(linear, function, keep_parameters))
+            function = _activation(parent, name)
+            if name == _TABLE:
+                if has_fbgemm():
+                    _replace(parent, name, TableLinear(linear, None, keep_parameters))
+            elif dtype == "float16":
+                _replace(parent, name, HalfLinear(linear, function, keep_parameters))
+            elif name != _MAP and not hasattr(parent, _TABLE):  # a head's own layer is small
+                _replace(parent, name, QuantizedLinear(linear, function, keep_parameters))
     _freeze(model)
+
+
+def _check_half(model: nn.Module) -> None:
+    if not has_fbgemm():
+        raise InputError("Products in float16 need a PyTorch with FBGEMM (x86 processors). Use `dtype='int8'`.")
+    for name, parameter in model.named_parameters():
+        if not fits_half(parameter.detach()):
+            raise InputError(f"Weights must be in float16's range, up to 65,504, and on the CPU. Received: `{name}`.")
 
 
 def warn_if_slow(dtype: torch.dtype) -> None:
     """Warn of a model in half precision that will be slow here: no GPU, and a processor without the instructions."""
-    if dtype in _HALF and not torch.cuda.is_available() and not can_compute(dtype):
+    if dtype in HALF and not torch.cuda.is_available() and not can_compute(dtype):
         warn(
             f"The weights are in {str(dtype).removeprefix('torch.')}, which this processor computes several times "
             "slower than float32. Load them with `dtype='float32'`, or call `optimize_for_inference()`, which keeps "
@@ -235,7 +139,7 @@ def check_kept(model: nn.Module, what: str) -> None:
         InputError: they were dropped.
     """
     if has_dropped(model):
-        raise InputError(_DROPPED.format(what))
+        raise InputError(DROPPED.format(what))
 
 
 def check_can_convert(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
@@ -252,23 +156,28 @@ def check_can_convert(model: nn.Module, change: Callable[[Tensor], Tensor]) -> N
         if isinstance(module, InferenceLinear) and not module.kept:
             changed = change(torch.empty(0, dtype=module.dtype))
             if changed.dtype != module.dtype or changed.device.type != "cpu":
-                raise InputError(_DROPPED.format("moved or cast"))
+                raise InputError(DROPPED.format("moved or cast"))
 
 
 def _linears(model: Any) -> list[tuple[nn.Module, str, nn.Linear]]:
-    """The plain linear layers of the encoder, each with its parent and its name there.
+    """The plain linear layers of the encoder and of a language model's head, each with its parent and its name there.
 
     They are found by the names of the model's own parameters, so that adapters and the layers inside are left out.
     """
     found = []
     for canonical, parameter in model.parameter_table().items():
-        if parameter.kind is Kind.KERNEL and canonical.startswith(f"{BASE_PREFIX}encoder."):
+        if parameter.kind is Kind.KERNEL and canonical.startswith((f"{BASE_PREFIX}encoder.", "cls.predictions.")):
             path, name, _ = model._own_name(canonical).rsplit(".", 2)
             parent = model.get_submodule(path)
             child = getattr(parent, name)
             if is_plain_linear(child):
                 found.append((parent, name, child))
     return found
+
+
+def _activation(parent: nn.Module, name: str) -> Any:
+    """The function that follows a linear layer, or None."""
+    return None if name == _TABLE else getattr(parent, "activation", None)
 
 
 def _restore(model: nn.Module) -> None:
@@ -297,16 +206,22 @@ def _replace(parent: nn.Module, name: str, packed: InferenceLinear) -> None:
 
 
 def _kernels(
-    linear: nn.Linear, activation: Callable[[Tensor], Tensor] | None, fused: tuple[str, str] | None
+    linear: nn.Linear, activation: Callable[[Tensor], Tensor] | None, fused: tuple[str, str] | None, is_table: bool
 ) -> dict[str, Callable[..., InferenceLinear]]:
-    """The layers that can replace a linear layer and its activation; each is made with the argument `keep`."""
+    """The layers that can replace a linear layer and its activation; each is made with the argument `keep`.
+
+    An output table is replaced in half precision only: in float32 reading it takes the same time in every layout.
+    """
     kernels: dict[str, Callable[..., InferenceLinear]] = {}
-    if _can_pack(linear.weight):
+    if can_pack_weight(linear.weight) and not is_table:
         kernels["packed"] = partial(PackedLinear, linear, activation)
         if fused is not None:
             kernels["fused"] = partial(PackedLinear, linear, activation, fused)
-    if linear.weight.dtype in _HALF and _is_plain(linear.weight):
-        kernels["widened"] = partial(WidenedLinear, linear, activation)
+    if linear.weight.dtype in HALF and is_plain_weight(linear.weight):
+        if not is_table:  # widening all of it takes longer than any product
+            kernels["widened"] = partial(WidenedLinear, linear, activation)
+        if has_fbgemm() and fits_half(linear.weight):
+            kernels["half"] = partial(HalfLinear, linear, activation)
     return kernels
 
 
@@ -316,7 +231,8 @@ def _fastest(
     kernels: dict[str, Callable[..., InferenceLinear]],
 ) -> str:
     """The fastest way to compute a linear layer and its activation: "plain" or a key of `kernels`."""
-    example = torch.randn(_TIMED_TOKENS, linear.in_features).to(linear.weight.dtype)
+    tokens = _TIMED_ROWS if linear.out_features > _LARGE else _TIMED_TOKENS
+    example = torch.randn(tokens, linear.in_features).to(linear.weight.dtype)
 
     def plain(states: Tensor) -> Tensor:
         product = linear(states)
@@ -331,16 +247,6 @@ def _fastest(
             kernel(example)
             best[name] = min(best[name], time.perf_counter() - start)
     return min(best, key=lambda name: best[name])
-
-
-def _can_pack(weight: Tensor) -> bool:
-    if weight.dtype not in (torch.float32, torch.bfloat16) or not _is_plain(weight) or not can_pack():
-        return False
-    return weight.dtype == torch.float32 or can_compute(weight.dtype)
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and not tensor.is_mkldnn and type(tensor) in (Tensor, nn.Parameter)
 
 
 def _identity(states: Tensor) -> Tensor:

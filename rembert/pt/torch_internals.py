@@ -17,6 +17,9 @@ plainer way is used, with one warning from `warn_missing`.
 | `mkldnn._is_mkldnn_bf16_supported`, `_is_mkldnn_fp16_supported` | instructions for these | float32 is taken |
 | `torch.cpu._is_vnni_supported` | VNNI, before `torch.cpu.get_capabilities` | inputs have 7 bits |
 | `quantized.linear_prepack`, `linear_dynamic` | products in eight bits | eight-bit weights, products in float32 |
+| `quantized.linear_prepack_fp16`, `linear_dynamic_fp16` | weights in float16 | they are widened for each product |
+| `quantized.linear_with_input_q_dq_qweight_dq_output_fp32` | output tables in eight bits | tables stay as they are |
+| `torch._make_per_channel_quantized_tensor` | the same | the same |
 | `torch.utils._pytree` | outputs that compilers can unpack | `return_dict=False` gives tuples |
 """
 
@@ -220,6 +223,83 @@ class EightBitProduct:
         if self.packed is None:
             return F.linear(states, self.weight.float()) * self.scales + self.bias
         return torch.ops.quantized.linear_dynamic(states, self.packed, self.reduce_range)
+
+
+@functools.cache
+def has_fbgemm() -> bool:
+    """Whether `HalfProduct` and `EightBitTable` work in this PyTorch: builds for x86 processors have FBGEMM."""
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        return False
+    try:
+        for product in (HalfProduct, EightBitTable):
+            product(torch.ones(2, 16), torch.zeros(2))(torch.ones(1, 16))
+    except Exception:  # another signature may raise anything
+        _warn("ops.quantized.linear_dynamic_fp16", "output tables and weights in half precision stay as they are")
+        return False
+    return True
+
+
+class HalfProduct:
+    """A linear layer's product with weights in float16, which FBGEMM widens in the processor's registers.
+
+    Args:
+        weight: [out, in], float32, in float16's range.
+        bias: [out], float32.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        with warnings.catch_warnings(), _engine("fbgemm"):
+            warnings.simplefilter("ignore")
+            self.packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """[..., in] to [..., out], both float32."""
+        return torch.ops.quantized.linear_dynamic_fp16(states, self.packed)
+
+
+class EightBitTable:
+    """The product with an output table in eight bits, a scale for each row, and a bound of its error.
+
+    A state x is a sum of two numbers of 7 bits, with a scale of its own: x = s (a + b / 126). The table is read once
+    for both, and the state loses a 126th of what it would with one of them.
+
+    Args:
+        weight: [out, in]; it is converted in blocks.
+        bias: [out].
+
+    Attributes:
+        errors: [out], the norm of what eight bits change in each row.
+        norms: [out], the norm of each row.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        blocks = range(0, len(weight), 2**14)
+        self.bias = bias.float()
+        parts: list[tuple[Tensor, ...]] = []
+        with warnings.catch_warnings(), _engine("fbgemm"):
+            warnings.simplefilter("ignore")
+            for start in blocks:
+                block = weight[start : start + 2**14].float()
+                scales = (block.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+                whole = (block / scales[:, None]).round_()
+                errors = (block - whole * scales[:, None]).norm(dim=1)
+                parts.append((whole.to(torch.int8), scales, errors, block.norm(dim=1)))
+            whole, scales, self.errors, self.norms = (torch.cat(each) for each in zip(*parts, strict=True))
+            zeros = torch.zeros_like(scales, dtype=torch.long)
+            quantized = torch._make_per_channel_quantized_tensor(whole, scales, zeros, 0)
+            self.packed = torch.ops.quantized.linear_prepack(quantized, None)
+
+    def __call__(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, in] float32 to [n, out], and [n], the norm of what the eight bits change in each state."""
+        scales = (states.abs().amax(1, keepdim=True) / 63).clamp(min=torch.finfo(torch.float32).tiny)
+        high = (states / scales).round()
+        low = ((states / scales - high) * 126).round()
+        # Numbers of 7 bits around 64 are passed with a scale of 1: two of 8 bits would not fit FBGEMM's 16-bit sums.
+        product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        both = product(torch.cat([high, low]), 1.0, 64, self.packed)
+        outputs = both[: len(states)].add_(both[len(states) :], alpha=1 / 126).mul_(scales).add_(self.bias)
+        change = (states - (high + low / 126) * scales).norm(dim=1)
+        return outputs, change + 1e-6 * states.norm(dim=1)  # and what float32 rounds
 
 
 def has_vnni() -> bool:

@@ -15,11 +15,12 @@ torch = pytest.importorskip("torch")
 
 from rembert.common.config_values import ACTIVATIONS  # noqa: E402
 from rembert.common.errors import InputError  # noqa: E402
-from rembert.pt import inference, torch_internals  # noqa: E402
+from rembert.pt import inference, inference_layers, torch_internals  # noqa: E402
 from tests.frameworks import PT, difference, flat  # noqa: E402
 from tests.parity.cases import CASES, Case, as_dtype, build, by_case  # noqa: E402
 
 BY_NAME = {case.name: case for case in CASES}
+needs_fbgemm = pytest.mark.skipif(not torch_internals.has_fbgemm(), reason="this PyTorch has no FBGEMM")
 needs_onednn = pytest.mark.skipif(not torch_internals.can_pack(), reason="this PyTorch has no oneDNN")
 
 
@@ -51,7 +52,7 @@ def test_every_head_gives_the_same(case: Case, chosen: str) -> None:
     wanted = flat(PT, PT.call(model, **_inputs(case.name)))
     assert model.optimize_for_inference() is model
     per_layer = 10 if case.settings.get("add_cross_attention") else 6
-    assert _packed_layers(model) == 1 + 2 * per_layer
+    assert _packed_layers(model) == 1 + 2 * per_layer + (case.head in ("masked-lm", "causal-lm"))
     for name, array in flat(PT, PT.call(model, **_inputs(case.name))).items():
         assert difference(array, wanted[name]) <= 1e-5, name
 
@@ -122,7 +123,7 @@ def test_the_fastest_kernel_is_taken() -> None:
 
 
 def test_without_the_operators_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "can_pack", lambda: False)
+    monkeypatch.setattr(inference_layers, "can_pack", lambda: False)
     model = _model("model").train().optimize_for_inference()
     assert not model.training
     assert _packed_layers(model) == 0
@@ -204,12 +205,100 @@ def test_eight_bits(case: Case) -> None:
     model = _model(case.name)
     wanted = flat(PT, PT.call(model, **_inputs(case.name)))
     model.quantize_dynamic()
-    assert _packed_layers(model) == sum(
-        isinstance(module, torch.nn.Linear) for module in _model(case.name).base_model.encoder.modules()
-    )
+    layers = _model(case.name).base_model.encoder.layer
+    linears = sum(isinstance(module, torch.nn.Linear) for module in layers.modules())
+    assert _packed_layers(model) == linears + (case.head == "causal-lm")
     for name, array in flat(PT, PT.call(model, **_inputs(case.name))).items():
         # Two roundings of 1/127 (or, without VNNI, 1/63) of the largest number, over two layers.
         assert difference(array, wanted[name]) <= 0.1, name
+
+
+@needs_fbgemm
+@by_case(CASES)
+def test_weights_in_float16(case: Case) -> None:
+    model = _model(case.name)
+    wanted = flat(PT, PT.call(model, **_inputs(case.name)))
+    model.quantize_dynamic("float16")
+    assert not any(isinstance(module, torch.nn.Linear) for module in model.base_model.encoder.modules())
+    for name, array in flat(PT, PT.call(model, **_inputs(case.name))).items():
+        # float16 rounds by 2^-12 at most, over two layers; logits beyond the highest have eight bits.
+        rounded = name == "logits" and case.head in ("masked-lm", "causal-lm")
+        assert difference(array, wanted[name]) <= (0.02 if rounded else 2e-3), name
+
+
+def _table(rows: int = 3000, width: int = 64) -> Any:
+    """An output table with rows of very different norms, and many close to the highest outputs."""
+    numbers = np.random.default_rng(0)
+    values = numbers.normal(size=(rows, width)) * numbers.lognormal(sigma=0.5, size=(rows, 1))
+    values[1::2] = values[::2] * numbers.normal(1, 2e-3, size=(rows // 2, width))
+    linear = torch.nn.Linear(width, rows)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(values))
+    return linear
+
+
+@needs_fbgemm
+def test_the_highest_outputs_of_a_table_in_eight_bits_are_exact() -> None:
+    linear = _table()
+    states = torch.from_numpy(np.random.default_rng(1).normal(size=(4, 8, 64)).astype(np.float32))
+    table = inference_layers.TableLinear(linear, None, keep=False)
+    exact = torch.nn.functional.linear(states.double(), linear.weight.double(), linear.bias.double()).detach()
+    found = table(states)
+    highest, rounded = exact.topk(64), table.rounded(states.flatten(0, 1))[0].unflatten(0, (4, 8))
+    assert torch.equal(found.topk(64).indices, highest.indices)
+    assert difference(found.topk(64).values.numpy(), highest.values.numpy()) <= 1e-6
+    assert not torch.equal(rounded.argmax(-1), exact.argmax(-1))  # eight bits alone choose others
+    norms = states.norm(dim=-1, keepdim=True)
+    bound = table.rounded.errors * norms + table.rounded.norms * table.rounded(states.flatten(0, 1))[1].view(4, 8, 1)
+    assert bool(((rounded - exact).abs() <= bound).all())
+    assert difference(found.numpy(), exact.numpy()) <= 0.02
+
+
+@needs_fbgemm
+def test_a_table_whose_rows_cannot_be_told_apart_is_computed_in_full() -> None:
+    linear = _table()
+    with torch.no_grad():
+        linear.weight.copy_(linear.weight[:1] + 1e-5 * linear.weight)
+    table, states = inference_layers.TableLinear(linear, None, keep=False), torch.ones(1, 64)
+    assert difference(table(states).numpy(), linear(states).detach().numpy()) <= 1e-6
+
+
+@needs_fbgemm
+def test_generation_in_float16_gives_the_same_tokens() -> None:
+    golden = Path(__file__).parents[1] / "fixtures" / "golden" / "causal_lm"
+    with np.load(golden / "expected.npz") as file:
+        prompt, wanted = file["gen.prompt"], file["gen.greedy"]
+    model = PT.load(golden, "causal-lm").quantize_dynamic("float16")
+    assert model.generate(torch.from_numpy(prompt), max_new_tokens=12).tolist() == wanted.tolist()
+
+
+@needs_fbgemm
+def test_a_language_model_in_half_precision_has_its_table_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_fastest", lambda _linear, _activation, kernels: "half")
+    case = BY_NAME["masked_lm"]
+    model = _model(case.name).bfloat16()
+    wanted = flat(PT, PT.call(copy.deepcopy(model).float(), **_inputs(case.name)))["logits"]
+    model.optimize_for_inference()
+    assert isinstance(model.get_output_embeddings(), inference_layers.HalfLinear)
+    outputs = PT.call(model, **_inputs(case.name))
+    assert outputs.logits.dtype == torch.bfloat16
+    assert difference(outputs.logits.float().numpy(), wanted) <= 0.03  # bfloat16's 8 bits, over two layers
+
+
+def test_float16_that_is_not_possible_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model("masked_lm")
+    with pytest.raises(InputError, match=r"`dtype` must be one of int8, float16\. Received: `dtype='int4'`"):
+        model.quantize_dynamic("int4")
+    with torch.no_grad():
+        model.base_model.encoder.layer[1].output.dense.weight[0, 0] = 7e4
+    with pytest.raises(InputError, match=r"float16's range.*Received: `rembert\.encoder\.layer\.1\.output\.dense"):
+        model.quantize_dynamic("float16")
+    monkeypatch.setattr(inference, "has_fbgemm", lambda: False)
+    with pytest.raises(InputError, match="FBGEMM"):
+        model.quantize_dynamic("float16")
+    assert _packed_layers(model) == 0
+    model.quantize_dynamic()
+    assert type(model.get_output_embeddings()) is torch.nn.Linear
 
 
 def test_eight_bits_of_no_rows() -> None:
