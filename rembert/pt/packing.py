@@ -91,6 +91,11 @@ def pack_lengths(cu_seqlens: Tensor) -> Packing:
     return Packing(cu_seqlens.int(), indices, counts, width)
 
 
+def reads_when_run() -> bool:
+    """Whether `torch.compile` makes a graph for inference, where attention is an operator that reads the lengths."""
+    return torch.compiler.is_dynamo_compiling() and not torch.is_grad_enabled()
+
+
 Inputs = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -133,6 +138,8 @@ def choose_layout(
         causal: whether a token attends to earlier ones only.
     """
     if cu_seqlens is not None:
+        if not compute_all and reads_when_run():
+            return _unread(inputs, cu_seqlens)
         if compute_all or not can_read:
             return _one_row(inputs, cu_seqlens, causal)
         packing = pack_lengths(cu_seqlens)
@@ -161,17 +168,32 @@ def choose_layout(
     return Layout(inputs, attention_mask, None, zero_padding, _identity)
 
 
+def _unread(inputs: Inputs, cu_seqlens: Tensor) -> Layout:
+    """Packed inputs in a graph whose attention reads the lengths when it runs; the packing has none."""
+    ids, types, positions, embeds = inputs
+    if positions is None:
+        positions = _sequences(inputs, cu_seqlens)[2]
+    packing = Packing(cu_seqlens, positions, (), 0)
+    return Layout((ids, types, positions, embeds), None, packing, _identity, _identity)
+
+
+def _sequences(inputs: Inputs, cu_seqlens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of packed tokens, each [t]: the index, the sequence, and the position in it; no value is read."""
+    count = next(each.shape[0] for each in (inputs[0], inputs[3]) if each is not None)
+    tokens, starts = torch.arange(count, device=cu_seqlens.device), cu_seqlens.long()
+    sequence = torch.searchsorted(starts, tokens, right=True) - 1
+    return tokens, sequence, tokens - starts[sequence]
+
+
 def _one_row(inputs: Inputs, cu_seqlens: Tensor, causal: bool) -> Layout:
     """Packed inputs as a batch of one row, with a [1, t, t] mask that separates the sequences; no value is read."""
     ids, types, positions, embeds = inputs
-    count = next(each.shape[0] for each in (ids, embeds) if each is not None)
-    tokens, starts = torch.arange(count, device=cu_seqlens.device), cu_seqlens.long()
-    sequence = torch.searchsorted(starts, tokens, right=True) - 1
+    tokens, sequence, own_positions = _sequences(inputs, cu_seqlens)
     pairs = sequence[:, None] == sequence
     if causal:
         pairs = pairs & (tokens <= tokens[:, None])
     if positions is None:
-        positions = tokens - starts[sequence]
+        positions = own_positions
     row = [None if each is None else each[None] for each in (ids, types, positions, embeds)]
     return Layout((row[0], row[1], row[2], row[3]), pairs[None], None, _first_row, _as_row)
 

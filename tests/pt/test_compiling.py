@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.frameworks import PT, flat, needs_one_graph  # noqa: E402
+from tests.frameworks import PT, difference, flat, needs_one_graph  # noqa: E402
 from tests.parity.cases import CASES, Case, as_dtype, build, by_case  # noqa: E402
 
 # None is a batch's size, nor the first the number of choices or labels: sizes that are the same at first are taken
@@ -69,6 +69,45 @@ def test_by_default_one_more_for_the_second_length(case: Case) -> None:
 def test_one_graph_for_chosen_positions() -> None:
     case = next(case for case in CASES if case.name == "masked_lm")
     assert _graphs_for_ten_lengths(case, positions=8, dynamic=True) == 1
+
+
+def _rows(case: Case, length: int, batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Padded ids and their mask, and the same packed; the first row is as long as the batch is wide."""
+    ids = case.inputs(case.config(), seed=length, batch=batch, length=length)["input_ids"]
+    mask = np.arange(length) < np.random.default_rng(length).integers(1, length + 1, (batch, 1))
+    mask[0] = True
+    starts = np.concatenate([[0], mask.sum(1).cumsum()])
+    return {"input_ids": ids, "attention_mask": mask.astype(np.int64)}, {"input_ids": ids[mask], "cu_seqlens": starts}
+
+
+@needs_one_graph
+@pytest.mark.parametrize("way", ["packed", "layers"])
+@by_case([case for case in CASES if case.name in QUICK])
+def test_one_graph_without_padding(case: Case, way: str) -> None:
+    """For inference: attention reads the lengths when it runs, so no graph depends on them."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model = build(PT, case, case.config(), dtype="float32")
+    compiled = build(PT, case, case.config(), dtype="float32")
+    if way == "packed":
+        compiled = torch.compile(compiled, fullgraph=True, dynamic=True, backend="eager")
+    else:
+        for layer in compiled.get_base_model().encoder.layer:
+            layer.compile(fullgraph=True, dynamic=True, backend="eager")
+    graphs: list[int] = []
+    for batch, length in zip(itertools.cycle((6, 8, 10)), LENGTHS, strict=False):
+        padded, packed = _rows(case, length, batch)
+        inputs = packed if way == "packed" else padded
+        settings = {"use_cache": False} if case.settings.get("is_decoder") else {}
+        wanted = PT.call(model, **padded, **settings)
+        found = PT.call(compiled, **inputs, **settings)
+        real = padded["attention_mask"] != 0
+        expected = wanted.logits.numpy()
+        expected = expected[real] if way == "packed" and expected.ndim == 3 else expected
+        assert difference(found.logits.numpy(), expected) <= 1e-5
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs == [1] * len(LENGTHS)
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 @needs_one_graph
