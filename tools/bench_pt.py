@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -80,11 +79,6 @@ TINY = {
     "num_hidden_layers": 1,
     "vocab_size": 2000,
 }
-# What matters to the speed of inference and training, as Linux names it.
-FLAGS = (
-    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"),
-    *("asimddp", "bf16", "i8mm", "sve"),
-)
 
 
 def main() -> None:
@@ -417,12 +411,13 @@ def table(results: dict[str, list[dict[str, Any]]], args: argparse.Namespace) ->
     """The results in Markdown."""
     import torch
     import transformers
+    from performance_page import processor
 
     lines = [
         f"PyTorch {torch.__version__}, transformers {transformers.__version__}, {args.threads} threads of "
         f"{processor()}, {args.rounds} rounds.",
         "",
-        "| measurement | time | against transformers | more |",
+        "| measurement | time (smallest to largest) | against transformers | more |",
         "| --- | ---: | ---: | --- |",
     ]
     for group, rounds in results.items():
@@ -430,6 +425,9 @@ def table(results: dict[str, list[dict[str, Any]]], args: argparse.Namespace) ->
             problem = next((each[name]["problem"] for each in rounds if "problem" in each[name]), None)
             seconds, ratio = middle(rounds, name, "seconds"), speed(rounds, name)
             shown = "" if not seconds else f"{seconds * 1e3:,.0f} ms" if seconds >= 0.1 else f"{seconds * 1e3:.1f} ms"
+            every = [each[name]["seconds"] * 1e3 for each in rounds if each[name].get("seconds")]
+            if len(every) > 1:
+                shown += f" ({min(every):,.1f} to {max(every):,.1f})"
             lines.append(
                 f"| {TITLES[group]}: {title} | {shown} | {'' if ratio is None else f'{ratio:.2f} ×'} | "
                 f"{problem or more(rounds, name)} |"
@@ -452,16 +450,6 @@ def more(rounds: list[dict[str, Any]], name: str) -> str:
         if (rate := middle(rounds, name, key)) is not None:
             notes.append(f"{what} {rate / 1e12:.0f} TFLOP/s")
     return ", ".join(notes)
-
-
-def processor() -> str:
-    """The processor's name, and those of its instruction sets that matter here."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.exists() else ""
-    names = re.findall(r"model name\s*:\s*(.+)", text)
-    has = set(" ".join(re.findall(r"(?:flags|Features)\s*:\s*(.+)", text)).split())
-    flags = ", ".join(flag for flag in FLAGS if flag in has) or "no instruction sets known"
-    return f"{names[0] if names else platform.processor() or platform.machine()} ({flags})"
 
 
 def plot(results: dict[str, list[dict[str, Any]]], docs: Path) -> None:

@@ -272,11 +272,15 @@ def ratio(results: dict[str, list[Result]], subject: str, other: str, key: str =
 
 def table(results: dict[str, dict[str, list[Result]]], rounds: int, repeats: int) -> str:
     """The results in Markdown."""
+    from importlib.metadata import version
+
+    from performance_page import processor
+
     lines = [
-        f"{os.cpu_count()} CPU cores, float32; medians of {rounds} rounds of alternating processes, each the median "
-        f"of {repeats} runs. `python tools/bench_tf.py` says what each workload is.",
+        f"TensorFlow {version('tensorflow')}, Keras {version('keras')}, {os.cpu_count()} cores of {processor()}, "
+        f"float32; medians of {rounds} rounds of alternating processes, each the median of {repeats} runs. `python tools/bench_tf.py` says what each workload is.",
         "",
-        "| workload | subject | seconds | memory beyond the weights | time beside rembert's |",
+        "| workload | subject | seconds (smallest to largest) | memory beyond the weights | time beside rembert's |",
         "| --- | --- | --- | --- | --- |",
     ]
     for workload, by_subject in results.items():
@@ -286,7 +290,9 @@ def table(results: dict[str, dict[str, list[Result]]], rounds: int, repeats: int
                 continue
             seconds, memory = (statistics.median(row[key] for row in rows) for key in rows[0])
             beside = ratio(by_subject, subject, OURS)
-            lines.append(f"| {workload} | {subject} | {seconds:.2f} | {memory:.2f} GB | {beside:.2f} |")
+            every = [row["seconds"] for row in rows]
+            shown = f"{seconds:.2f} ({min(every):.2f} to {max(every):.2f})"
+            lines.append(f"| {workload} | {subject} | {shown} | {memory:.2f} GB | {beside:.2f} |")
     return "\n".join(lines)
 
 

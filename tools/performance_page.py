@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from pathlib import Path
 
 from rembert.common.files import write_text
+
+# What matters to the speed of inference and training, as Linux names it.
+FLAGS = (
+    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"),
+    *("asimddp", "bf16", "i8mm", "sve"),
+)
+
+
+def processor() -> str:
+    """The processor's name, and those of its instruction sets that matter here."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    names = re.findall(r"model name\s*:\s*(.+)", text)
+    has = set(" ".join(re.findall(r"(?:flags|Features)\s*:\s*(.+)", text)).split())
+    flags = ", ".join(flag for flag in FLAGS if flag in has) or "no instruction sets known"
+    return f"{names[0] if names else platform.processor() or platform.machine()} ({flags})"
 
 
 def write_section(page: Path, name: str, title: str, text: str) -> None:
