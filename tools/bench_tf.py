@@ -278,7 +278,8 @@ def table(results: dict[str, dict[str, list[Result]]], rounds: int, repeats: int
 
     lines = [
         f"TensorFlow {version('tensorflow')}, Keras {version('keras')}, {os.cpu_count()} cores of {processor()}, "
-        f"float32; medians of {rounds} rounds of alternating processes, each the median of {repeats} runs. `python tools/bench_tf.py` says what each workload is.",
+        f"float32; medians of {rounds} rounds of alternating processes, each the median of {repeats} "
+        f"runs. `python tools/bench_tf.py` says what each workload is.",
         "",
         "| workload | subject | seconds (smallest to largest) | memory beyond the weights | time beside rembert's |",
         "| --- | --- | --- | --- | --- |",
