@@ -345,9 +345,9 @@ class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
         """Prepare the linear layers for inference on this machine's CPU; results agree within rounding.
 
         The kernels that the processor offers are timed for each kind of layer (about a second at full width), and the
-        fastest is used: the plain one, that of oneDNN with weights in its own layout, or the latter with fused GELU. Half
-        precision without the processor's support is computed in float32, at its memory and several times faster. A
-        model on another device or in another dtype, and layers inside adapters, are left unchanged.
+        fastest is used: the plain one, that of oneDNN with weights in its own layout, or the latter with fused GELU.
+        Half precision without the processor's support is computed in float32, at its memory and several times faster.
+        A model on another device or in another dtype, and layers inside adapters, are left unchanged.
 
         Args:
             keep_parameters: keep the original parameters beside the prepared ones, for saving and training at twice
