@@ -16,7 +16,7 @@ from rembert.common.dependencies import require_packages
 from rembert.common.errors import DataError
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
-_READ_BYTES = 1 << 16
+_READ_BYTES = 1 << 10  # packed bytes of Zstandard at once: four of them may stand for 128 KiB
 _NOT_DATA = ("__MACOSX/", ".")  # what archive programs add: folders of their own, hidden files
 
 

@@ -14,6 +14,7 @@ from rembert.common.text_files import STANDARD_INPUT, TextFile, name_of
 __all__ = ["STANDARD_INPUT", "Line", "TextFile", "name_of", "open_bytes", "read_lines", "text_batches"]
 
 _LINE_END_WITHIN = 1 << 16  # bytes
+MAX_LINE = 1 << 28  # bytes; a small packed file may unpack to a line that fills the memory
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF8_MARK = b"\xef\xbb\xbf"
 
@@ -82,7 +83,7 @@ def _numbered_batches(path: str | os.PathLike[str], read_bytes: int) -> Iterator
     """The lines of each read, and the number of the first of them."""
     number = 1
     with open_bytes(path) as stream:
-        for batch in _whole_lines(stream, read_bytes):
+        for batch in _whole_lines(stream, read_bytes, name_of(path)):
             if number == 1:
                 if batch[0].startswith(_UTF16_MARKS):
                     raise DataError(
@@ -94,26 +95,34 @@ def _numbered_batches(path: str | os.PathLike[str], read_bytes: int) -> Iterator
             number += len(batch)
 
 
-def _whole_lines(stream: Any, read_bytes: int) -> Iterator[list[bytes]]:
+def _whole_lines(stream: Any, read_bytes: int, name: str) -> Iterator[list[bytes]]:
     """The lines that each read completes; the rest of a read waits for the next.
 
     Lines end with LF; or with CR, as in files of old Macintosh programs, if the first 64 KiB or the whole file has no
     LF.
+
+    Raises:
+        DataError: a line has more than `MAX_LINE` bytes.
     """
     begun: list[bytes] = []
-    end = None
+    size = 0  # of what is begun
+    end, has_cr = None, False
     while read := stream.read1(read_bytes):
         if end is None:
-            start = b"".join([*begun, read])
-            has_only_cr = len(start) >= _LINE_END_WITHIN and b"\r" in start
+            has_cr = has_cr or b"\r" in read
+            has_only_cr = size + len(read) >= _LINE_END_WITHIN and has_cr
             end = b"\n" if b"\n" in read else b"\r" if has_only_cr else None
-            read, begun = (start, []) if end is not None else (read, begun)
+            if end is not None:
+                read, begun, size = b"".join([*begun, read]), [], 0
         lines, newline, rest = (b"", b"", read) if end is None else read.rpartition(end)
         if newline:
             yield b"".join([*begun, lines]).split(end)
-            begun = []
+            begun, size = [], 0
         if rest:
             begun.append(rest)
+            size += len(rest)
+        if size > MAX_LINE:
+            raise DataError(f"{name}: a line must have at most {MAX_LINE} bytes. Received: a longer one.")
     if begun:
         last = b"".join(begun)
         yield last.removesuffix(b"\r").split(b"\r") if end is None else [last]

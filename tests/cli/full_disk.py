@@ -80,15 +80,6 @@ def saves(framework: Any, folder: Path, target: Path) -> dict[str, Case]:
     }
 
 
-def keras_saves(folder: Path, target: Path) -> dict[str, Case]:
-    """Keras' own files."""
-    config = RemBertConfig.from_pretrained(folder / "start")
-    return {
-        "keras-weights": (lambda: TF.build(config, "model").save_weights(target / "model.weights.h5"), _ENOUGH),
-        "keras-archive": (lambda: TF.build(config, "model").save(target / "model.keras"), _ENOUGH),
-    }
-
-
 def forked(work: Callable[[], object], limit: int) -> str:
     """What a child says or raises that may write files of at most `limit` bytes."""
     reading, writing = os.pipe()
@@ -121,7 +112,8 @@ def main(name: str, folder: Path) -> None:
     target = out / "target"
     framework = PT if name == "pt" else TF
     cases = saves(framework, folder, target)
-    cases |= commands(folder, target) if name == "pt" else keras_saves(folder, target)
+    if name == "pt":
+        cases |= commands(folder, target)
     for case, (work, limit) in cases.items():
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()

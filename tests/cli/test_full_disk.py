@@ -19,7 +19,7 @@ _KEPT = "The same command continues."
 
 @pytest.mark.parametrize(
     ("framework", "count"),
-    [pytest.param("pt", 16, marks=needs_pt), pytest.param("tf", 7, marks=[needs_tf, needs_pt, pytest.mark.slow])],
+    [pytest.param("pt", 16, marks=needs_pt), pytest.param("tf", 5, marks=[needs_tf, needs_pt, pytest.mark.slow])],
 )
 def test_a_full_disk(framework: str, count: int, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}

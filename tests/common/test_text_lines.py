@@ -5,13 +5,16 @@ from __future__ import annotations
 import gzip
 import io
 import sys
+import tracemalloc
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
+from rembert.common import text_lines
 from rembert.common.errors import DataError
-from rembert.common.text_lines import Line, read_lines, text_batches
+from rembert.common.text_lines import Line, open_bytes, read_lines, text_batches
+from rembert.tasks.reading import json_documents
 
 
 def lines(path: Path, *, strict: bool = False) -> list[Line]:
@@ -74,3 +77,32 @@ def test_lines_may_end_with_cr_alone(tmp_path: Path, size: int) -> None:
     assert list(map(len, found)) == [70_000, 1, 70_000]
     (tmp_path / "text").write_bytes(b"a\rb\nc")  # CR is a character where LF ends lines
     assert list(chain.from_iterable(text_batches(tmp_path / "text", read_bytes=size))) == ["a\rb", "c"]
+
+
+def test_packed_files_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line, and a JSON document, of a small packed file."""
+    monkeypatch.setattr(text_lines, "MAX_LINE", 1 << 18)
+    monkeypatch.setattr(json_documents, "MAX_PACKED", 1 << 18)
+    for content, kind in ((b"a\n" + b"b" * (1 << 19), "a line"), (b"[" + b" " * (1 << 19), "a JSON document")):
+        path = tmp_path / "texts.gz"
+        path.write_bytes(gzip.compress(content))
+        with pytest.raises(DataError, match=f"{path.name}: {kind}.* must have at most 262144 bytes"):
+            list(read_lines(path) if kind == "a line" else json_documents.read_json(path))
+    path.write_bytes(gzip.compress(b"a" * (1 << 17) + b"\n"))
+    assert [len(line.text) for line in read_lines(path)] == [1 << 17]
+    plain = tmp_path / "texts.json"
+    plain.write_bytes(b'[{"a": 1}' + b" " * (1 << 19) + b"]")  # as large on the disk
+    assert len(list(json_documents.read_json(plain))) == 1
+
+
+def test_a_small_file_of_zstandard_is_unpacked_in_parts(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    path = tmp_path / "texts.zst"
+    path.write_bytes(zstandard.ZstdCompressor().compress(b"\n" * (1 << 28)))
+    tracemalloc.start()
+    try:
+        with open_bytes(path) as stream:
+            assert stream.read1(1 << 10) == b"\n" * (1 << 10)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    finally:
+        tracemalloc.stop()

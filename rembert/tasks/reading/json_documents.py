@@ -14,6 +14,7 @@ from rembert.tasks.reading.options import USUAL, FileOptions
 from rembert.tasks.reading.records import BadLine, Location, Record
 from rembert.tasks.reading.squad import squad_records
 
+MAX_PACKED = 1 << 28  # bytes
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
 _BETWEEN = re.compile(r"[ \t\r\n]*,?[ \t\r\n]*")
@@ -58,8 +59,15 @@ def holds_parts(document: dict[str, Any]) -> bool:
 
 
 def _text(path: str | os.PathLike[str]) -> str:
+    # What stands on the disk may be read; a small packed file may unpack to more than the memory holds.
+    limit = max(MAX_PACKED, os.path.getsize(path) if os.path.isfile(path) else 0)
     with open_bytes(path) as stream:
-        content = stream.read()
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise DataError(
+            f"{name_of(path)}: a JSON document that is packed or comes from a pipe must have at most {limit} bytes. "
+            "Received: more. Unpack it, or use JSON lines."
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
