@@ -73,10 +73,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, without a last one that a kill has cut; none if there is no file.
 
     Raises:
-        CheckpointError: another line is not one of a run; names the file and the line.
+        CheckpointError: it is no file, or another line is not one of a run; names the file and the line.
     """
-    if not path.is_file():
+    if not path.exists():
         return []
+    if not path.is_file():
+        raise CheckpointError(f"{path} must be a file. Received: a directory, or something else that is no file.")
     found = []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, text in enumerate(lines, start=1):

@@ -133,6 +133,12 @@ def test_a_damaged_line_of_metrics_is_refused(folder: Path, run: Path, line: str
     _check_refused(folder, run, r"metrics\.jsonl, line 1, must map names to numbers")
 
 
+def test_a_directory_in_place_of_the_metrics_is_refused(folder: Path, run: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").mkdir()
+    _check_refused(folder, run, r"metrics\.jsonl must be a file")
+
+
 def test_a_last_line_that_a_kill_has_cut_is_dropped(run: Path) -> None:
     path = run / "metrics.jsonl"
     whole = read_metrics(path)
