@@ -119,7 +119,8 @@ def test_the_pages_name_only_options_that_exist(capsys: pytest.CaptureFixture[st
     assert main(["xtreme", "--help"]) == 0
     known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
     known |= {"--output", "--top-k", "--targets"}  # of other commands
-    known |= {"--nproc-per-node"}  # of torchrun
+    known |= {"--nproc-per-node", "--nnodes", "--node-rank", "--master-addr", "--master-port"}  # of torchrun
+    known |= {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--requeue"}  # of SLURM
     for path in DOCS.glob("*.md"):
         assert set(re.findall(r"--[a-z][\w-]*", path.read_text(encoding="utf-8"))) <= known, path.name
 

@@ -48,7 +48,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, rows: str, output_f
         choices=ENGINES,
         help="run on a Ray cluster; --output is then a directory with a part for each block of the input",
     )
-    group.add_argument("--address", help="of the cluster (default: RAY_ADDRESS, or a cluster of this machine)")
+    group.add_argument("--address", help="of the cluster (default: RAY_ADDRESS, or one of this machine)")
     group.add_argument(
         "--workers", type=int, metavar="N", help="blocks at once (default: one per GPU, or what the CPUs suffice for)"
     )

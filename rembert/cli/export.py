@@ -12,6 +12,7 @@ from typing import Any
 
 from rembert.bridge import open_checkpoint
 from rembert.bridge.heads import has_pooler_in, recognise_head
+from rembert.bridge.model_repository import SERVERS, next_version, write_triton_config
 from rembert.cli.text import byte_size, table
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError, InputError
@@ -41,6 +42,11 @@ def add_parser(subparsers: Any) -> None:
         const=True,
         help="onnx: weights in a file beside the graph, as large models always need",
     )
+    parser.add_argument(
+        "--server",
+        choices=SERVERS,
+        help="OUT is the model's directory in a repository of this server; the export is its next version",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing export at OUT")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -50,6 +56,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export and report."""
     target = EXPORT_TARGETS[args.to]
+    output = _output(args)
     options = _options(args, target)
     check_framework(target.framework)
     require_packages(*target.packages, needed_for=f"`export --to {args.to}`")
@@ -68,12 +75,33 @@ def run(args: argparse.Namespace) -> int:
     model = load_trained(target.framework, head, args.checkpoint, dtype=args.dtype or "auto", **own)
     module = import_module(f"rembert.{target.framework}.exporting")
     exporter: Callable[..., Exported] = getattr(module, target.function)
-    done = exporter(model, args.target, tokenizer_from=origin, force=args.force, **options)
+    if args.server is not None:
+        args.target.mkdir(exist_ok=True)
+    done = exporter(model, output, tokenizer_from=origin, force=args.force, **options)
+    if args.server == "triton":
+        write_triton_config(output)
     if args.json:
         print(json.dumps(asdict(done), default=str, indent=2))
     elif not args.quiet:
         print("\n".join(_lines(args, head, done)))
     return 0
+
+
+def _output(args: argparse.Namespace) -> Path:
+    """The directory of the export.
+
+    Raises:
+        InputError: the server does not take the format, or the parent of OUT does not exist.
+    """
+    if args.server is None:
+        return Path(args.target)
+    if args.to != SERVERS[args.server]:
+        raise InputError(
+            f"`--server {args.server}` must be used with `--to {SERVERS[args.server]}`. Received: {args.to}."
+        )
+    if not args.target.parent.is_dir():
+        raise InputError(f"`OUT` must be in an existing directory. Received: {args.target}.")
+    return next_version(args.target)
 
 
 def _options(args: argparse.Namespace, target: ExportTarget) -> dict[str, Any]:
@@ -94,7 +122,7 @@ def _lines(args: argparse.Namespace, head: str, done: Exported) -> list[str]:
     sizes = ", ".join("x".join(map(str, shape)) for shape in done.shapes)
     rows = [("output", "largest difference"), *((name, f"{value:.1e}") for name, value in done.differences.items())]
     return [
-        f"{args.checkpoint} -> {args.target} ({done.target}): {head}, {byte_size(done.nbytes)}",
+        f"{args.checkpoint} -> {done.directory} ({done.target}): {head}, {byte_size(done.nbytes)}",
         f"wrote {', '.join(done.files)}",
         f"takes {', '.join(done.inputs)}",
         f"compared on inputs of {sizes}; differences are relative to an output's largest number:",

@@ -41,8 +41,8 @@ class Cluster:
     """Where a run computes.
 
     Args:
-        address: of a Ray cluster; by default that of the environment variable RAY_ADDRESS, or else a cluster of this
-            machine that ends with the run.
+        address: of a Ray cluster; by default that of the environment variable RAY_ADDRESS, or else the cluster that
+            runs on this machine, or a new one that ends with the run.
         workers: the number of blocks that are computed at once; by default one for each GPU, or, without one, for each
             `worker_cpus` CPUs.
         worker_cpus: the number of CPUs, and of threads, of a worker.

@@ -182,3 +182,31 @@ def test_a_head_that_the_checkpoint_lacks_is_refused(tmp_path: Path, capsys: pyt
     assert "classifier.weight" in capsys.readouterr().err
     assert main([*command[:-1], "paper"]) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_versions_in_a_repository_of_triton(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def export(model: Any, directory: Path, **options: Any) -> Any:
+        shutil.copytree(exported, directory)
+        return exporting.Exported("onnx", directory, [], 0, [], [], [], {})
+
+    monkeypatch.setattr(exporting, "export_onnx", export)
+    command = ["export", str(GOLDEN / QUICK), str(tmp_path / "topics"), "--server", "triton", "--to"]
+    for _ in range(2):
+        assert main([*command, "onnx"]) == 0
+    assert sorted(path.name for path in (tmp_path / "topics").iterdir()) == ["1", "2", "config.pbtxt"]
+    session = onnxruntime.InferenceSession(tmp_path / "topics" / "2" / "model.onnx")
+    tensors = [
+        f'{kind} [ {{ name: "{each.name}" data_type: {type} dims: [ {size} ] }} ]'
+        for kind, found, type, size in (
+            ("input", session.get_inputs(), "TYPE_INT64", -1),
+            ("output", session.get_outputs(), "TYPE_FP32", 3),
+        )
+        for each in found
+    ]
+    lines = (tmp_path / "topics" / "config.pbtxt").read_text().splitlines()
+    assert lines[:3] == ['name: "topics"', 'backend: "onnxruntime"', "max_batch_size: 64"]
+    assert lines[3:-1] == tensors
+    assert main([*command, "savedmodel"]) == 2
+    assert "must be used with `--to onnx`" in capsys.readouterr().err
