@@ -76,6 +76,7 @@ def opened_parts(directory: Path, format: str, settings: Mapping[str, Any]) -> I
     directory.mkdir(exist_ok=True)
     lock = DirectoryLock(directory)
     parts = Parts(directory, format)
+    is_ours = False  # whether the directory holds this run
     try:
         if not lock.is_held:
             raise InputError(f"Another process is writing this output. Received: {directory}.")
@@ -84,14 +85,15 @@ def opened_parts(directory: Path, format: str, settings: Mapping[str, Any]) -> I
             _check_same_run(directory, settings)
         else:
             write_json(directory / RUN, {**settings, _COMPLETE: False})
+        is_ours = True
         for leftover in directory.glob(".part-*.tmp"):
             remove_if_dead(leftover)
         yield parts
         write_json(directory / RUN, {**settings, _COMPLETE: True})
     except BaseException as problem:
-        if parts.files():
+        if is_ours and parts.files():
             problem.add_note(KEPT)
-        elif lock.is_held:  # nothing is done: the directory is as it was
+        elif is_ours:  # nothing is done: the directory is as it was
             (directory / RUN).unlink(missing_ok=True)
             if is_new:
                 directory.rmdir()

@@ -38,8 +38,12 @@ def test_a_run_is_continued_until_it_is_complete(tmp_path: Path) -> None:
         parts.put(Block(0, 10), b"a2")
         parts.put(Block(0, 9), b"a1")
         assert [path.read_bytes() for path in parts.files()] == [b"a1", b"a2", b"b"]  # in the order of the input
-    with pytest.raises(InputError, match=r"must be new.*complete"), opened_parts(output, "jsonl", SETTINGS):
+    with (
+        pytest.raises(InputError, match=r"must be new.*complete") as refused,
+        opened_parts(output, "jsonl", SETTINGS),
+    ):
         pass
+    assert not hasattr(refused.value, "__notes__")
 
 
 def test_another_run_is_refused_by_name(tmp_path: Path) -> None:
