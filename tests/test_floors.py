@@ -128,6 +128,19 @@ def test_a_missing_framework_names_the_extra_to_install(module: str, package: st
     assert f"pip install 'rembert[{extra}]'" in said
 
 
+@needs_pt
+def test_an_older_transformers_is_named() -> None:
+    said = _run(
+        "import importlib.metadata as metadata\n"
+        "own = metadata.version\n"
+        "metadata.version = lambda name: '4.57.6' if name == 'transformers' else own(name)\n"
+        "try:\n    import rembert.transformers\n"
+        "except ImportError as problem:\n    print(type(problem).__name__, problem)"
+    )
+    assert said.startswith("MissingDependencyError")
+    assert "`transformers>=5`, but version 4.57.6 is installed" in said
+
+
 @needs_tf
 def test_another_backend_of_keras_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import keras

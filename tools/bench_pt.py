@@ -11,11 +11,13 @@ Workload of the groups `inference`, `full` and `training`: four layers at full w
 to 128, 798 real tokens of 2,048. `full` has no padding. `mlm`: two layers, batch 8 x 128, 250,300 tokens, 15% of the
 tokens masked, peak memory beyond the model's own. `generation`: greedy, with the cache, 250,300 tokens. `released`: a
 masked language model of the released size, 993 million parameters, one step, the peak of the whole process; it wants
-16 GB. `gpu` runs where there is one.
+16 GB. `gpu` runs where there is one. `trainer` and `pipeline` are transformers' own, with and without the plug-in, on the
+model and the lengths of `training`, in batches of 16.
 
 `--tiny` runs everything in seconds on models of no use, to try the tool itself; it does not write.
 
-`--write` puts the table into docs/performance.md and the plot into docs/performance_pt.png. Needs `rembert[bench]`.
+`--write` puts the tables into docs/performance.md and the plot into docs/performance_pt.png. Needs `rembert[bench]`,
+and accelerate for `trainer`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "float16": "rembert.pt, `quantize_dynamic('float16')`",
         "int8": "rembert.pt, `quantize_dynamic()`",
     },
+    "trainer": {"transformers": "transformers alone", "plug-in": "`import rembert.transformers`"},
+    "pipeline": {"transformers": "transformers alone", "plug-in": "`import rembert.transformers`"},
     "released": {"plain": "rembert.pt"},
     "gpu": {"matmul": "matrix products", "transformers": "transformers, mixed lengths", "plain": "rembert.pt"},
 }
@@ -65,9 +70,12 @@ TITLES = {
     "training": "Fine-tuning step, mixed lengths (AdamW)",
     "mlm": "Masked language model step (SGD)",
     "generation": "Greedy generation, a token",
+    "trainer": "Step of transformers' Trainer, mixed lengths (AdamW)",
+    "pipeline": "transformers' text classification pipeline, mixed lengths",
     "released": "Masked language model step (SGD), released size",
     "gpu": "GPU",
 }
+INSIDE = ("trainer", "pipeline")  # transformers' own machinery, with and without the plug-in: a table of their own
 ROUNDS = {"mlm": 2, "released": 1}  # at most: these take long, and differ by far more than a busy moment makes up
 ENOUGH = 4.0  # seconds of calls after which a process makes no more
 TINY = {
@@ -113,14 +121,19 @@ def main() -> None:
                 {name: child(group, name, directory, args) for name in GROUPS[group]}
                 for _ in range(min(args.rounds, ROUNDS.get(group, args.rounds)))
             ]
-    text = table(results, args)
-    print(text)
+    inside = {group: rounds for group, rounds in results.items() if group in INSIDE}
+    alone = {group: rounds for group, rounds in results.items() if group not in INSIDE}
+    print("\n".join(table(each, args) for each in (alone, inside) if each))
     if args.write:
         from performance_page import write_section
 
-        picture = "\n![How many times as fast as transformers](performance_pt.png)\n"
-        write_section(args.docs / "performance.md", "bench_pt", "PyTorch", text + picture)
-        plot(results, args.docs)
+        page = args.docs / "performance.md"
+        if alone:
+            picture = "\n![How many times as fast as transformers](performance_pt.png)\n"
+            write_section(page, "bench_pt", "PyTorch", table(alone, args) + picture)
+            plot(alone, args.docs)
+        if inside:
+            write_section(page, "bench_pt_inside", "Inside transformers", table(inside, args))
 
 
 def child(group: str, name: str, directory: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -152,7 +165,10 @@ def measure(group: str, name: str, directory: Path, threads: int) -> dict[str, A
         return onnxruntime(directory, threads)
     if group in ("inference", "full"):
         return inference(name, full=group == "full")
-    others = {"training": training, "mlm": masked_lm, "generation": generation, "released": released, "gpu": gpu}
+    if group == "trainer":
+        return trainer(name, directory)
+    others = {"training": training, "mlm": masked_lm, "generation": generation, "pipeline": pipeline}
+    others |= {"released": released, "gpu": gpu}
     return others[group](name)
 
 
@@ -269,6 +285,63 @@ def training(name: str) -> dict[str, Any]:
         optimizer.zero_grad()
 
     return {"seconds": timed(step, 3)}
+
+
+def inside_transformers(name: str) -> Any:
+    """A classifier of transformers' Auto class, of the plug-in if it is imported."""
+    import transformers
+
+    if name == "plug-in":
+        import rembert.transformers  # noqa: F401
+    settings = {"num_hidden_layers": 4, "vocab_size": VOCABULARY, "num_labels": 3, **SIZES}
+    return transformers.AutoModelForSequenceClassification.from_config(transformers.RemBertConfig(**settings))
+
+
+def trainer(name: str, directory: Path) -> dict[str, Any]:
+    """Seconds of a training step of transformers' Trainer: the median of those after the first."""
+    import torch
+    import transformers
+
+    starts: list[float] = []
+
+    class Clock(transformers.TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            starts.append(time.perf_counter())
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            starts.append(time.perf_counter())
+
+    rows = [{"input_ids": tokens(length), "labels": number % 3} for number, length in enumerate(LENGTHS)]
+
+    def padded(examples: list[dict[str, Any]]) -> dict[str, Any]:
+        ids = torch.nn.utils.rnn.pad_sequence([row["input_ids"] for row in examples], batch_first=True)
+        labels = torch.tensor([row["labels"] for row in examples])
+        return {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": labels}
+
+    size = len(LENGTHS)
+    arguments = transformers.TrainingArguments(
+        str(directory / "out"), max_steps=3, per_device_train_batch_size=size, learning_rate=1e-5, use_cpu=True,
+        report_to="none", disable_tqdm=True, save_strategy="no", logging_strategy="no",
+    )  # fmt: skip
+    transformers.Trainer(inside_transformers(name), arguments, padded, train_dataset=rows, callbacks=[Clock()]).train()
+    return {"seconds": statistics.median(end - start for start, end in pairwise(starts[1:]))}
+
+
+def pipeline(name: str) -> dict[str, Any]:
+    """Seconds of a call of the pipeline with 16 texts of the mixed lengths, tokenized by the same tokenizer."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {f"w{number}": number for number in range(1, SIZES.get("vocab_size", VOCABULARY))}
+    backend = Tokenizer(models.WordLevel({"[PAD]": 0, **words}, unk_token="[PAD]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
+    texts = [" ".join(f"w{number}" for number in tokens(length).tolist()) for length in LENGTHS]
+    model = inside_transformers(name).eval()
+    classify = transformers.pipeline(
+        "text-classification", model=model, tokenizer=tokenizer, device="cpu", batch_size=len(texts)
+    )
+    return {"seconds": timed(lambda: classify(texts))}
 
 
 def masked_lm(name: str) -> dict[str, Any]:

@@ -57,9 +57,15 @@ class TrainingError(RemBertError, RuntimeError):
 
 
 class MissingDependencyError(RemBertError, ImportError):
-    """An optional package is not installed."""
+    """A package, or a new enough version of it, is not installed."""
 
-    def __init__(self, package: str, *, needed_for: str, extra: str | None = None) -> None:
-        """`package` is missing, `needed_for` names the feature, `extra` the extra of `rembert` that installs it."""
+    def __init__(
+        self, package: str, *, needed_for: str, extra: str | None = None, installed: str | None = None
+    ) -> None:
+        """`needed_for` names the feature, `extra` the extra of `rembert` that installs the package.
+
+        `package` may name the lowest version, as `transformers>=5`; `installed` is then the older one that is there.
+        """
         install = f"rembert[{extra}]" if extra else package
-        super().__init__(f"{needed_for} needs `{package}`, which is not installed. Run `pip install '{install}'`.")
+        found = f"but version {installed} is installed" if installed else "which is not installed"
+        super().__init__(f"{needed_for} needs `{package}`, {found}. Run `pip install '{install}'`.")

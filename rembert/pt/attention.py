@@ -43,8 +43,9 @@ class RemBertSelfAttention(nn.Module):
         cached: LayerCache | None = None,
         is_cross: bool = False,
         explicit: bool = False,
+        use_cache: bool = False,
         packing: Packing | None = None,
-    ) -> tuple[Tensor, Tensor | None, LayerCache]:
+    ) -> tuple[Tensor, ...]:
         """Attend.
 
         Args:
@@ -54,15 +55,16 @@ class RemBertSelfAttention(nn.Module):
             cached: (key, value) of earlier calls: of earlier positions, or of the whole source in cross-attention.
             is_cross: whether this is cross-attention.
             explicit: whether to compute and return the probabilities.
+            use_cache: whether to return the keys and values.
             packing: of packed states, which attend within their own sequences, without bias or cache.
 
         Returns:
-            The context in the shape of `hidden_states`, the probabilities [b, h, s, t] or None, and the (key, value)
-            to cache.
+            The context in the shape of `hidden_states`; if asked for, then the probabilities [b, h, s, t]; if asked
+            for, then the key and the value to cache, [b, h, t, d] each.
         """
         if packing is not None:
             query, key, value = (project(hidden_states) for project in (self.query, self.key, self.value))
-            return self.attend_packed(query, key, value, packing), None, ()
+            return (self.attend_packed(query, key, value, packing),)
         query = self.split_heads(self.query(hidden_states))
         if is_cross and cached is not None:
             key, value = cached
@@ -71,8 +73,8 @@ class RemBertSelfAttention(nn.Module):
             key, value = self.split_heads(self.key(states)), self.split_heads(self.value(states))
             if not is_cross:
                 key, value = extend(cached, key, value)
-        context, probabilities = self.attend(query, key, value, bias, explicit)
-        return self.join_heads(context), probabilities, (key, value)
+        context, *probabilities = self.attend(query, key, value, bias, explicit)
+        return self.join_heads(context), *probabilities, *((key, value) if use_cache else ())
 
     def split_heads(self, states: Tensor) -> Tensor:
         """[b, t, e] to [b, h, t, d]."""
@@ -84,11 +86,11 @@ class RemBertSelfAttention(nn.Module):
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, explicit: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, ...]:
         """The context of fused attention, or of the explicit form and its probabilities; all take [b, h, ·, d]."""
         if not explicit:
             dropout = self.dropout.p if self.training else 0.0
-            return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout), None
+            return (F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout),)
         scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_dim)  # (b, h, s, t)
         if bias is not None:
             scores = scores + bias
@@ -235,16 +237,18 @@ class RemBertAttention(nn.Module):
         cached: LayerCache | None = None,
         is_cross: bool = False,
         explicit: bool = False,
+        use_cache: bool = False,
         packing: Packing | None = None,
-    ) -> tuple[Tensor, Tensor | None, LayerCache]:
+    ) -> tuple[Tensor, ...]:
         """As `RemBertSelfAttention`, with the sub-layer's output [b, s, e] in place of the context."""
-        context, probabilities, cache = self.self(
+        context, *others = self.self(
             hidden_states,
             bias,
             source=source,
             cached=cached,
             is_cross=is_cross,
             explicit=explicit,
+            use_cache=use_cache,
             packing=packing,
         )
-        return self.output(context, hidden_states), probabilities, cache
+        return self.output(context, hidden_states), *others

@@ -267,7 +267,12 @@ class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
         """Whether gradient checkpointing is on."""
         return self.get_base_model().encoder.checkpointing is not None
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+    def gradient_checkpointing_enable(
+        self,
+        gradient_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
         """Keep only the input of each layer in training and recompute the layer in the backward pass.
 
         A training step takes about a third longer; memory for activations shrinks to that of one layer and the inputs
@@ -276,6 +281,11 @@ class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
         Args:
             gradient_checkpointing_kwargs: keywords of `torch.utils.checkpoint.checkpoint`; by default
                 `{"use_reentrant": False}`.
+            every_n_layers: 1; transformers' Trainer and Sentence-Transformers pass it.
+            offload: False, likewise.
+
+        Raises:
+            InputError: `every_n_layers` is not 1 or `offload` is True, which are not supported.
 
         Example:
             >>> from rembert.pt import RemBertConfig, RemBertModel
@@ -285,6 +295,11 @@ class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
             >>> model.is_gradient_checkpointing
             True
         """
+        if every_n_layers != 1 or offload:
+            raise InputError(
+                "`every_n_layers` must be 1 and `offload` False. Received: "
+                f"`every_n_layers={every_n_layers}` and `offload={offload}`."
+            )
         keywords = {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
         self.get_base_model().encoder.checkpointing = keywords
 
@@ -298,17 +313,8 @@ class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
         every_n_layers: int = 1,
         offload: bool = False,
     ) -> None:
-        """`gradient_checkpointing_enable` under the name that transformers' Trainer calls.
-
-        Raises:
-            InputError: `every_n_layers` is not 1 or `offload` is True, which are not supported.
-        """
-        if every_n_layers != 1 or offload:
-            raise InputError(
-                "`every_n_layers` must be 1 and `offload` False. Received: "
-                f"`every_n_layers={every_n_layers}` and `offload={offload}`."
-            )
-        self.gradient_checkpointing_enable(activation_checkpointing_kwargs)
+        """`gradient_checkpointing_enable` under the name that transformers' Trainer calls."""
+        self.gradient_checkpointing_enable(activation_checkpointing_kwargs, every_n_layers, offload)
 
     def enable_input_require_grads(self) -> None:
         """Let the output of the embeddings require a gradient even if no parameter before it does.

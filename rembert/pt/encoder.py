@@ -42,7 +42,6 @@ class RemBertEncoder(nn.Module):
         context: LayerContext,
         layout: Layout,
         past_key_values: Cache | None = None,
-        use_cache: bool = False,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> dict[str, Any]:
@@ -59,21 +58,20 @@ class RemBertEncoder(nn.Module):
                 all_states.append(layout.restore(hidden_states))
                 hidden_states = layout.arrange(all_states[-1])
             cached = past_key_values[index] if past_key_values is not None else None
-            hidden_states, probabilities, cross_probabilities, cache = self._run(layer, hidden_states, context, cached)
+            hidden_states, *others = self._run(layer, hidden_states, context, cached)
+            count = 1 + context.crosses(cached) if context.explicit else 0  # of probabilities
             # Only requested outputs are kept, so that the memory of the others is freed.
             if output_attentions:
-                attentions.append(probabilities)
-                cross_attentions.append(cross_probabilities)
-            if use_cache:
-                caches.append(cache)
-        has_cross = output_attentions and cross_attentions[0] is not None
+                attentions.append(others[0])
+                cross_attentions += others[1:count]
+            caches.append(tuple(others[count:]))
         last = layout.restore(hidden_states)
         return {
             "last_hidden_state": last,
-            "past_key_values": tuple(caches) if use_cache else None,
+            "past_key_values": tuple(caches) if context.use_cache else None,
             "hidden_states": (*all_states, last) if output_hidden_states else None,
             "attentions": tuple(attentions) if output_attentions else None,
-            "cross_attentions": tuple(cross_attentions) if has_cross else None,
+            "cross_attentions": tuple(cross_attentions) or None,
         }
 
     def _run(self, layer: nn.Module, *arguments: Any) -> Any:
@@ -89,10 +87,11 @@ class RemBertPooler(nn.Module):
     def __init__(self, config: RemBertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.tanh = nn.Tanh()  # a module, which Captum's DeepLift has a rule for
 
     def forward(self, first_states: Tensor) -> Tensor:
         """[b, e] to [b, e]."""
-        return torch.tanh(self.dense(first_states))
+        return self.tanh(self.dense(first_states))
 
 
 class RemBertModel(RemBertPreTrainedModel):
@@ -206,9 +205,9 @@ class RemBertModel(RemBertPreTrainedModel):
         )
         embeddings = self.embeddings(*layout.inputs, past_length)
         bias, source_bias = self._biases(embeddings, layout, encoder_attention_mask, past_length)
-        context = LayerContext(bias, encoder_hidden_states, source_bias, explicit, layout.packing)
+        context = LayerContext(bias, encoder_hidden_states, source_bias, explicit, use_cache, layout.packing)
         fields = self.encoder(
-            embeddings, context, layout, past_key_values, use_cache, requested.attentions, requested.hidden_states
+            embeddings, context, layout, past_key_values, requested.attentions, requested.hidden_states
         )
         if self.pooler is not None:
             first = first_tokens(fields["last_hidden_state"], attention_mask, cu_seqlens)

@@ -49,6 +49,7 @@ class LayerContext:
         source: encoder states for cross-attention, [b, source, e], or None.
         source_bias: cross-attention's, [b, 1, s or 1, source], or None.
         explicit: whether attention computes its probabilities, and layers return them.
+        use_cache: whether layers return their keys and values.
         packing: of packed states [t, e], which have neither bias nor source nor cache; None for [b, s, e].
     """
 
@@ -56,7 +57,12 @@ class LayerContext:
     source: Tensor | None = None
     source_bias: Tensor | None = None
     explicit: bool = False
+    use_cache: bool = False
     packing: Packing | None = None
+
+    def crosses(self, cached: LayerCache | None) -> bool:
+        """Whether a layer with this cache attends to a source: one is given, or its keys are cached."""
+        return self.source is not None or (cached is not None and len(cached) == 4)
 
 
 class RemBertLayer(nn.Module):
@@ -72,29 +78,30 @@ class RemBertLayer(nn.Module):
 
     def forward(
         self, hidden_states: Tensor, context: LayerContext, cached: LayerCache | None = None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, LayerCache]:
-        """[b, s, e] to [b, s, e], with self- and cross-attention's probabilities (or None) and the layer's cache.
+    ) -> tuple[Tensor, ...]:
+        """[b, s, e] to [b, s, e], then what the context asks for: self- and cross-attention's probabilities, and the
+        tensors of the layer's cache. Only tensors, which what is attached to a layer can take.
 
         Packed states are [t, e]. Cross-attention is left out when neither a source nor its cached keys are given.
         """
-        hidden_states, probabilities, cache = self.attention(
+        hidden_states, *others = self.attention(
             hidden_states,
             context.bias,
             cached=cached[:2] if cached is not None else None,
             explicit=context.explicit,
+            use_cache=context.use_cache,
             packing=context.packing,
         )
-        cross_probabilities = None
-        cached_source = cached[2:] if cached is not None and len(cached) == 4 else None
-        if context.source is not None or cached_source is not None:
-            hidden_states, cross_probabilities, cross_cache = self.crossattention(
+        if context.crosses(cached):
+            hidden_states, *own = self.crossattention(
                 hidden_states,
                 context.source_bias,
                 source=context.source,
-                cached=cached_source,
+                cached=(cached[2:] or None) if cached is not None else None,
                 is_cross=True,
                 explicit=context.explicit,
+                use_cache=context.use_cache,
             )
-            cache = (*cache, *cross_cache)
-        hidden_states = self.output(self.intermediate(hidden_states), hidden_states)
-        return hidden_states, probabilities, cross_probabilities, cache
+            count = int(context.explicit)  # of probabilities, which come before keys and values
+            others = [*others[:count], *own[:count], *others[count:], *own[count:]]
+        return self.output(self.intermediate(hidden_states), hidden_states), *others

@@ -7,12 +7,19 @@ From here on `AutoModel…`, pipelines and Trainer use this library's RemBERT.
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from rembert.common.dependencies import EXTRAS, is_installed
 from rembert.common.errors import MissingDependencyError
 
 if not (is_installed("torch") and is_installed("transformers")):
     package = "transformers" if is_installed("torch") else "torch"
     raise MissingDependencyError(package, needed_for="rembert.transformers", extra=EXTRAS["transformers"])
+if int(version("transformers").split(".")[0]) < 5:  # version 4 has another base class of tokenizers
+    raise MissingDependencyError(
+        "transformers>=5", needed_for="rembert.transformers", extra=EXTRAS["transformers"],
+        installed=version("transformers"),
+    )  # fmt: skip
 
 from typing import TYPE_CHECKING, Any
 

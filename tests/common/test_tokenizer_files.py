@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rembert import RemBertTokenizer, RemBertTokenizerFast
-from rembert.common.errors import InputError, TokenizerError
+from rembert.common.errors import InputError, MissingDependencyError, TokenizerError
 from rembert.common.tokenization import AddedToken
+from rembert.common.tokenization.sentencepiece_model import empty_proto
 from tests.common.tokenizer_cases import MODEL, TRICKY, random_texts, train
 
 TEXTS = [*TRICKY, "a<new> b [MASK] c", *random_texts(200, 11)]
@@ -325,3 +328,10 @@ def test_the_backend_agrees_on_text_without_unusual_marks() -> None:
         assert encoded.type_ids == [0] * len(encoded.ids)
     assert backend.encode("a", "b").ids == tokenizer.encode("a", "b")
     assert (RemBertTokenizer.is_fast, RemBertTokenizerFast.is_fast) == (False, True)
+
+
+def test_a_protobuf_too_old_for_sentencepiece_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its generated module then fails with an ImportError, which this stand-in without it raises too."""
+    monkeypatch.setitem(sys.modules, "sentencepiece", SimpleNamespace())
+    with pytest.raises(MissingDependencyError, match=r"protobuf [\d.]+ needs `sentencepiece<=0\.2\.1`, but version"):
+        empty_proto()

@@ -73,6 +73,24 @@ def test_hooks_of_all_modules_see_padded_states(model: Any, inputs: dict[str, An
     assert {tuple(output.shape[:2]) for module, output in seen if type(module) is torch.nn.Dropout} >= {(3, 7)}
 
 
+@pytest.mark.parametrize("settings", [{}, {"output_attentions": True}, {"use_cache": True}], ids=str)
+def test_modules_inside_return_tensors_alone(settings: dict[str, Any]) -> None:
+    """Captum's layer methods take a module's output to be a tensor or a tuple of tensors."""
+    case = next(case for case in CASES if case.head == "causal-lm")
+    model = build(PT, case, case.config()).rembert
+    seen: dict[str, Any] = {}
+    for part in (model.embeddings, model.encoder.layer):
+        for name, module in part.named_modules(prefix=str(len(seen))):
+            if name:
+                module.register_forward_hook(lambda _module, _inputs, output, name=name: seen.update({name: output}))
+    ids = torch.tensor([[5, 6, 7], [8, 9, 0]])
+    model(ids, attention_mask=(ids > 0).long(), **settings)
+    assert len(seen) > 20
+    for name, output in seen.items():
+        for each in output if isinstance(output, tuple) else (output,):
+            assert isinstance(each, torch.Tensor), name
+
+
 def test_padding_is_removed_where_hooks_take_any_shape(model: Any, inputs: dict[str, Any]) -> None:
     """FSDP's hooks gather weights; the embeddings' own, of `enable_input_require_grads`, sets a flag."""
     model.enable_input_require_grads()

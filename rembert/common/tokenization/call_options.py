@@ -11,7 +11,7 @@ from rembert.common.keywords import check_known
 from rembert.common.tokenization.truncation import Padding, Truncation
 
 # Arguments that transformers has, or has for texts alone: values that ask for nothing are accepted.
-_ELSEWHERE = ("split_special_tokens", "pad_to_max_length", "is_split_into_words")
+_ELSEWHERE = ("split_special_tokens", "pad_to_max_length", "is_split_into_words", "use_source_tokenizer")
 
 
 @dataclass(frozen=True)

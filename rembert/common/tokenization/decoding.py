@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable
 from typing import Any
 
 from rembert.common.errors import InputError
+from rembert.common.tokenization.call_options import check_others
 from rembert.common.tokenization.sentencepiece_model import MARKER
 from rembert.common.tokenization.vocabulary import Vocabulary, check_strings, plain_ids
 
@@ -50,6 +52,7 @@ class TextDecoder(Vocabulary):
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
         spaces_between_special_tokens: bool = True,
+        **others: Any,
     ) -> Any:
         """The text of some ids.
 
@@ -59,6 +62,11 @@ class TextDecoder(Vocabulary):
             clean_up_tokenization_spaces: remove the space before `. ? ! ,` and English contractions; by default
                 `self.clean_up_tokenization_spaces`.
             spaces_between_special_tokens: put a space before added tokens.
+            others: None or False for arguments that transformers has.
+
+        Raises:
+            InputError: no ids, or ids outside the vocabulary.
+            KeywordError: an unknown argument.
 
         Example:
             >>> from rembert import RemBertTokenizer
@@ -68,6 +76,8 @@ class TextDecoder(Vocabulary):
             >>> tokenizer.decode(tokenizer.encode("Moja <person> habari"), skip_special_tokens=True)
             'Moja <person> habari'
         """
+        if others:
+            check_others(others, inspect.signature(self.decode).parameters, "decode")
         ids = plain_ids(token_ids)
         if isinstance(ids, list) and ids and isinstance(ids[0], list):
             return self.batch_decode(
@@ -85,8 +95,11 @@ class TextDecoder(Vocabulary):
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
         spaces_between_special_tokens: bool = True,
+        **others: Any,
     ) -> list[str]:
         """`decode` for each sequence of a batch."""
+        if others:
+            check_others(others, inspect.signature(self.batch_decode).parameters, "batch_decode")
         rows = plain_ids(sequences)
         if isinstance(rows, int):
             raise InputError(f"`sequences` must be a list of sequences of ids. Received: {sequences!r}.")

@@ -10,6 +10,7 @@ import numpy as np
 from rembert.common.arguments import Constraint, boolean_or, check_argument, integer, one_of, optional, plain
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import InputError
+from rembert.common.tokenization.inputs import describe
 from rembert.common.tokenization.truncation import Padding
 
 _PADDING = boolean_or(Padding)
@@ -84,8 +85,11 @@ def as_columns(encoded: Any) -> tuple[dict[str, Any], bool]:
     if isinstance(encoded, Sequence) and not isinstance(encoded, str):
         if not encoded:
             raise InputError("`encoded_inputs` must hold at least one row. Received: an empty list.")
-        if not all(isinstance(row, Mapping) for row in encoded):
-            raise InputError(f"`encoded_inputs` must be a list of mappings. Received: a list with {encoded[0]!r}.")
+        for number, row in enumerate(encoded):
+            if not isinstance(row, Mapping):
+                raise InputError(
+                    f"`encoded_inputs` must be a list of mappings. Received: {describe(row)} at position {number}."
+                )
         names = list(encoded[0])
         for number, row in enumerate(encoded):
             if set(row) != set(names):

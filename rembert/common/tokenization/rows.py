@@ -177,6 +177,7 @@ class RowBuilder(TextDecoder):
         return_attention_mask: bool | None = None,
         return_tensors: str | None = None,
         verbose: bool = True,
+        **others: Any,
     ) -> BatchEncoding:
         """Pad rows that were encoded one by one to one length.
 
@@ -186,11 +187,14 @@ class RowBuilder(TextDecoder):
             padding, max_length, pad_to_multiple_of, padding_side, return_tensors: as for a call.
             return_attention_mask: add a missing `attention_mask`; by default if `model_input_names` has it.
             verbose: has no effect.
+            others: None or False for arguments that transformers has.
 
         Raises:
             InputError: no `input_ids`, rows with different keys, or no pad token.
+            KeywordError: an unknown argument.
             MissingDependencyError: the framework that `return_tensors` asks for is not installed.
         """
+        check_others(others, inspect.signature(self.pad).parameters, "pad")
         side = self.padding_side if padding_side is None else padding_side
         check_argument("padding_side", side, SIDE)
         strategy = parse_padding(padding)

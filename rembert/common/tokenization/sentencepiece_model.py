@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
 import sentencepiece
 
-from rembert.common.errors import InputError, TokenizerError
+from rembert.common.errors import InputError, MissingDependencyError, TokenizerError
 from rembert.common.files import open_regular
 
 MARKER = "▁"  # U+2581, how SentencePiece writes the space before a word
@@ -290,8 +291,20 @@ def _specs_of(content: bytes, source: str) -> Any:
 
 
 def empty_proto() -> Any:
-    """SentencePiece's `ModelProto`. Its class is made when it is imported, so a type checker does not know it."""
-    from sentencepiece import sentencepiece_model_pb2 as model_pb2  # protobuf takes 40 ms to import
+    """SentencePiece's `ModelProto`. Its class is made when it is imported, so a type checker does not know it.
 
+    Raises:
+        MissingDependencyError: protobuf is older than this version of SentencePiece takes; its package names none.
+    """
+    try:
+        from sentencepiece import sentencepiece_model_pb2 as model_pb2  # protobuf takes 40 ms to import
+    except ModuleNotFoundError:
+        raise
+    except Exception as problem:  # an ImportError, or protobuf's VersionError, which older ones do not have
+        raise MissingDependencyError(
+            "sentencepiece<=0.2.1",  # the last version that takes protobuf 4
+            needed_for=f"A tokenizer beside protobuf {version('protobuf')}",
+            installed=sentencepiece.__version__,
+        ) from problem
     module: Any = model_pb2
     return module.ModelProto()

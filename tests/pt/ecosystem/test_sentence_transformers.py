@@ -88,6 +88,9 @@ def test_prompts_and_pairs(encoder: RemBertTransformer) -> None:
 
 def test_a_training_step(encoder: RemBertTransformer) -> None:
     model = _whole(encoder).train()
+    # As Trainer of transformers 5.23 calls it, which Sentence-Transformers' trainer is.
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=None, every_n_layers=1, offload=False)
+    assert encoder.model.is_gradient_checkpointing
     loss = MultipleNegativesRankingLoss(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     pairs = [model.preprocess(TEXTS), model.preprocess(["At seven a train leaves.", "Um sieben fährt er.", "Nein."])]

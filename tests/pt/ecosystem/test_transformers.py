@@ -181,5 +181,6 @@ def test_collators(tokenizer: RemBertTokenizer) -> None:
 
 def test_unsupported_checkpointing_is_refused(tokenizer: RemBertTokenizer) -> None:
     model = PT.build(_config(tokenizer), "model")
-    with pytest.raises(InputError, match="`every_n_layers=2` and `offload=False`"):
-        model.activation_checkpointing_enable(every_n_layers=2)
+    for enable in (model.activation_checkpointing_enable, model.gradient_checkpointing_enable):
+        with pytest.raises(InputError, match="`every_n_layers=2` and `offload=False`"):
+            enable(every_n_layers=2)
