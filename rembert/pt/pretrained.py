@@ -330,6 +330,12 @@ def _as_tensor(array: np.ndarray) -> Tensor:
 
 
 def _as_source(tensor: Tensor, copy: bool = False) -> TensorSource:
+    kind = type(tensor.detach()) if isinstance(tensor, Tensor) else Tensor
+    if kind is not Tensor:
+        raise InputError(
+            f"Parameters must be plain tensors to be saved. Received: {kind.__name__} of shape {tuple(tensor.shape)}. "
+            "Save the model before it is quantized, or write its `state_dict()` with `torch.save`."
+        )
     name = str(tensor.dtype).removeprefix("torch.")
 
     def read() -> np.ndarray:

@@ -349,9 +349,23 @@ def test_columns_that_cannot_be_tensors(tokenizer: RemBertTokenizer, labels: lis
         ({"attention_mask": [1]}, "must have `input_ids`"),
         ([{"input_ids": [1]}, {"input_ids": [1], "labels": 2}], "same keys"),
         ([[1, 2]], "list of mappings"),
+        ([{"input_ids": [1]}, 7], "list of mappings. Received: int 7 at position 1"),
         ("abc", "must be a mapping"),
     ],
 )
 def test_bad_pad(encoded: dict[str, Any] | list[Any] | str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         RemBertTokenizer(MODEL).pad(encoded)
+
+
+@pytest.mark.parametrize("call", ["pad", "decode", "batch_decode"])
+def test_unknown_arguments_are_named(tokenizer_class: type[RemBertTokenizer], call: str) -> None:
+    """In the library's error, and not with the name of a class inside; what transformers has may be left off."""
+    tokenizer = tokenizer_class(MODEL)
+    given: Any = {"pad": {"input_ids": [[5], [6, 7]]}, "decode": [5, 6], "batch_decode": [[5], [6, 7]]}[call]
+    method = getattr(tokenizer, call)
+    assert method(given, use_source_tokenizer=False) == method(given)
+    with pytest.raises(KeywordError, match=rf"^{call}\(\) got an unexpected keyword: 'paddin'"):
+        method(given, paddin=True)
+    with pytest.raises(KeywordError, match="does not support `use_source_tokenizer`"):
+        method(given, use_source_tokenizer=True)

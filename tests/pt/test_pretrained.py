@@ -86,3 +86,17 @@ def test_parts() -> None:
     for parameter in head.rembert.parameters():
         parameter.requires_grad = False
     assert head.num_parameters(only_trainable=True) == sum(p.numel() for p in head.cls.parameters())
+
+
+def test_a_quantized_model_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """torchao's weights are a subclass of Tensor, which this stand-in is too."""
+
+    class Packed(torch.Tensor):
+        pass
+
+    model = build(PT, CASES[0], CASES[0].config())
+    query = model.get_base_model().encoder.layer[0].attention.self.query
+    query.weight = torch.nn.Parameter(query.weight.detach().as_subclass(Packed))
+    with pytest.raises(InputError, match=r"Received: Packed of shape .* Save the model before it is quantized"):
+        model.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
