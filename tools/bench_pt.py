@@ -11,8 +11,8 @@ Workload of the groups `inference`, `full` and `training`: four layers at full w
 to 128, 798 real tokens of 2,048. `full` has no padding. `mlm`: two layers, batch 8 x 128, 250,300 tokens, 15% of the
 tokens masked, peak memory beyond the model's own. `generation`: greedy, with the cache, 250,300 tokens. `released`: a
 masked language model of the released size, 993 million parameters, one step, the peak of the whole process; it wants
-16 GB. `gpu` runs where there is one. `trainer` and `pipeline` are transformers' own, with and without the plug-in, on the
-model and the lengths of `training`, in batches of 16.
+16 GB. `gpu` runs where there is one. `trainer` and `pipeline` are transformers' own, with and without the plug-in,
+on the model and the lengths of `training`, in batches of 16.
 
 `--tiny` runs everything in seconds on models of no use, to try the tool itself; it does not write.
 
