@@ -281,8 +281,7 @@ class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
         Args:
             gradient_checkpointing_kwargs: keywords of `torch.utils.checkpoint.checkpoint`; by default
                 `{"use_reentrant": False}`.
-            every_n_layers: 1; transformers' Trainer and Sentence-Transformers pass it.
-            offload: False, likewise.
+            every_n_layers, offload: 1 and False; transformers' Trainer passes them.
 
         Raises:
             InputError: `every_n_layers` is not 1 or `offload` is True, which are not supported.
@@ -296,10 +295,8 @@ class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
             True
         """
         if every_n_layers != 1 or offload:
-            raise InputError(
-                "`every_n_layers` must be 1 and `offload` False. Received: "
-                f"`every_n_layers={every_n_layers}` and `offload={offload}`."
-            )
+            given = f"`every_n_layers={every_n_layers}` and `offload={offload}`"
+            raise InputError(f"`every_n_layers` must be 1 and `offload` False. Received: {given}.")
         keywords = {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
         self.get_base_model().encoder.checkpointing = keywords
 
@@ -307,14 +304,9 @@ class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
         """Keep the activations of all layers for the backward pass, as by default."""
         self.get_base_model().encoder.checkpointing = None
 
-    def activation_checkpointing_enable(
-        self,
-        activation_checkpointing_kwargs: dict[str, Any] | None = None,
-        every_n_layers: int = 1,
-        offload: bool = False,
-    ) -> None:
+    def activation_checkpointing_enable(self, activation_checkpointing_kwargs: Any = None, **options: Any) -> None:
         """`gradient_checkpointing_enable` under the name that transformers' Trainer calls."""
-        self.gradient_checkpointing_enable(activation_checkpointing_kwargs, every_n_layers, offload)
+        self.gradient_checkpointing_enable(activation_checkpointing_kwargs, **options)
 
     def enable_input_require_grads(self) -> None:
         """Let the output of the embeddings require a gradient even if no parameter before it does.
