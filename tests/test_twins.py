@@ -101,6 +101,7 @@ DECLARED = {
     "losses.py": {"share_of_items": "for transformers' Trainer"},
     "packing.py": {
         "TokenIndices": "the groups of sequences that TensorFlow pads",
+        "Group": "the groups of sequences that TensorFlow pads",
         "Packing": "inherits from it, or stores what the twin computes",
         "reads_when_run": "Keras compiles with XLA, which knows no lengths",
         "pad_packed": "XLA knows no lengths; PyTorch uses `Packing.unpack`",

@@ -17,6 +17,10 @@ Workloads:
     loading        `from_pretrained` of the released size, the file in the page cache; beside it variables made of the
                    file's tensors, kernels transposed; and the memory beyond the weights
     traces         how often `tf.function(model, reduce_retracing=True)` traces in ten combinations of sizes
+    first-NAME-L   CPU seconds of all threads, from the configuration to the end of the first `fit`, `predict` or eager
+                   call (NAME) of a sequence classifier with L layers of width 64, on a padded batch of 4 × 16: what it
+                   takes to build and trace a model
+    later-call-L   the same for one more eager call
 
 `--write` puts the table into docs/performance.md and the plot into docs/performance_tf.png. Needs Linux; loading needs
 2.3 GB on disk, masked-lm of transformers 8 GB of memory.
@@ -50,6 +54,8 @@ WORKLOADS = {
     "masked-lm": (OURS, THEIRS),
     "loading": (OURS, BARE),
     "traces": (OURS,),
+    **{f"first-{name}-{layers}": (OURS, THEIRS) for name in ("fit", "predict", "call") for layers in (4, 32)},
+    **{f"later-call-{layers}": (OURS, THEIRS) for layers in (4, 32)},
 }
 Result = dict[str, float]
 
@@ -115,6 +121,8 @@ def measure(workload: str, subject: str, repeats: int, place: Path) -> Result:
         return loading(subject, place)
     if workload == "traces":
         return traces()
+    if workload.startswith(("first", "later")):
+        return first_call(workload, subject, repeats)
     watch = Watch()
     run, weights = bare_products(subject) if subject in (BARE, BARE_ALL) else model_run(workload, subject)
     run()  # traced, and every buffer made
@@ -149,13 +157,7 @@ def model_run(workload: str, subject: str) -> tuple[Callable[[], Any], int]:
 
     head = {"fine-tuning": "ForSequenceClassification", "masked-lm": "ForMaskedLM"}.get(workload, "Model")
     layers = MLM_LAYERS if workload == "masked-lm" else LAYERS
-    if subject == OURS:
-        import keras
-
-        import rembert.tf as library
-    else:
-        import tf_keras as keras
-        import transformers as library
+    library, keras = libraries(subject)
     config = library.RemBertConfig(num_hidden_layers=layers, num_labels=2)
     model = getattr(library, f"TFRemBert{head}")(config)
     inputs = {name: tf.constant(array) for name, array in batch(workload).items()}
@@ -178,6 +180,53 @@ def model_run(workload: str, subject: str) -> tuple[Callable[[], Any], int]:
         run = lambda: step(**inputs).numpy()  # noqa: E731
     run()
     return run, 4 * sum(int(np.prod(weight.shape)) for weight in model.weights)
+
+
+def libraries(subject: str) -> tuple[Any, Any]:
+    """A library with model classes, and the Keras that it works with."""
+    if subject == OURS:
+        import keras
+
+        import rembert.tf
+
+        return rembert.tf, keras
+    import tf_keras
+    import transformers
+
+    return transformers, tf_keras
+
+
+def first_call(workload: str, subject: str, repeats: int) -> Result:
+    """CPU seconds of the first call of a small model, or of a later one."""
+    import tensorflow as tf
+
+    when, name, layers = workload.split("-")
+    library, keras = libraries(subject)
+    model_class = library.TFRemBertForSequenceClassification
+    sizes = {"hidden_size": 64, "input_embedding_size": 32, "output_embedding_size": 32, "intermediate_size": 128}
+    config = library.RemBertConfig(vocab_size=1000, num_hidden_layers=int(layers), num_attention_heads=4, **sizes)
+    mask = np.arange(16) < np.array([16, 5, 9, 12])[:, None]
+    inputs = {"input_ids": np.where(mask, 7, config.pad_token_id), "attention_mask": mask}
+    inputs = {key: array.astype(np.int32) for key, array in inputs.items()}
+    tensors = {key: tf.constant(array) for key, array in inputs.items()}
+    tf.ones((2, 2)) @ tf.ones((2, 2))  # TensorFlow has started
+    started = time.process_time()
+    model = model_class(config)
+    if name == "fit":
+        model.compile(keras.optimizers.Adam(1e-5))
+        model.fit({**inputs, "labels": np.array([0, 1, 1, 0], np.int32)}, batch_size=4, verbose=0)
+    elif name == "predict":
+        model.predict(inputs, verbose=0)
+    else:
+        model(tensors)
+    if when == "first":
+        return {"seconds": time.process_time() - started}
+    seconds = []
+    for _ in range(4 * repeats):
+        started = time.process_time()
+        model(tensors)
+        seconds.append(time.process_time() - started)
+    return {"seconds": statistics.median(seconds)}
 
 
 def bare_products(subject: str) -> tuple[Callable[[], Any], int]:
@@ -289,11 +338,12 @@ def table(results: dict[str, dict[str, list[Result]]], rounds: int, repeats: int
             if "traces" in rows[0]:
                 lines.append(f"| traces, ten sizes | {subject} | {rows[0]['traces']} traces | | |")
                 continue
-            seconds, memory = (statistics.median(row[key] for row in rows) for key in rows[0])
+            seconds, *memory = (statistics.median(row[key] for row in rows) for key in rows[0])
             beside = ratio(by_subject, subject, OURS)
             every = [row["seconds"] for row in rows]
-            shown = f"{seconds:.2f} ({min(every):.2f} to {max(every):.2f})"
-            lines.append(f"| {workload} | {subject} | {shown} | {memory:.2f} GB | {beside:.2f} |")
+            shown = f"{seconds:.3g} ({min(every):.3g} to {max(every):.3g})"
+            gigabytes = "".join(f"{each:.2f} GB" for each in memory)
+            lines.append(f"| {workload} | {subject} | {shown} | {gigabytes} | {beside:.2f} |")
     return "\n".join(lines)
 
 
@@ -304,7 +354,7 @@ def plot(results: dict[str, dict[str, list[Result]]], file: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    timed = {name: each for name, each in results.items() if name != "traces"}
+    timed = {name: each for name, each in results.items() if not name.startswith(("traces", "first", "later"))}
     figure, axes = plt.subplots(1, len(timed), figsize=(3 * len(timed), 3.2), squeeze=False)
     for axis, (workload, by_subject) in zip(axes[0], timed.items(), strict=True):
         for place, (subject, rows) in enumerate(by_subject.items()):

@@ -91,13 +91,13 @@ class TFRemBertSelfAttention(RemBertLayerBase):
         self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, training: bool | None
     ) -> tuple[Tensor, Tensor]:
         """The context and the probabilities; arguments are [b, h, ·, d]."""
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) / math.sqrt(self.head_dim)  # (b, h, s, t)
+        scores = tf.matmul(query, key, transpose_b=True) / math.sqrt(self.head_dim)  # (b, h, s, t)
         if bias is not None:
             scores = scores + bias
         statistics = keras.backend.result_type(scores.dtype, "float32")
         # TensorFlow's softmax: Keras' warns about a single key, as in the first step of decoding.
         probabilities = ops.cast(tf.nn.softmax(ops.cast(scores, statistics), axis=-1), value.dtype)
-        return ops.matmul(self.dropout(probabilities, training=training), value), probabilities
+        return tf.matmul(self.dropout(probabilities, training=training), value), probabilities
 
     def attend_packed(
         self,
@@ -109,13 +109,14 @@ class TFRemBertSelfAttention(RemBertLayerBase):
         training: bool | None,
     ) -> Tensor:
         """Attention within each sequence of a packed batch, in groups of similar lengths; all take [t, e]."""
-        parts = (tf.split(states, packing.sizes, num=len(packing.groups)) for states in (query, key, value))
+        heads = (tf.reshape(states, (-1, self.num_heads, self.head_dim)) for states in (query, key, value))
+        parts = (tf.split(states, packing.sizes, num=len(packing.groups)) for states in heads)
         contexts = []
         for group, mask, *states in zip(packing.groups, bias, *parts, strict=True):
-            query, key, value = (self.split_heads(group.unpack(part)) for part in states)
+            query, key, value = (tf.transpose(group.unpack(part), (0, 2, 1, 3)) for part in states)  # (b, h, s, d)
             context, _ = self.attend(query, key, value, mask, training)
-            contexts.append(group.pack(self.join_heads(context)))
-        return ops.concatenate(contexts)
+            contexts.append(group.pack(tf.transpose(context, (0, 2, 1, 3))))
+        return tf.reshape(tf.concat(contexts, 0), (-1, self.num_heads * self.head_dim))
 
 
 @keras.saving.register_keras_serializable("rembert")

@@ -261,7 +261,7 @@ class TFRemBertModel(TFRemBertPreTrainedModel):
             return bias, source_bias
         groups = layout.packing.groups
         biases = (
-            attention_bias(group.mask(), length=group.shape[1], past_length=0, causal=causal, dtype=dtype)
+            attention_bias(group.mask, length=group.shape[1], past_length=0, causal=causal, dtype=dtype)
             for group in groups
         )
         return tuple(biases), source_bias

@@ -4,13 +4,14 @@ In between the layers see only real tokens, all sequences concatenated. Notation
 real tokens in total.
 
 TensorFlow has no attention kernel for sequences of different lengths, and inside a graph lengths are not known.
-Therefore the sequences are packed in order of their lengths, and attention pads `GROUPS` groups of similar lengths: on
-mixed lengths this is a tenth faster than padding the whole batch, forward and backward, and as fast as a loop over the
-sequences, which is slow for many short ones.
+Therefore the sequences are packed in order of their lengths, and attention pads groups of similar lengths, `GROUPS` of
+them or, if a batch is known to be small, fewer: on mixed lengths this is a tenth faster than padding the whole batch,
+forward and backward, and as fast as a loop over the sequences, which is slow for many short ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,37 +23,44 @@ from rembert.tf.keras_internals import in_xla
 Tensor = Any
 
 GROUPS = 4
+POSITIONS = 256  # of a batch, for each group: below, the operations of another group take longer than its padding
 
 
 @dataclass(frozen=True, eq=False)
 class TokenIndices:
-    """The indices of tokens in a padded layout, or in another order.
+    """The indices of tokens in a padded layout.
 
     Attributes:
-        shape: [n, s], or [t] if the tokens are only reordered; sizes, or scalar tensors.
-        indices: [t] int32, the index of each token in the flattened layout.
+        shape: [n, s], sizes or scalar tensors; n is 1 for a batch that is already packed.
+        indices: [t, 2] int32, the row and the column of each token.
     """
 
     shape: tuple[Any, ...]
     indices: Tensor
 
+    # The gradient of each of these two operations is the other: no index occurs twice.
+
     def pack(self, states: Tensor) -> Tensor:
-        """[*shape, ...] to [t, ...]."""
-        rest = tf.shape(states)[len(self.shape) :]
-        return _take(tf.reshape(states, tf.concat([[-1], rest], 0)), self.indices)
+        """[n, s, ...] to [t, ...]."""
+        return tf.gather_nd(states, self.indices)
 
     def unpack(self, states: Tensor) -> Tensor:
-        """[t, ...] to [*shape, ...], zeros at padding."""
-        size = tf.reduce_prod(tf.stack(self.shape))
-        rest = tf.shape(states)[1:]
-        flat = tf.scatter_nd(self.indices[:, None], states, tf.concat([[size], rest], 0))
-        padded = tf.reshape(flat, tf.concat([tf.stack(self.shape), rest], 0))
+        """[t, ...] to [n, s, ...], zeros at padding."""
+        rest = states.shape[1:] if None not in tuple(states.shape[1:]) else _sizes(states)[1:]
+        padded = tf.scatter_nd(self.indices, states, tf.stack([*self.shape, *rest]))
         known = [size if isinstance(size, int) else None for size in self.shape]
         return tf.ensure_shape(padded, [*known, *states.shape[1:]])
 
-    def mask(self) -> Tensor:
-        """[*shape], True at tokens."""
-        return self.unpack(tf.ones_like(self.indices)) != 0
+
+@dataclass(frozen=True, eq=False)
+class Group(TokenIndices):
+    """The indices of some sequences' tokens in rows as wide as the longest of these sequences.
+
+    Attributes:
+        mask: [n, s], True at tokens.
+    """
+
+    mask: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +69,13 @@ class Packing(TokenIndices):
 
     Attributes:
         positions: [t] int32, the position of each token in its own row of the padded batch.
-        sizes: [GROUPS] int32, the number of tokens of each group.
-        groups: the indices of each group's tokens in rows as wide as its longest sequence.
+        sizes: [groups] int32, the number of tokens of each group.
+        groups: sequences of similar lengths.
     """
 
     positions: Tensor
     sizes: Tensor
-    groups: tuple[TokenIndices, ...]
+    groups: tuple[Group, ...]
 
 
 def pack_mask(attention_mask: Tensor) -> Packing:
@@ -86,10 +94,11 @@ def pack_mask(attention_mask: Tensor) -> Packing:
     real = attention_mask != tf.zeros((), attention_mask.dtype)
     lengths = tf.reduce_sum(tf.cast(real, tf.int32), 1)
     order = tf.argsort(lengths, stable=True)
-    found = tf.where(tf.gather(real, order))  # (t, 2): row of the sorted batch, position
-    rows, positions = tf.gather(order, found[:, 0]), tf.cast(found[:, 1], tf.int32)
+    # (t, 2): row of the sorted batch, position
+    rows, positions = tf.unstack(tf.cast(tf.where(tf.gather(real, order)), tf.int32), axis=1)
+    indices = tf.stack([tf.gather(order, rows), positions], 1)
     shape = _sizes(attention_mask)
-    return Packing(shape, rows * shape[1] + positions, positions, *_groups(tf.gather(lengths, order)))
+    return Packing(shape, indices, positions, *_groups(tf.gather(lengths, order), shape))
 
 
 def pack_lengths(cu_seqlens: Tensor, tokens: Any) -> Packing:
@@ -106,18 +115,26 @@ def pack_lengths(cu_seqlens: Tensor, tokens: Any) -> Packing:
     rows = tf.repeat(tf.range(tf.size(lengths)), lengths)
     positions = tf.range(tf.reduce_sum(lengths)) - tf.gather(tf.cumsum(lengths, exclusive=True), rows)
     indices = tf.gather(starts, tf.gather(order, rows)) + positions
-    return Packing((tokens,), indices, positions, *_groups(lengths))
+    shape = 1, tokens
+    return Packing(shape, tf.stack([tf.zeros_like(indices), indices], 1), positions, *_groups(lengths, shape))
 
 
-def _groups(lengths: Tensor) -> tuple[Tensor, tuple[TokenIndices, ...]]:
-    """The number of tokens of each group of sequences, and their indices; `lengths` [n] are sorted."""
+def _groups(lengths: Tensor, shape: tuple[Any, ...]) -> tuple[Tensor, tuple[Group, ...]]:
+    """The number of tokens of each group of sequences, and the groups.
+
+    Args:
+        lengths: [n], sorted.
+        shape: of the batch; scalar tensors for sizes that a graph does not know.
+    """
+    is_known = all(isinstance(size, int) for size in shape)
+    parts = min(GROUPS, 1 + math.prod(shape) // POSITIONS) if is_known else GROUPS
     count, sizes, groups = tf.size(lengths), [], []
-    for group in range(GROUPS):
-        own = lengths[group * count // GROUPS : (group + 1) * count // GROUPS]
+    for group in range(parts):
+        own = lengths[group * count // parts : (group + 1) * count // parts]
         width = tf.reduce_max(tf.concat([own, [1]], 0))  # 1 for a group without tokens
-        real = tf.reshape(tf.sequence_mask(own, width), [-1])
+        real = tf.sequence_mask(own, width)
         sizes.append(tf.reduce_sum(own))
-        groups.append(TokenIndices((tf.size(own), width), tf.cast(tf.where(real)[:, 0], tf.int32)))
+        groups.append(Group((tf.size(own), width), tf.cast(tf.where(real), tf.int32), real))
     return tf.stack(sizes), tuple(groups)
 
 
@@ -159,9 +176,8 @@ def choose_layout(
     if cu_seqlens is not None:
         if compute_all:
             return _one_row(inputs, cu_seqlens, causal)
-        ids, types, positions, embeds = inputs
-        tokens = _sizes(ids if ids is not None else embeds)[0]
-        packing = pack_lengths(cu_seqlens, tokens)
+        inputs = _as_rows(inputs)
+        packing = pack_lengths(cu_seqlens, _sizes(inputs[0] if inputs[0] is not None else inputs[3])[1])
     elif attention_mask is None or len(attention_mask.shape) != 2:
         return Layout(inputs, attention_mask, None, _identity, _identity)
     elif _is_all_real(attention_mask):
@@ -177,16 +193,16 @@ def choose_layout(
 
         return Layout(inputs, attention_mask, None, zero_padding, _identity)
 
-    def packed(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None:
-            return None
-        # A single row of positions applies to all rows.
-        leading, rest = tf.stack(packing.shape), tf.shape(tensor)[len(packing.shape) :]
-        return packing.pack(tf.broadcast_to(tensor, tf.concat([leading, rest], 0)))
-
-    ids, types, positions, embeds = map(packed, inputs)
-    positions = packing.positions if positions is None else positions
-    return Layout((ids, types, positions, embeds), None, packing, packing.unpack, packing.pack)
+    ids, types, positions, embeds = inputs
+    if positions is None:
+        positions = packing.positions
+    else:  # a single row of positions applies to all rows
+        positions = packing.pack(tf.broadcast_to(positions, tf.stack(packing.shape)))
+    ids, types, embeds = (None if each is None else packing.pack(each) for each in (ids, types, embeds))
+    restore, arrange = packing.unpack, packing.pack
+    if cu_seqlens is not None:
+        restore, arrange = lambda states: packing.unpack(states)[0], lambda states: packing.pack(states[None])
+    return Layout((ids, types, positions, embeds), None, packing, restore, arrange)
 
 
 def _one_row(inputs: Inputs, cu_seqlens: Tensor, causal: bool) -> Layout:
@@ -199,8 +215,7 @@ def _one_row(inputs: Inputs, cu_seqlens: Tensor, causal: bool) -> Layout:
         pairs = pairs & (tokens <= tokens[:, None])
     if positions is None:
         positions = tokens - tf.gather(starts, sequence)
-    row = [None if each is None else each[None] for each in (ids, types, positions, embeds)]
-    return Layout((row[0], row[1], row[2], row[3]), pairs[None], None, _first_row, _as_row)
+    return Layout(_as_rows((ids, types, positions, embeds)), pairs[None], None, _first_row, _as_row)
 
 
 def _identity(states: Tensor) -> Tensor:
@@ -209,6 +224,11 @@ def _identity(states: Tensor) -> Tensor:
 
 def _first_row(states: Tensor) -> Tensor:
     return states[0]
+
+
+def _as_rows(inputs: Inputs) -> Inputs:
+    ids, types, positions, embeds = (None if each is None else each[None] for each in inputs)
+    return ids, types, positions, embeds
 
 
 def _as_row(states: Tensor) -> Tensor:
@@ -254,17 +274,9 @@ def _is_all_real(attention_mask: Tensor) -> bool:
     return tf.executing_eagerly() and bool(tf.reduce_all(attention_mask != tf.zeros((), attention_mask.dtype)))
 
 
-@tf.custom_gradient
-def _take(states: Tensor, indices: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, None]]]:
-    """Rows of `states`, none of them twice: the gradient is a scatter, faster than the sum that `tf.gather` needs."""
-
-    def gradient(upstream: Tensor) -> tuple[Tensor, None]:
-        return tf.scatter_nd(indices[:, None], upstream, tf.shape(states)), None
-
-    return tf.gather(states, indices), gradient
-
-
 def _sizes(tensor: Tensor) -> tuple[Any, ...]:
     """A tensor's sizes; scalar tensors for those that a graph does not know."""
+    if None not in tuple(tensor.shape):
+        return tuple(tensor.shape)
     dynamic = tf.shape(tensor)
     return tuple(dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape))

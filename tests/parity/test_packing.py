@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rembert.common.errors import InputError
-from tests.frameworks import Arrays, Framework, difference, flat, on_both
+from tests.frameworks import TF, Arrays, Framework, difference, flat, needs_tf, on_both
 from tests.parity.cases import CASES, CHOICES, FORWARDS, Case, by_case, shared
 
 # float64; the same numbers are added in another order.
@@ -46,6 +46,17 @@ def _inputs(case: Case, mask: np.ndarray) -> Arrays:
 
 def _unlabelled(inputs: Arrays) -> Arrays:
     return {name: array for name, array in inputs.items() if not name.startswith(("labels", "start", "end"))}
+
+
+@needs_tf
+@by_mask
+def test_groups_of_sequences_change_nothing(mask: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(each for each in CASES if each.name == "model")
+    inputs = _inputs(case, MASKS[mask])
+    wanted = _call(TF, case, inputs)  # a small batch: one group
+    monkeypatch.setattr("rembert.tf.packing.POSITIONS", 1)
+    for name, array in _call(TF, case, inputs).items():
+        assert difference(array, wanted[name]) < TOLERANCE, name
 
 
 @on_both
