@@ -43,12 +43,32 @@ def run_digest(
     chosen = {**settings, **options, "data": task.data, "max_length": task.max_length, "labels": task.labels}
     found.update(repr((__version__, task.name, sorted(chosen.items()))).encode())
     for each in [checkpoint] if isinstance(checkpoint, str | os.PathLike) else checkpoint:
-        with open_checkpoint(each) as opened:
-            companions = {file for pattern in _COMPANIONS for file in opened.directory.glob(pattern)}
-            for file in sorted({*opened.files, *companions}):
-                status = file.stat()
-                found.update(repr((file.name, status.st_size, status.st_mtime_ns)).encode())
-    for path in paths:
+        for file in checkpoint_files(each):
+            status = file.stat()
+            found.update(repr((file.name, status.st_size, status.st_mtime_ns)).encode())
+    found.update(content_digest(paths))
+    return found.digest()
+
+
+def checkpoint_files(checkpoint: str | os.PathLike[str]) -> list[Path]:
+    """The files that a checkpoint's results depend on, its configuration and tokenizer among them, sorted.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be opened.
+    """
+    with open_checkpoint(checkpoint) as opened:
+        companions = {file for pattern in _COMPANIONS for file in opened.directory.glob(pattern)}
+        return sorted({*opened.files, *companions})
+
+
+def content_digest(files: Iterable[Path]) -> bytes:
+    """A digest of the content of files, in their order; their names do not count.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    found = hashlib.blake2b(digest_size=32)
+    for path in files:
         with path.open("rb") as stream:
             found.update(hashlib.file_digest(stream, hashlib.blake2b).digest())
     return found.digest()

@@ -55,29 +55,40 @@ class OutputDirectory:
         path: the directory; it need not exist.
         resume: whether to resume the run in it.
         is_main: whether this is the first of the processes that train together.
+        run: the name of the file with the run's settings, by which a run is recognised.
 
     Raises:
         InputError: the directory is not empty and holds no run to resume, or another process is writing one there.
     """
 
-    def __init__(self, path: Path, *, resume: bool, is_main: bool) -> None:
-        self.path, self.is_main, self._resume = path, is_main, resume
+    def __init__(self, path: Path, *, resume: bool, is_main: bool, run: str = RUN) -> None:
+        self.path, self.is_main, self._resume, self._run = path, is_main, resume, path / run
         self._lock: DirectoryLock | None = None
         self._made: list[Path] = []  # directories, innermost first
         if not is_main:
             return
         if path.exists() and not path.is_dir():
             raise InputError(f"`output` must be a directory. Received: {path}, which is a file.")
-        # A run that was killed at its start may have left half of its first file.
-        others = set(path.iterdir()) - set(leftovers(path / RUN)) if path.is_dir() else set()
-        has_run = (path / RUN).is_file()
-        if not resume and others:
-            hint = "Resume its run (--resume), or choose another." if has_run else "Choose another."
-            raise InputError(f"`output` must be a new or empty directory. Received: {path}. {hint}")
-        if resume and not has_run and others:
-            raise InputError(f"`output` must hold a run to resume. Received: {path}, which has no {RUN}.")
         if path.is_dir():
             self._claim()
+            try:
+                self._check()
+            except BaseException:
+                self.release()
+                raise
+
+    def _check(self) -> None:
+        # A run that was killed at its start may have left half of its first file.
+        if not set(self.path.iterdir()) - set(leftovers(self._run)):
+            return
+        has_run = self._run.is_file()
+        if not self._resume:
+            hint = "Resume its run (--resume), or choose another." if has_run else "Choose another."
+            raise InputError(f"`output` must be a new or empty directory. Received: {self.path}. {hint}")
+        if not has_run:
+            raise InputError(
+                f"`output` must hold a run to resume. Received: {self.path}, which has no {self._run.name}."
+            )
 
     def claim(self) -> None:
         """Make the directory, and keep other processes from writing a run into it until `release`.
@@ -90,7 +101,7 @@ class OutputDirectory:
         self._made = [directory for directory in (self.path, *self.path.parents) if not directory.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         self._claim()
-        if (self.path / RUN).exists():
+        if self._run.exists():
             self.release()
             raise InputError(f"{self.path}: another process has written a run into `output` in the meantime.")
 

@@ -74,8 +74,8 @@ def labels_file(labels: Path, task: str, language: str) -> Path:
     return labels / task / f"test-{language}.{BENCHMARK[task].extension}"
 
 
-def needed_files(data: Path, languages: Mapping[str, Sequence[str]], trained: Sequence[str]) -> None:
-    """Refuse a directory without the files of a run, before any work.
+def needed_files(data: Path, languages: Mapping[str, Sequence[str]], trained: Sequence[str]) -> list[Path]:
+    """The files of a run. A directory without one of them is refused, before any work.
 
     Args:
         data: the benchmark's directory.
@@ -87,10 +87,13 @@ def needed_files(data: Path, languages: Mapping[str, Sequence[str]], trained: Se
     """
     if not data.is_dir():
         raise DataError(f"{data}: the directory that XTREME's download_data.sh fills was expected. Received: none.")
+    found: list[Path] = []
     missing: list[str] = []
 
     def check(*names: str) -> None:
-        if names and not any((data / name).is_file() for name in names):
+        if file := next((data / name for name in names if (data / name).is_file()), None):
+            found.append(file)
+        elif names:
             missing.append(names[0])
 
     for training in trained:
@@ -107,6 +110,7 @@ def needed_files(data: Path, languages: Mapping[str, Sequence[str]], trained: Se
             f"{data}: the files of XTREME's download_data.sh were expected. Missing: {listed} ({len(missing)}). "
             "Choose others with `tasks` (--tasks) and `languages` (--languages)."
         )
+    return found
 
 
 def _parts(task: str, language: str) -> list[tuple[str, str]]:

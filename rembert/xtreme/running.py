@@ -10,10 +10,11 @@ from typing import Any
 
 from rembert.common.errors import InputError
 from rembert.common.files import read_json_object, write_json
-from rembert.common.locks import DirectoryLock
 from rembert.common.progress import silent
 from rembert.tasks.backends import check_framework
+from rembert.tasks.run_digest import checkpoint_files, content_digest
 from rembert.training import Recipe, finetune
+from rembert.training.run import OutputDirectory
 from rembert.xtreme.benchmark import BENCHMARK, GROUPS, TRAINING_SETS, chosen_languages, chosen_tasks
 from rembert.xtreme.layout import development_file, labels_file, needed_files, training_file
 from rembert.xtreme.prediction import Predictor
@@ -23,6 +24,7 @@ from rembert.xtreme.retrieval import Retriever
 from rembert.xtreme.scoring import Scores, score_file
 
 RUN = "xtreme.json"
+_DIGESTS = "digests"  # in `RUN`, of the content of each file of data and of each checkpoint
 
 Say = Callable[[str], None]
 
@@ -76,7 +78,8 @@ def run_xtreme(
             removes them from `data`. Without them nothing is scored.
         models: fine-tuned checkpoints by the name of a task or a training set, which are not trained again; retrieval
             takes `model` itself, or the one given here.
-        resume: continue the run in `output`: finished training and finished languages are kept.
+        resume: continue the run in `output`: finished training and finished languages are kept. The files of data and
+            of checkpoints must have the content that they had.
         eval_batch_size: rows at once in prediction.
         layer: whose hidden states retrieval compares; by default at 7/12 of the depth.
         device: of PyTorch, in prediction.
@@ -121,21 +124,26 @@ def run_xtreme(
     }
     trainings = {training: own for training, own in trainings.items() if own}
     recipes = {training: _recipe(training, changes) for training in trainings}
-    needed_files(settings.data, chosen, [training for training in trainings if training not in settings.models])
+    untrained = [training for training in trainings if training not in settings.models]
+    files = needed_files(settings.data, chosen, untrained)
     if settings.labels is not None:
         _check_labels(settings.labels, chosen)
-    _check_output(settings, resume)
-    lock = _claimed(folder)
+    retrieved = [name for name in GROUPS["retrieval"] if name in chosen]
+    checkpoints = {settings.models.get(name, settings.model) for name in (*trainings, *retrieved)}
+    directory = OutputDirectory(folder, resume=resume, is_main=True, run=RUN)
     try:
-        write_json(folder / RUN, _identity(settings))
+        identity = _identity(settings, files, checkpoints)
+        if (folder / RUN).is_file():
+            identity = _continued(folder / RUN, identity)
+        directory.claim()
+        write_json(folder / RUN, identity)
         for training, own in trainings.items():
             _train_and_predict(settings, training, {name: chosen[name] for name in own}, recipes[training])
-        for name in GROUPS["retrieval"]:
-            if name in chosen:
-                _retrieve(settings, name, chosen[name])
+        for name in retrieved:
+            _retrieve(settings, name, chosen[name])
         return _finish(settings, chosen)
     finally:
-        lock.release()
+        directory.release()
 
 
 def _train_and_predict(settings: _Settings, training: str, languages: Mapping[str, list[str]], recipe: Recipe) -> None:
@@ -270,8 +278,9 @@ def _check_labels(labels: Path, languages: Mapping[str, list[str]]) -> None:
         )
 
 
-def _identity(settings: _Settings) -> dict[str, Any]:
-    """What must be equal for predictions to belong to one run."""
+def _identity(settings: _Settings, files: Iterable[Path], checkpoints: Iterable[str]) -> dict[str, Any]:
+    """What must be equal for predictions to belong to one run: its settings, and the content of its files."""
+    sources = {**{str(file): [file] for file in files}, **{name: checkpoint_files(name) for name in checkpoints}}
     return {
         "data": str(settings.data),
         "model": settings.model,
@@ -279,35 +288,31 @@ def _identity(settings: _Settings) -> dict[str, Any]:
         "recipe": dict(settings.changes),
         "models": dict(settings.models),
         "layer": settings.layer,
+        _DIGESTS: {name: content_digest(own).hex() for name, own in sources.items()},
     }
 
 
-def _check_output(settings: _Settings, resume: bool) -> None:
-    """Refuse a directory that holds anything but this run.
+def _continued(run: Path, now: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of the run in a file, to which tasks and languages may have been added.
 
     Raises:
-        InputError: it is not empty, or holds a run with other settings.
+        InputError: it is another run's, or a file that both read has changed.
     """
-    path, run = settings.output, settings.output / RUN
-    if path.exists() and not path.is_dir():
-        raise InputError(f"`output` must be a directory. Received: {path}, which is a file.")
-    if not path.is_dir() or not any(path.iterdir()):
-        return
-    if not resume:
-        hint = "Resume its run (--resume), or choose another." if run.is_file() else "Choose another."
-        raise InputError(f"`output` must be a new or empty directory. Received: {path}. {hint}")
-    if not run.is_file():
-        raise InputError(f"`output` must hold a run to resume. Received: {path}, which has no {RUN}.")
-    before, now = read_json_object(run, InputError), _identity(settings)
-    changed = [f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]]
+    before = read_json_object(run, InputError)
+    digests = before.get(_DIGESTS)
+    if not isinstance(digests, dict):
+        raise InputError(f"{run} must hold the digests of the files of a run. Received: {digests!r:.100}.")
+    changed = [
+        f"{name} was {before.get(name)!r}, now {value!r}"
+        for name, value in now.items()
+        if name != _DIGESTS and before.get(name) != value
+    ]
     if changed:
         raise InputError(f"A run must be resumed with its own settings. Received: {'; '.join(changed):.600}.")
-
-
-def _claimed(folder: Path) -> DirectoryLock:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = DirectoryLock(folder)
-    if not lock.is_held:
-        lock.release()
-        raise InputError(f"Another process is writing a run into `output`. Received: {folder}.")
-    return lock
+    others = [name for name, digest in now[_DIGESTS].items() if digests.get(name, digest) != digest]
+    if others:
+        raise InputError(
+            f"A run must be resumed with the files that it began with. Received other content in {others[0]} "
+            f"({len(others)} in all)."
+        )
+    return {**now, _DIGESTS: {**digests, **now[_DIGESTS]}}
