@@ -16,6 +16,7 @@ from rembert.common.dependencies import require_packages
 from rembert.common.errors import DataError
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_MEMORY = 1 << 28  # bytes to unpack xz with: its highest preset needs a quarter, a damaged header may ask for 4 GB
 _READ_BYTES = 1 << 10  # packed bytes of Zstandard at once: four of them may stand for 128 KiB
 _NOT_DATA = ("__MACOSX/", ".")  # what archive programs add: folders of their own, hidden files
 
@@ -29,7 +30,7 @@ def unpacked(stream: Any, name: str) -> Iterator[IO[bytes]]:
         name: of the file, for messages.
 
     Raises:
-        DataError: the file is damaged, or an archive of several files.
+        DataError: the file is damaged, needs too much memory, or is an archive of several files.
         MissingDependencyError: it is packed with Zstandard, and `zstandard` is not installed.
     """
     start = stream.peek(6)[:6]
@@ -92,6 +93,47 @@ class _Zstandard(PartReader):
         return text
 
 
+class _Xz(PartReader):
+    """The content of a file of xz streams, unpacked in bounded memory."""
+
+    def __init__(self, stream: Any, name: str) -> None:
+        super().__init__()
+        self._stream, self._name = stream, name
+        self._decompressor: lzma.LZMADecompressor | None = None  # of the stream that is read
+        self._left = b""  # of the next stream
+
+    def _next(self) -> bytes:
+        text = b""
+        while not text:
+            part = b""
+            if self._decompressor is None or self._decompressor.needs_input:
+                part = self._left or self._stream.read1(io.DEFAULT_BUFFER_SIZE)
+                if not part:
+                    if self._decompressor is not None:
+                        raise EOFError("the last stream is cut")
+                    return b""
+                self._left = b""
+            if self._decompressor is None:
+                if not (part := part.lstrip(b"\0")):  # padding between streams
+                    continue
+                self._decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
+            text = self._unpacked(self._decompressor, part)
+            if self._decompressor.eof:
+                self._left, self._decompressor = self._decompressor.unused_data, None
+        return text
+
+    def _unpacked(self, decompressor: lzma.LZMADecompressor, part: bytes) -> bytes:
+        try:
+            return decompressor.decompress(part, io.DEFAULT_BUFFER_SIZE)
+        except lzma.LZMAError as problem:
+            if "limit" not in str(problem):
+                raise
+            raise DataError(
+                f"{self._name} must be unpacked in at most {_MEMORY >> 20} MiB of memory. Received: a dictionary that "
+                "needs more. Pack it with `xz -9` or less."
+            ) from problem
+
+
 def _only_member(stream: Any, name: str) -> Any:
     """The one file of a ZIP archive."""
     if not stream.seekable():
@@ -107,7 +149,7 @@ def _only_member(stream: Any, name: str) -> Any:
 _OPENERS: dict[bytes, Callable[[Any, str], Any]] = {
     b"\x1f\x8b": lambda stream, name: gzip.GzipFile(fileobj=stream),
     b"BZh": lambda stream, name: bz2.BZ2File(stream),
-    b"\xfd7zXZ\x00": lambda stream, name: lzma.open(stream),  # noqa: SIM115 (the caller closes it)
+    b"\xfd7zXZ\x00": lambda stream, name: io.BufferedReader(_Xz(stream, name)),
     b"\x28\xb5\x2f\xfd": lambda stream, name: io.BufferedReader(_Zstandard(stream, name)),
     b"PK\x03\x04": _only_member,
 }

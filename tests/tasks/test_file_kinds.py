@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,24 @@ def test_packed_files_are_unpacked(tmp_path: Path, suffix: str) -> None:
         pairs(write(tmp_path / f"b.jsonl.{suffix}", packed[:-12]))
 
 
+def test_streams_of_xz_may_follow_each_other(tmp_path: Path) -> None:
+    rows = ROWS.encode() * 9000  # more than is unpacked at once
+    packed = lzma.compress(rows) + bytes(8) + lzma.compress(rows, preset=9)
+    assert pairs(write(tmp_path / "a.jsonl.xz", packed)) == PAIRS * 18_000
+    with pytest.raises(DataError, match=r"b\.jsonl\.xz is damaged"):
+        pairs(write(tmp_path / "b.jsonl.xz", packed + b"and more"))
+
+
+def test_xz_that_asks_for_gigabytes_is_refused(tmp_path: Path) -> None:
+    packed = bytearray(lzma.compress(ROWS.encode()))
+    end = 12 + 4 * packed[12]  # of the block's header, before its checksum (The .xz File Format, 3.1)
+    assert packed[14:16] == b"\x21\x01"  # LZMA2, one byte of properties: the size of the dictionary
+    packed[16] = 40  # 4 GiB - 1
+    packed[end : end + 4] = zlib.crc32(packed[12:end]).to_bytes(4, "little")
+    with pytest.raises(DataError, match=r"a\.jsonl\.xz must be unpacked in at most 256 MiB of memory"):
+        pairs(write(tmp_path / "a.jsonl.xz", bytes(packed)))
+
+
 def test_archives_of_several_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must hold one file. Received: an archive of 2: a, b"):
         pairs(write(tmp_path / "a.zip", zipped(b"x", "a", "b")))
@@ -186,6 +205,23 @@ def test_ids_that_repeat_or_are_floats_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
     with pytest.warns(DataWarning, match=r"a\.jsonl:2: the id '4' occurs twice, as in line 1"):
         assert [example.id for example in task().read(path)] == ["4", "4", "0.5"]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [b"[]", b"5", b"{", b"[" * 100_000, b'{"info": 5}', b'{"info": {"features": [5]}}', b"\xff",
+     b'{"info": {"features": {"label": {"names": {"x": "y"}}}}}'],
+    ids=range(8),
+)  # fmt: skip
+def test_metadata_of_others_name_no_classes(metadata: bytes, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"text": ["eins", "zwei"], "label": ["a", "b"]})
+    parquet.write_table(table.replace_schema_metadata({"huggingface": metadata}), tmp_path / "a.parquet")
+    assert pairs(tmp_path / "a.parquet") == PAIRS
+    (tmp_path / "a.jsonl").write_text(ROWS)
+    (tmp_path / "dataset_info.json").write_bytes(metadata)
+    assert pairs(tmp_path / "a.jsonl") == PAIRS
 
 
 def test_parquet_files_are_read(tmp_path: Path) -> None:

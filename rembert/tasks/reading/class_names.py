@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rembert.common import strict_json
+from rembert.common.errors import DataError
+from rembert.common.files import read_json_object
+
 Names = Mapping[str, Sequence[str]]
 
+_OTHER_LAYOUT = (DataError, ValueError, AttributeError, LookupError, TypeError)  # files of others have any content
 _SIDECARS = ("dataset_info.json", "dataset_infos.json")
 
 
@@ -32,13 +36,26 @@ def names_beside(path: Path) -> dict[str, list[str]]:
         if not sidecar.is_file():
             continue
         try:
-            content = json.loads(sidecar.read_text(encoding="utf-8"))
+            content = read_json_object(sidecar, DataError)
             # The older file has an entry for each configuration.
             infos = [content] if "features" in content else list(content.values())
             return class_names(infos[0].get("features") or {}) if len(infos) == 1 else {}
-        except (ValueError, AttributeError, TypeError):
+        except _OTHER_LAYOUT:
             return {}
     return {}
+
+
+def names_in_metadata(metadata: bytes) -> dict[str, list[str]]:
+    """The names of the classes in the JSON that `datasets` keeps in a file's schema; none in anything else.
+
+    Example:
+        >>> names_in_metadata(b'{"info": {"features": {"label": {"names": ["bad", "good"]}}}}')
+        {'label': ['bad', 'good']}
+    """
+    try:
+        return class_names(strict_json.loads(metadata)["info"]["features"])
+    except _OTHER_LAYOUT:
+        return {}
 
 
 def named_classes(fields: dict[str, Any], names: Names) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import DataError
 from rembert.common.text_files import STANDARD_INPUT, name_of
-from rembert.tasks.reading.class_names import class_names, named_classes
+from rembert.tasks.reading.class_names import named_classes, names_in_metadata
 from rembert.tasks.reading.options import USUAL, FileOptions
 from rembert.tasks.reading.records import BadLine, Location, Record
 
@@ -32,8 +31,7 @@ def read_parquet(path: str | os.PathLike[str], options: FileOptions = USUAL) -> 
         raise DataError(f"{name}: a file was expected, because the index of Parquet is at its end. Received: a pipe.")
     try:
         with ParquetFile(os.fspath(path)) as file:
-            metadata = (file.schema_arrow.metadata or {}).get(_METADATA, b"{}")
-            names = class_names(json.loads(metadata).get("info", {}).get("features") or {})
+            names = names_in_metadata((file.schema_arrow.metadata or {}).get(_METADATA, b"{}"))
             number = 0
             for batch in file.iter_batches(1024):
                 for fields in batch.to_pylist():
