@@ -56,6 +56,7 @@ class TrainableModel(DistributedModel):
         super().__init__(*args, **kwargs)
         self.jit_compile = False  # of `predict` without `compile`
         self._by_name = False  # whether losses or metrics are given by the names of the outputs
+        self._has_metrics = False  # whether the variables of the compiled metrics exist
         self._ranks: dict[str, Any] = {}
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -71,6 +72,7 @@ class TrainableModel(DistributedModel):
                 refuse_legacy(name, each)
         self._by_name = any(isinstance(given.arguments.get(name), Mapping) for name in ("loss", "metrics"))
         super().compile(*given.args, **given.kwargs)
+        self._has_metrics = False
         warn_unbuilt(self)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -212,7 +214,19 @@ class TrainableModel(DistributedModel):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """The metrics given to `compile`, of the logits."""
         y = self._targets(x, y)
-        return super().compute_metrics(x, y, _predictions(self.head, y_pred, y), sample_weight)
+        given = (y, _predictions(self.head, y_pred, y), sample_weight)
+        self._create_metrics(*given)
+        return super().compute_metrics(x, *given)
+
+    def _create_metrics(self, *given: Any) -> None:
+        """Create the metrics' variables outside the step that is traced, for the reason of `_build_optimizer`."""
+        if self._has_metrics or tf.executing_eagerly() or tf.distribute.has_strategy():
+            return
+        specs = [None if each is None else tf.type_spec_from_value(each) for each in keras.tree.flatten(given)]
+        update = partial(super().compute_metrics, None)
+        with tf.init_scope():
+            tf.function(update).get_concrete_function(*keras.tree.pack_sequence_as(given, specs))
+        self._has_metrics = True
 
     def prepare_tf_dataset(
         self,

@@ -167,13 +167,15 @@ def test_fit_succeeds_after_a_refused_one() -> None:
     _same(fitted, by_hand)
 
 
-@pytest.mark.parametrize("method", ["fit", "train_on_batch"])
-def test_the_first_step_is_traced_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # TensorFlow traces a function that creates variables, such as the optimizer's, a second time.
+@pytest.mark.parametrize(
+    ("method", "step"), [("fit", "train_step"), ("train_on_batch", "train_step"), ("evaluate", "test_step")]
+)
+def test_the_first_step_is_traced_once(method: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # TensorFlow traces a function that creates variables, such as the optimizer's and the metrics', a second time.
     model, (batch,) = _model(), _batches(count=1)
-    traced, step = [], type(model).train_step
-    monkeypatch.setattr(type(model), "train_step", lambda self, data: traced.append(1) or step(self, data))
-    model.compile("adam")
+    traced, run = [], getattr(type(model), step)
+    monkeypatch.setattr(type(model), step, lambda self, data: traced.append(1) or run(self, data))
+    model.compile("adam", metrics=["accuracy"])
     getattr(model, method)(batch)
     assert traced == [1]
 
