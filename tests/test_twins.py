@@ -43,6 +43,7 @@ DECLARED = {
     },
     "base.py": {
         "RemBertModelBase.base_model": "an attribute, which Keras would follow when it saves",
+        "RemBertModelBase.backbone": "KerasHub's name of the base model",
         "RemBertModelBase.accepts_loss_kwargs": "for transformers' Trainer",
         "RemBertModelBase.config": "tells PEFT its modules before it asks",
         "RemBertModelBase.dtype": "Keras has its own",

@@ -126,6 +126,26 @@ class TFRemBertModelBase(ModelMethods, LossSettings, TrainableModel):
         """The `TFRemBertModel`: this model itself, or the encoder inside a head."""
         return getattr(self, self.base_model_prefix, self)
 
+    @property
+    def backbone(self) -> Any:
+        """`get_base_model()` under KerasHub's name; a subclass may set a layer of its own in its place.
+
+        Example:
+            >>> from rembert.tf import RemBertConfig, TFRemBertForMaskedLM
+            >>> model = TFRemBertForMaskedLM(RemBertConfig(vocab_size=1000, hidden_size=72, num_hidden_layers=2))
+            >>> model.backbone is model.rembert
+            True
+        """
+        return vars(self)["backbone"] if "backbone" in vars(self) else self.get_base_model()
+
+    @backbone.setter
+    def backbone(self, value: Any) -> None:
+        vars(self)["backbone"] = value
+
+    def __dir__(self) -> list[str]:
+        # Keras saves a layer under the first name in `dir`: files would hold the encoder as `backbone`.
+        return [name for name in super().__dir__() if name != "backbone" or name in vars(self)]
+
     def get_input_embeddings(self) -> keras.layers.Embedding:
         """The table of word embeddings, [vocab_size, input_embedding_size]."""
         return self.get_base_model().embeddings.word_embeddings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -16,7 +17,10 @@ from rembert.tf import (  # noqa: E402
     TFRemBertForMaskedLM,
     TFRemBertForSequenceClassification,
     TFRemBertForTokenClassification,
+    TFRemBertModel,
+    TFRemBertPreTrainedModel,
 )
+from tests.frameworks import TF  # noqa: E402
 from tests.parity.cases import CASES  # noqa: E402
 
 CASE = next(case for case in CASES if case.name == "one_label_each")
@@ -134,3 +138,33 @@ def test_fit_takes_named_inputs_whatever_the_signature_of_call(model_class: type
         model.compile(keras.optimizers.SGD(0.1), loss=loss, run_eagerly=True)
         losses.append(model.fit(inputs, labels, epochs=2, verbose=0).history["loss"])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+
+
+def test_the_encoder_has_the_name_of_keras_hub(tmp_path: Path) -> None:
+    model, other = (TF.build(CASE.config(num_hidden_layers=1), CASE.head) for _ in range(2))
+    assert model.backbone is model.rembert
+    assert model.rembert.backbone is model.rembert
+    model.save_weights(tmp_path / "model.weights.h5")
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        assert sorted(file) == ["classifier", "dropout", "layers", "vars"]  # files know no `backbone`
+    other.load_weights(tmp_path / "model.weights.h5")
+    weights = TF.weights(other)
+    assert all((array == weights[name]).all() for name, array in TF.weights(model).items())
+
+
+def test_a_subclass_has_a_backbone_of_its_own(tmp_path: Path) -> None:
+    class Custom(TFRemBertPreTrainedModel):
+        def __init__(self, config: Any, **kwargs: Any) -> None:
+            super().__init__(config, **kwargs)
+            self.backbone = TFRemBertModel(config)
+
+        def call(self, input_ids: Any = None, **kwargs: Any) -> Any:
+            return self.backbone(input_ids, **kwargs).pooler_output
+
+    model, other = (Custom(CASE.config(num_hidden_layers=1)) for _ in range(2))
+    ids = CASE.inputs(model.config)["input_ids"]
+    wanted = model(ids)
+    assert not np.allclose(other(ids), wanted)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(other(ids), wanted)
