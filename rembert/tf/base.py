@@ -140,7 +140,7 @@ class TFRemBertModelBase(ModelMethods, LossSettings, TrainableModel):
 
     @backbone.setter
     def backbone(self, value: Any) -> None:
-        vars(self)["backbone"] = value
+        self.__dict__["backbone"] = value
 
     def __dir__(self) -> list[str]:
         # Keras saves a layer under the first name in `dir`: files would hold the encoder as `backbone`.
