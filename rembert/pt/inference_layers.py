@@ -5,6 +5,7 @@ Weights are in oneDNN's layout, in half precision, or in eight bits. Each layer 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -174,7 +175,7 @@ class QuantizedLinear(InferenceLinear):
     def _product(self, states: Tensor) -> Tensor:
         if not states.numel():  # for no rows oneDNN's product has another shape
             return states.new_empty(*states.shape[:-1], self.out_features)
-        product = self.packed(states.float()).to(states.dtype)
+        product = _finite_rows(self.packed, states.float()).to(states.dtype)
         return product if self.activation is None else self.activation(product)
 
 
@@ -193,11 +194,15 @@ class TableLinear(InferenceLinear):
 
     def _product(self, states: Tensor) -> Tensor:
         rows = states.reshape(-1, self.in_features).float()
+        return _finite_rows(self._outputs, rows).unflatten(0, states.shape[:-1]).to(states.dtype)
+
+    def _outputs(self, rows: Tensor) -> Tensor:
+        """[n, in_features] to [n, out_features], both float32."""
         outputs, changes = self.rounded(rows)
         for row, state, change in zip(outputs, rows, changes, strict=True):
             margin = self.rounded.errors * state.norm() + self.rounded.norms * change
             self._compute_highest(row, state, margin)
-        return outputs.unflatten(0, states.shape[:-1]).to(states.dtype)
+        return outputs
 
     def _compute_highest(self, row: Tensor, state: Tensor, margin: Tensor) -> None:
         """Replace the highest of a row's outputs [v] by exact ones."""
@@ -210,6 +215,17 @@ class TableLinear(InferenceLinear):
 
     def _exact(self, state: Tensor, chosen: Tensor | slice) -> Tensor:
         return F.linear(state, self.table[chosen].float(), self.table_bias[chosen].float())
+
+
+def _finite_rows(product: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+    """A product in eight bits, whose integers have no NaN: NaN for each row [..., in] that is not finite.
+
+    PyTorch's kernels refuse such a row, or give finite numbers for it and NaN for the other rows.
+    """
+    if math.isfinite(states.sum().item()):
+        return product(states)
+    finite = states.isfinite().all(-1, keepdim=True)
+    return product(states.where(finite, 0)).masked_fill_(~finite, torch.nan)
 
 
 # Their results differ from the plain layers' by more than rounding.

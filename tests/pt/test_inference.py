@@ -226,6 +226,22 @@ def test_weights_in_float16(case: Case) -> None:
         assert difference(array, wanted[name]) <= (0.02 if rounded else 2e-3), name
 
 
+@needs_fbgemm
+@pytest.mark.parametrize("layer", [inference.TableLinear, inference.QuantizedLinear, inference.HalfLinear])
+@pytest.mark.parametrize("entry", [torch.nan, torch.inf, -torch.inf])
+def test_only_rows_that_are_not_finite_give_no_finite_output(layer: Any, entry: float) -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(72, 600)
+    states = torch.randn(2, 3, 72)
+    states[0, 1, 7] = entry
+    with torch.no_grad():
+        found, wanted = layer(linear, None, False)(states), linear(states)
+    assert torch.equal(found.isfinite(), wanted.isfinite())
+    assert not found[0, 1].isfinite().any()
+    others = wanted.isfinite()
+    assert difference(found[others].numpy(), wanted[others].numpy()) <= 0.1  # as in `test_eight_bits`
+
+
 def _table(rows: int = 3000, width: int = 64) -> Any:
     """An output table with rows of very different norms, and many close to the highest outputs."""
     numbers = np.random.default_rng(0)
