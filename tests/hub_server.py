@@ -146,6 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             entry = json.loads(line)
             if entry["key"] == "header":
                 repository.messages.append(entry["value"]["summary"])
+            elif entry["key"] == "deletedFile":
+                del files[entry["value"]["path"]]
             else:
                 files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
         repository.commits.append(files)

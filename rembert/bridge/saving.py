@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -242,7 +242,8 @@ def save_model(
             _remove_formats_read_before(directory, files, variant)
         config.save_pretrained(directory)
     if options is not None:
-        upload(directory, [*(path.name for path in files), CONFIG_NAME], options)
+        names = [*(path.name for path in files), CONFIG_NAME]
+        upload(directory, names, options, partial(superseded_files, variant=variant))
 
 
 def target_format(to: str) -> Format:
@@ -321,12 +322,37 @@ def _check_dtypes(format: Format, tensors: Mapping[str, TensorSource]) -> None:
 
 def _remove_formats_read_before(directory: Path, files: list[Path], variant: str | None) -> None:
     """Remove older weights of the formats that a reader of the directory prefers to the one of `files`."""
-    for format in FORMATS.values():
-        file = variant_name(format.files[0], variant)
-        index = index_name(file)
-        if any(path.name in (file, index) or is_shard(path.name, file) for path in files):
-            return
+    for file, index in _layouts_up_to([path.name for path in files], variant):
         _remove_older_files(directory, file, index, files)
+
+
+def _layouts_up_to(written: Collection[str], variant: str | None) -> Iterator[tuple[str, str]]:
+    """The single file and the index of each format, up to that of the written files, in the order of reading."""
+    for format in FORMATS.values():
+        file, index = variant_name(format.files[0], variant), index_name(format.files[0], variant)
+        yield file, index
+        if any(name in (file, index) or is_shard(name, file) for name in written):
+            return
+
+
+def superseded_files(names: Iterable[str], written: Collection[str], variant: str | None = None) -> list[str]:
+    """Older weights that a reader would take for the ones just written, or for part of them.
+
+    Args:
+        names: of the files in the same directory or repository.
+        written: names of the new files.
+        variant: as for `save_safetensors`.
+
+    Example:
+        >>> superseded_files(["config.json", "model.safetensors", "tf_model.h5"], ["pytorch_model.bin"])
+        ['model.safetensors']
+    """
+    layouts = list(_layouts_up_to(written, variant))
+    return [
+        name
+        for name in names
+        if name not in written and any(name in layout or is_shard(name, layout[0]) for layout in layouts)
+    ]
 
 
 def _remove_older_files(directory: Path, file: str, index: str, written: list[Path]) -> None:

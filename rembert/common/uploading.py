@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,18 @@ from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.keywords import UploadOptions
 
+Superseded = Callable[..., list[str]]  # of a repository's files and the uploaded ones, those that are to be deleted
+
 
 class PushToHub:
     """The method `push_to_hub` of models, configurations and tokenizers, which have `save_pretrained`."""
 
+    _superseded: Superseded | None = None
+
     def push_to_hub(self, repo_id: str, **keywords: Any) -> Any:
         """Save into a temporary directory and upload the files as one commit; the repository is made if necessary.
+
+        A model's commit also deletes older weights that a reader would take for the new ones, or for part of them.
 
         Args:
             repo_id: `owner/name`, or `name` for the owner of the token.
@@ -35,7 +42,9 @@ class PushToHub:
         with tempfile.TemporaryDirectory(prefix="rembert-") as directory:
             options = UploadOptions.of({**keywords, "repo_id": repo_id}, "push_to_hub")
             self.save_pretrained(directory, **saving)  # type: ignore[attr-defined]
-            return upload(directory, sorted(path.name for path in Path(directory).iterdir()), options)
+            files = sorted(path.name for path in Path(directory).iterdir())
+            superseded = self._superseded and partial(self._superseded, variant=saving.get("variant"))
+            return upload(directory, files, options, superseded)
 
 
 _SAVING = ("max_shard_size", "safe_serialization", "variant")
@@ -60,13 +69,16 @@ def upload_options(push_to_hub: bool, keywords: dict[str, Any], directory: Path)
     return UploadOptions(**{**vars(options), "repo_id": options.repo_id or directory.resolve().name})
 
 
-def upload(directory: str | Path, files: Iterable[str], options: UploadOptions) -> Any:
+def upload(
+    directory: str | Path, files: Iterable[str], options: UploadOptions, superseded: Superseded | None = None
+) -> Any:
     """Upload files of a directory as one commit; the repository is made if it does not exist.
 
     Args:
         directory: that holds the files.
         files: their names.
         options: where to, and how; with a `repo_id`.
+        superseded: which of the repository's files the commit deletes.
 
     Returns:
         `huggingface_hub.CommitInfo`.
@@ -84,10 +96,19 @@ def upload(directory: str | Path, files: Iterable[str], options: UploadOptions) 
     client = huggingface_hub.HfApi()
     try:
         made = client.create_repo(options.repo_id, private=options.private, token=options.token, exist_ok=True)
-        return client.upload_folder(
+        names = list(files)
+        old: list[str] = []
+        if superseded is not None:
+            old = superseded(
+                client.list_repo_files(made.repo_id, revision=options.revision, token=options.token), names
+            )
+        # Not `upload_folder`, which may commit the files of a large folder one after the other.
+        return client.create_commit(
             repo_id=made.repo_id,
-            folder_path=directory,
-            allow_patterns=list(files),
+            operations=[
+                *(huggingface_hub.CommitOperationAdd(name, Path(directory) / name) for name in names),
+                *map(huggingface_hub.CommitOperationDelete, old),
+            ],
             commit_message=options.commit_message or "Upload with rembert",
             commit_description=options.commit_description,
             create_pr=options.create_pr,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rembert.bridge import TensorSource
 from rembert.bridge.loading import open_stored
-from rembert.bridge.saving import save_model, save_pickle
+from rembert.bridge.saving import save_model, save_pickle, superseded_files
 from rembert.bridge.tensors import DTYPES
 from rembert.common.arguments import check_argument, one_of
 from rembert.common.config import RemBertConfig
@@ -44,6 +44,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
     base_class: ClassVar[Any]  # of the encoder inside a head: `RemBertModel`, or a subclass
     # The constructor's arguments beside `config` that `from_pretrained` passes on.
     _own_arguments: ClassVar[tuple[str, ...]] = ()
+    _superseded = staticmethod(superseded_files)
 
     @classmethod
     def from_config(cls, config: RemBertConfig, *, dtype: str | torch.dtype | None = None, **keywords: Any) -> Self:

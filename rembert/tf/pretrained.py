@@ -17,7 +17,7 @@ import tensorflow as tf
 from rembert.bridge import TensorSource, open_checkpoint
 from rembert.bridge.loading import open_stored
 from rembert.bridge.names import KERAS_ATTRIBUTES
-from rembert.bridge.saving import save_h5, save_model
+from rembert.bridge.saving import save_h5, save_model, superseded_files
 from rembert.bridge.tensors import DTYPES, is_float
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
@@ -44,6 +44,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
     """
 
     head = CUSTOM
+    _superseded = staticmethod(superseded_files)
 
     @classmethod
     def from_pretrained(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,10 +16,12 @@ from rembert import __version__
 from rembert.common import tokenization
 from rembert.common.errors import TokenizerError
 from rembert.common.files import read_json
+from rembert.common.keywords import UploadOptions
 from rembert.common.tokenization.normalization import Normalization
 from rembert.common.tokenization.saved_files import CONFIG_NAME, MODEL_NAME, OWN_KEY, read_saved
 from rembert.common.tokenization.tokenizer_json import TokenizerJson, parse_tokenizer_json
 from rembert.common.tokenization.vocabulary import ROLES
+from rembert.common.uploading import upload, upload_options
 from rembert.transformers.backend import Backend
 from rembert.transformers.transformers_internals import TokenizerDeclarations, take_charsmap
 
@@ -120,10 +123,15 @@ class RemBertTokenizer(TokenizerDeclarations, TokenizersBackend):
         """Write the SentencePiece model; returns its path in a tuple."""
         return self._tokenizer.tokenizer.save_vocabulary(save_directory, filename_prefix)
 
-    def save_pretrained(self, save_directory: Any, **options: Any) -> tuple[str, ...]:
-        """As transformers, and the SentencePiece model beside `tokenizer.json`."""
+    def save_pretrained(self, save_directory: Any, *, push_to_hub: bool = False, **options: Any) -> tuple[str, ...]:
+        """As transformers, and the SentencePiece model beside `tokenizer.json`; all files are uploaded together."""
+        asked = {field.name for field in fields(UploadOptions)} & options.keys() if push_to_hub else set()
+        hub = upload_options(push_to_hub, {name: options.pop(name) for name in asked}, Path(save_directory))
         files = super().save_pretrained(save_directory, **options) or ()
-        return (*files, *self.save_vocabulary(save_directory, options.get("filename_prefix")))
+        files = (*files, *self.save_vocabulary(save_directory, options.get("filename_prefix")))
+        if hub is not None:
+            upload(save_directory, sorted({Path(file).name for file in files}), hub)
+        return files
 
 
 RemBertTokenizerFast = RemBertTokenizer

@@ -10,18 +10,20 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rembert import RemBertConfig
+from rembert import RemBertConfig, RemBertTokenizer
 from rembert.bridge import open_checkpoint, save_checkpoint
 from rembert.common import saves
 from rembert.common.errors import CheckpointError
-from rembert.common.files import write_text
+from rembert.common.files import write_json, write_text
 from rembert.common.locks import DirectoryLock
 from rembert.common.parameters import parameters
 from rembert.common.saves import JOURNAL, finish_save, saved_together
+from tests.common.tokenizer_cases import MODEL
 from tests.frameworks import needs_pt, small_config
 
 _EVENTS = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.chmod"})
@@ -164,6 +166,27 @@ def test_a_block_that_raises_changes_nothing(tmp_path: Path) -> None:
         fill()
     assert _values(tmp_path) == {1.0}
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_tokenizer_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (RemBertTokenizer(MODEL, model_max_length=length) for length in (7, 9))
+    first.add_tokens(["one"])
+    second.add_tokens(["two"], special_tokens=True)
+    first.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def write(target: str, content: Any) -> None:
+        if Path(target).name == "special_tokens_map.json":
+            raise KeyboardInterrupt
+        write_json(target, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rembert.common.tokenization.tokenizer.write_json", write)
+        with pytest.raises(KeyboardInterrupt):
+            second.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    RemBertTokenizer(MODEL).save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == before.keys() - {"added_tokens.json"}
 
 
 def test_what_another_program_wrote_after_a_kill_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,27 @@ def test_models_travel_through_the_hub(framework: Framework, hub: HubServer) -> 
     np.testing.assert_array_equal(_states(framework, cached), _states(framework, models[1]))
 
 
+@on_both
+def test_one_commit_replaces_the_older_weights(framework: Framework, hub: HubServer, tmp_path: Path) -> None:
+    framework.seed(1)
+    first, second = framework.build(small_config(), "model"), framework.build(small_config(), "model")
+    first.push_to_hub("someone/model", token=TOKEN)
+    repository = hub.repositories["someone/model"]
+    repository.commits[-1] |= {"README.md": b"kept", "onnx/model.safetensors": b"kept"}
+    settings = {"repo_id": "someone/model", "token": TOKEN, "max_shard_size": 6000}
+    second.save_pretrained(tmp_path / "shards", push_to_hub=True, **settings)
+    assert len(repository.commits) == 3  # with the empty one
+    saved = {path.name for path in (tmp_path / "shards").iterdir()}
+    assert len(saved) > 3
+    assert set(repository.commits[-1]) == {*saved, "README.md", "onnx/model.safetensors"}
+    loaded = framework.load("someone/model", "model", token=TOKEN)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(_states(framework, loaded), _states(framework, second))
+    first.push_to_hub("someone/model", token=TOKEN, safe_serialization=False)
+    assert len(repository.commits[-1]) == 4  # the shards are read before this format
+    loaded = framework.load("someone/model", "model", token=TOKEN)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(_states(framework, loaded), _states(framework, first))
+
+
 def test_configurations_and_tokenizers_travel_through_the_hub(hub: HubServer, tmp_path: Path) -> None:
     config, tokenizer = small_config(hidden_act="relu"), RemBertTokenizer(MODEL, model_max_length=9)
     config.push_to_hub("someone/files", token=TOKEN)

@@ -201,9 +201,16 @@ class Hub:
         self.made.append({"repo_id": repo_id, **options})
         return type("Repo", (), {"repo_id": f"me/{repo_id.rpartition('/')[2]}"})
 
-    def upload_folder(self, *, folder_path: str | Path, allow_patterns: list[str], **options: Any) -> str:
+    def list_repo_files(self, repo_id: str, **options: Any) -> list[str]:
+        return list(self.files)
+
+    def create_commit(self, *, operations: list[Any], **options: Any) -> str:
         self.made.append(options)
-        self.files = {name: (Path(folder_path) / name).read_bytes() for name in allow_patterns}
+        self.files = {
+            each.path_in_repo: Path(each.path_or_fileobj).read_bytes()
+            for each in operations
+            if hasattr(each, "path_or_fileobj")
+        }
         return "done"
 
 

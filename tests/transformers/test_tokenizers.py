@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -110,6 +112,17 @@ def test_auto_tokenizer_reads_and_saves(tokenizer: Any, own: rembert.RemBertToke
     ):
         assert other(text)["input_ids"] == wanted["input_ids"]
         assert other.mask_token_id == own.mask_token_id
+
+
+def test_every_file_is_uploaded(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = mock.Mock()
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    files = tokenizer.save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id="someone/files", private=True)
+    assert hub.create_repo.call_args.args == ("someone/files",)
+    assert hub.create_repo.call_args.kwargs["private"] is True
+    uploaded = [each.path_in_repo for each in hub.create_commit.call_args.kwargs["operations"]]
+    assert {"sentencepiece.model", "tokenizer.json", "tokenizer_config.json"} <= set(uploaded)
+    assert sorted(map(os.path.basename, files)) == sorted(uploaded) == sorted(os.listdir(tmp_path / "saved"))
 
 
 def test_words_and_characters_are_found(tokenizer: Any, own: rembert.RemBertTokenizer) -> None:

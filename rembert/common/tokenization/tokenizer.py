@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from rembert.common.arguments import check_argument, optional
 from rembert.common.errors import InputError
-from rembert.common.files import atomic_path, make_directory, write_json
+from rembert.common.files import atomic_path, make_directory, remove_file, write_json
 from rembert.common.hub import locate
 from rembert.common.keywords import check_known, constructor_keywords, take_hub_options
+from rembert.common.saves import saved_together
 from rembert.common.tokenization.added_tokens import AddedToken
 from rembert.common.tokenization.encoding import CallableTokenizer
 from rembert.common.tokenization.new_model import train_tokenizer
@@ -243,12 +244,12 @@ class RemBertTokenizer(CallableTokenizer, PushToHub):
         beyond = {token.content: index for index, token in sorted(self._added.items()) if index >= self.vocab_size}
         if beyond:
             contents[ADDED_NAME] = beyond
-        else:
-            (directory / f"{prefix}{ADDED_NAME}").unlink(missing_ok=True)  # of a tokenizer that was saved here before
-        paths = list(self.save_vocabulary(directory, filename_prefix))
-        for name, content in contents.items():
-            write_json(directory / f"{prefix}{name}", content)
-            paths.append(str(directory / f"{prefix}{name}"))
+        with saved_together(directory):
+            remove_file(directory / f"{prefix}{ADDED_NAME}")  # of a tokenizer that was saved here before
+            paths = list(self.save_vocabulary(directory, filename_prefix))
+            for name, content in contents.items():
+                paths.append(str(directory / f"{prefix}{name}"))
+                write_json(paths[-1], content)
         if options is not None:
             upload(directory, [os.path.basename(path) for path in paths], options)
         return tuple(paths)
