@@ -233,11 +233,13 @@ def count_sequences(input_ids: Tensor | None, inputs_embeds: Tensor | None, cu_s
 
 
 def check_tensor(name: str, value: Any) -> None:
-    """Refuse what is not a tensor or an array.
+    """Refuse what is not a tensor or an array, and ragged tensors, which a model's call pads before.
 
     Raises:
         InputError: names its type.
     """
+    if isinstance(value, tf.RaggedTensor):
+        raise InputError(f"`{name}` must be a dense tensor. Received: a RaggedTensor. Pad it with `to_tensor`.")
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         raise InputError(f"`{name}` must be a tensor or an array. Received: {type(value).__name__}.")
 

@@ -14,7 +14,7 @@ from rembert.common.checks import IGNORE_INDEX
 from rembert.common.errors import InputError
 from rembert.common.outputs import OUTPUT_TYPES, ModelOutput
 from rembert.common.tokenization import BatchEncoding
-from rembert.tf.keras_internals import is_structure, register_mapping
+from rembert.tf.keras_internals import in_xla, is_structure, register_mapping
 
 # How the names of a model's tensors end; other arguments may be lists.
 _TENSORS = ("_ids", "_mask", "_embeds", "_positions", "labels", "cu_seqlens")
@@ -36,29 +36,37 @@ def register_outputs() -> None:
 def as_structure(inputs: Any) -> Any:
     """A model's inputs as structures of Keras: mappings unknown to it, such as transformers', become dicts.
 
+    Ragged ids [b, (s)] become [b, s] with an `attention_mask`.
+
     Args:
         inputs: a tensor, a mapping by name, or a tuple or list of these in order (also of inputs and labels).
 
     Raises:
-        InputError: numbers in lists where a tensor is needed, a ragged tensor, or a tensor of Keras 2.
+        InputError: numbers in lists where a tensor is needed, ragged tensors of other shapes, of different lengths or
+            in a tuple, or a tensor of Keras 2.
 
     Example:
         >>> from collections import UserDict
         >>> as_structure(UserDict(input_ids=None))
         {'input_ids': None}
+        >>> as_structure(tf.ragged.constant([[5, 6], [7]]))["attention_mask"].numpy().tolist()
+        [[1, 1], [1, 0]]
     """
     if isinstance(inputs, Mapping):
         for name, value in inputs.items():
             _refuse_lists(name, value)
-            _refuse_ragged(name, value)
             refuse_legacy(name, value)
+        if any(isinstance(value, tf.RaggedTensor) for value in inputs.values()):
+            return _padded(inputs)
         return inputs if is_structure(inputs) else dict(inputs)
     if type(inputs) in (list, tuple):
         _refuse_lists("input_ids", inputs)
+        for value in inputs:
+            if isinstance(value, tf.RaggedTensor):
+                raise _ragged_error("input_ids", "in a tuple or list")
         return type(inputs)(map(as_structure, inputs))
-    _refuse_ragged("input_ids", inputs)
     refuse_legacy("input_ids", inputs)
-    return inputs
+    return _padded({"input_ids": inputs}) if isinstance(inputs, tf.RaggedTensor) else inputs
 
 
 def as_ragged(outputs: Any) -> Any:
@@ -126,12 +134,31 @@ def check_symbolic_ids(call: Callable[..., Any], args: tuple[Any, ...], kwargs: 
             )
 
 
-def _refuse_ragged(name: str, value: Any) -> None:
-    if isinstance(value, tf.RaggedTensor):
-        raise InputError(
-            f"`{name}` must be a dense tensor. Received: a RaggedTensor. Pass `ids.to_tensor(pad_token_id)` with an "
-            "`attention_mask`, or the packed sequences: `input_ids=ids.flat_values, cu_seqlens=ids.row_splits`."
-        )
+def _padded(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs with ragged ids, token types, positions and labels [b, (s)] as tensors [b, s], and the ids' mask."""
+    dense = dict(inputs)
+    ids: Any = inputs.get("input_ids")
+    for name, value in inputs.items():
+        if not isinstance(value, tf.RaggedTensor):
+            continue
+        if value.shape.rank != 2 or not isinstance(ids, tf.RaggedTensor):
+            raise _ragged_error(name, f"of shape {value.shape}, beside `input_ids` of {type(ids).__name__}")
+        if in_xla():
+            raise _ragged_error(name, "in a graph that XLA compiles, which knows no ragged tensors")
+        if tf.executing_eagerly() and value.row_lengths().numpy().tolist() != ids.row_lengths().numpy().tolist():
+            raise _ragged_error(name, "whose rows have other lengths than those of `input_ids`")
+        dense[name] = value.to_tensor(tf.cast(IGNORE_INDEX if name == "labels" else 0, value.dtype))
+    if dense.get("attention_mask") is None:
+        dense["attention_mask"] = tf.sequence_mask(ids.row_lengths(), dtype=tf.int32)
+    return dense
+
+
+def _ragged_error(name: str, received: str) -> InputError:
+    return InputError(
+        f"`{name}` may be ragged as [batch, (sequence)], by name, beside ragged `input_ids` of the same lengths. "
+        f"Received: a RaggedTensor {received}. Otherwise pass `ids.to_tensor()` with an `attention_mask`, or the "
+        "packed sequences: `input_ids=ids.flat_values, cu_seqlens=ids.row_splits`."
+    )
 
 
 def _refuse_lists(name: str, value: Any) -> None:

@@ -90,6 +90,8 @@ class TrainableModel(DistributedModel):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         model, flags = _FLAGS.get()
+        if args and not args[1:] and isinstance(args[0], tf.RaggedTensor):
+            args, kwargs = args[1:], {"input_ids": args[0], **kwargs}  # which others may be ragged beside
         args, kwargs = tuple(map(as_structure, args)), as_structure(kwargs)
         if args and isinstance(args[0], Mapping):
             tensors, settings = self._settings_apart(args[0], kwargs)

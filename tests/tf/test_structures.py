@@ -222,15 +222,57 @@ def test_lists_of_numbers_are_refused() -> None:
             use()
 
 
-def test_ragged_ids_are_refused_and_packed_ones_taken() -> None:
+def test_ragged_ids_are_the_padded_batch() -> None:
+    model = build(TF, CASES[0], CASES[0].config(num_hidden_layers=1))
+    ids = tf.ragged.constant([[3, 4, 5], [6], [7, 8]])
+    types = ids % 2
+    mask = tf.sequence_mask(ids.row_lengths(), dtype="int32")
+    padded = {"input_ids": ids.to_tensor(), "attention_mask": mask}
+    plain = model(padded).last_hidden_state
+    for given in (model(ids), model({"input_ids": ids}), model(input_ids=ids, attention_mask=mask)):
+        np.testing.assert_array_equal(given.last_hidden_state, plain)
+    model.compile(run_eagerly=True)
+    batches = tf.data.Dataset.from_tensor_slices(ids).batch(2)  # of widths 3 and 2
+    for given in (model.predict(ids, verbose=0), model.predict(batches, verbose=0), model.predict_on_batch(ids)):
+        np.testing.assert_allclose(given["last_hidden_state"], plain, rtol=1e-10, atol=1e-15)
+    np.testing.assert_allclose(tf.function(model)(ids).last_hidden_state, plain, rtol=1e-10, atol=1e-15)
+    of_types = model(padded, token_type_ids=types.to_tensor()).last_hidden_state
+    assert not np.allclose(of_types, plain)
+    for given in (model(ids, token_type_ids=types), model({"input_ids": ids, "token_type_ids": types})):
+        np.testing.assert_array_equal(given.last_hidden_state, of_types)
+    packed = model(input_ids=ids.flat_values, cu_seqlens=ids.row_splits).last_hidden_state
+    np.testing.assert_allclose(packed, tf.boolean_mask(plain, mask), rtol=1e-10)
+
+
+def test_training_on_ragged_ids_and_labels() -> None:
+    case = next(case for case in CASES if case.head == "token-classification")
+    ids, labels = tf.ragged.constant([[3, 4, 5], [6]]), tf.ragged.constant([[0, 1, 2], [1]])
+    model, other = (build(TF, case, case.config(num_hidden_layers=1, classifier_dropout_prob=0.0)) for _ in range(2))
+    mask = tf.sequence_mask(ids.row_lengths(), dtype="int32")
+    padded = {"input_ids": ids.to_tensor(), "attention_mask": mask, "labels": labels.to_tensor(-100)}
+    for each, batch in ((model, {"input_ids": ids, "labels": labels}), (other, padded)):
+        each.compile(keras.optimizers.SGD(0.125), run_eagerly=True)
+        each.fit(batch, verbose=0)
+    weights = TF.weights(other)
+    for name, array in TF.weights(model).items():
+        np.testing.assert_allclose(array, weights[name], rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+def test_other_ragged_tensors_are_refused() -> None:
     model = shared(TF, CASES[0], num_hidden_layers=1)
     ids = tf.ragged.constant([[3, 4, 5], [6]])
-    for use in (lambda: model(ids), lambda: model({"input_ids": ids}), lambda: model.predict(ids)):
-        with pytest.raises(InputError, match=r"a RaggedTensor\. Pass `ids\.to_tensor"):
+    for use, received in (
+        (lambda: model((ids,)), "in a tuple or list"),
+        (lambda: model(tf.ragged.constant([[[3, 4], [5]]])), r"of shape \(1, None, None\)"),
+        (lambda: model(ids.to_tensor(), token_type_ids=ids), "of shape .*, beside `input_ids` of"),
+        (lambda: model(ids, token_type_ids=tf.ragged.constant([[0], [0]])), "whose rows have other lengths"),
+        (lambda: tf.function(model, jit_compile=True, autograph=False)(ids), "in a graph that XLA compiles"),
+    ):
+        with pytest.raises(InputError, match=f"may be ragged as.*Received: a RaggedTensor {received}"):
             use()
-    packed = model(input_ids=ids.flat_values, cu_seqlens=ids.row_splits).last_hidden_state
-    padded = model(ids.to_tensor(), attention_mask=tf.sequence_mask(ids.row_lengths())).last_hidden_state
-    np.testing.assert_allclose(packed, tf.concat([padded[0], padded[1, :1]], 0), rtol=1e-10)
+    decoder = shared(TF, next(case for case in CASES if case.head == "causal-lm"))
+    with pytest.raises(InputError, match=r"`input_ids` must be a dense tensor\. Received: a RaggedTensor"):
+        decoder.generate(ids, max_new_tokens=1)  # prompts are padded on the left
 
 
 def test_a_tuple_has_transformers_order() -> None:
