@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from rembert.bridge.exporting import Run, write_export
-from rembert.common.errors import InputError
+from rembert.common.errors import ExportError, InputError
 from rembert.common.exporting import EXPORT_TARGETS, Exported, check_litert_size
 from rembert.common.trials import Arrays
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
@@ -59,7 +59,7 @@ def export_savedmodel(
     Raises:
         InputError: `model` is not one of `rembert.tf`'s, or `directory` exists.
         ExportError: the results differ by more than 1e-5 of an output's largest number in float32, 1e-10 in float64,
-            2e-2 in float16, 1e-1 in bfloat16.
+            2e-2 in float16, 1e-1 in bfloat16; or TensorFlow cannot write the file, as on a full disk.
 
     Example:
         >>> from rembert.tf import RemBertConfig, TFRemBertModel
@@ -73,13 +73,25 @@ def export_savedmodel(
     def write(fresh: Path) -> None:
         graph = _graph(model)
         variants = {name: _variant(model, graph, *kind) for name, kind in VARIANTS.items()}
-        tf.saved_model.save(_Served(model), str(fresh), signatures={SIGNATURE: graph, **variants})
+        write_graphs(_Served(model), fresh, {SIGNATURE: graph, **variants})
 
     def load(fresh: Path) -> Run:
         function = tf.saved_model.load(str(fresh)).signatures[SIGNATURE]
         return lambda inputs: _arrays(function(**{name: tf.constant(array) for name, array in inputs.items()}))
 
     return _export(model, "savedmodel", directory, write, load, tokenizer_from, force)
+
+
+def write_graphs(served: tf.Module, directory: Path, signatures: dict[str, Any]) -> None:
+    """Write a SavedModel.
+
+    Raises:
+        ExportError: TensorFlow cannot write it, as on a full disk; names the file.
+    """
+    try:
+        tf.saved_model.save(served, str(directory), signatures=signatures)
+    except tf.errors.OpError as problem:
+        raise ExportError(f"The SavedModel cannot be written: {problem.message}") from problem
 
 
 def export_litert(

@@ -21,7 +21,7 @@ from rembert.common.errors import ExportError, InputError
 from rembert.common.exporting import is_export
 from rembert.common.parameters import HEADS
 from rembert.common.trials import output_differences
-from rembert.tf.exporting import SIGNATURE
+from rembert.tf.exporting import SIGNATURE, write_graphs
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
 from rembert.tf.serving import serve
 
@@ -107,7 +107,7 @@ def export_text_savedmodel(
     Raises:
         MissingDependencyError: `tensorflow_text` is not installed.
         InputError: the model or tokenizer cannot be served in this way, or `directory` exists.
-        ExportError: the results differ by more than 1e-5 of an output's largest number.
+        ExportError: the results differ by more than 1e-5 of an output's largest number, or the disk is full.
 
     Example:
         >>> from rembert import RemBertTokenizer
@@ -129,7 +129,7 @@ def export_text_savedmodel(
     served = _TextModel(model, TextPreprocessor(tokenizer, length))
     with new_directory(Path(directory), force=force, replaceable=is_export) as fresh:
         signatures = {SIGNATURE: served.single.get_concrete_function(), PAIRS: served.pairs.get_concrete_function()}
-        tf.saved_model.save(served, str(fresh), signatures=signatures)
+        write_graphs(served, fresh, signatures)
         loaded = tf.saved_model.load(str(fresh)).signatures
         others = _TRIALS[1:] + _TRIALS[:1]
         single = loaded[SIGNATURE](text=tf.constant(_TRIALS))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,5 +179,24 @@ def test_an_export_with_other_results_is_removed(tmp_path: Path, monkeypatch: py
     model = TF.build(small_config(num_hidden_layers=1), "sequence-classification")
     monkeypatch.setattr(exporting, "_TOLERANCES", {"float32": -1.0})
     with pytest.raises(ExportError, match="`logits` differs by"):
+        export_savedmodel(model, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = tf.saved_model.save
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save_on_a_full_disk(*arguments: Any, **options: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # the weights have more
+        try:
+            save(*arguments, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(tf.saved_model, "save", save_on_a_full_disk)
+    monkeypatch.setattr(exporting, "VARIANTS", {})
+    model = TF.build(small_config(vocab_size=2000), "model")
+    with pytest.raises(ExportError, match=r"SavedModel cannot be written: .*out.*File too large"):
         export_savedmodel(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
