@@ -24,6 +24,7 @@ def rows(printed: str) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.slow
 def test_own_checkpoint_passes_every_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = tmp_path / "kept"
     assert main(["demo", "--output", str(kept)]) == 0

@@ -104,7 +104,7 @@ def test_commands_that_need_a_framework_name_the_extra(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("absent", "name", "other"),
     [
-        pytest.param("tf", "PyTorch", "TensorFlow", marks=needs_pt),
+        pytest.param("tf", "PyTorch", "TensorFlow", marks=[needs_pt, pytest.mark.slow]),
         pytest.param("pt", "TensorFlow", "PyTorch", marks=[needs_tf, pytest.mark.slow]),
     ],
 )

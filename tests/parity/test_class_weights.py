@@ -98,6 +98,7 @@ def test_micro_batches_have_their_share_of_the_weights() -> None:
     np.testing.assert_allclose(balanced_weights(np.array([5, 3, 2])), [10 / 15, 10 / 9, 10 / 6])
 
 
+@pytest.mark.slow
 @needs_pt
 @needs_tf
 def test_both_frameworks_train_alike_with_named_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

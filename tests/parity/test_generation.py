@@ -49,11 +49,11 @@ WAYS = [
     {},
     {"repetition_penalty": 1.5, "eos_token_id": [10, 97]},
     {"num_beams": 3, "eos_token_id": 97, "pad_token_id": 7, "early_stopping": True, "length_penalty": 2.0},
-    {"num_beams": 2, "eos_token_id": [10, 97], "early_stopping": "never", "repetition_penalty": 1.2},
 ]
+LONG_WAY = {"num_beams": 2, "eos_token_id": [10, 97], "early_stopping": "never", "repetition_penalty": 1.2}
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", [*WAYS, pytest.param(LONG_WAY, marks=pytest.mark.slow)], ids=str)
 def test_the_frameworks_agree(way: dict[str, Any]) -> None:
     pytest.importorskip("torch"), pytest.importorskip("keras")
     for seed in range(3):

@@ -262,6 +262,7 @@ def test_a_smoothing_outside_its_range_is_refused(framework: Framework, value: A
 
 @needs_pt
 @needs_one_graph
+@pytest.mark.slow
 def test_smoothed_models_compile_in_one_graph() -> None:
     import torch
 

@@ -18,12 +18,14 @@ WAYS: list[dict[str, Any]] = [
     {"eos_token_id": [10, 97]},
     {"num_beams": 3},
     {"num_beams": 2, "repetition_penalty": 1.3, "eos_token_id": [124, 77]},
+]
+LONG_WAYS = [
     {"num_beams": 3, "eos_token_id": [10, 97, 50], "early_stopping": True, "length_penalty": 2.0},
     {"num_beams": 4, "eos_token_id": 50, "early_stopping": "never", "length_penalty": -0.5},
 ]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", [*WAYS, *(pytest.param(way, marks=pytest.mark.slow) for way in LONG_WAYS)], ids=str)
 def test_as_transformers(way: dict[str, Any]) -> None:
     transformers = pytest.importorskip("transformers")
     other = transformers.RemBertForCausalLM.from_pretrained(GOLDEN / "causal_lm").eval()

@@ -49,6 +49,7 @@ def test_every_example_once(pair: bool) -> None:
     assert sorted(seen) == sorted((*each["input_ids"], -1, *each["labels"]) for each in examples)
 
 
+@pytest.mark.slow
 def test_xla_on_a_few_shapes() -> None:
     models = [build(TF, TOKENS, TOKENS.config(num_hidden_layers=1, classifier_dropout_prob=0.0)) for _ in range(2)]
     data = bucket_by_length(_dataset(_examples()), lengths=(4, 12), batch_size=2, drop_remainder=True)

@@ -157,6 +157,7 @@ def test_all_layers_are_found() -> None:
 # ---------------------------------------------------------------------- absent
 
 
+@pytest.mark.slow
 def test_without_the_check_of_xla_graphs_compute_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model()
     wanted = _logits(model)
@@ -182,6 +183,7 @@ def test_without_the_build_on_devices_models_train(monkeypatch: pytest.MonkeyPat
     _check_equal(_fit(_model(), keras.optimizers.SGD(0.1)), wanted)
 
 
+@pytest.mark.slow
 def test_without_keras_decay_the_decay_is_hidden_from_keras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wanted = _fit(_model(), AdamW(0.01, weight_decay=0.1))
     for owner in keras.optimizers.Optimizer.__mro__:
@@ -196,6 +198,7 @@ def test_without_keras_decay_the_decay_is_hidden_from_keras(monkeypatch: pytest.
     model.save(tmp_path / "model.keras")
 
 
+@pytest.mark.slow
 def test_without_keys_of_variables_one_device_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = _fit(_model(), AdamW(0.01, weight_decay=0.1))
     # Keras itself needs the key: here only our question whether it is there is answered otherwise.

@@ -16,7 +16,7 @@ from tests.parity.cases import CASES, build  # noqa: E402
 CASE = next(case for case in CASES if case.name == "masked_lm")
 
 
-@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("xla", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_in_a_graph(xla: bool) -> None:
     model = build(TF, CASE, CASE.config(num_hidden_layers=1))
     variables = model.trainable_variables

@@ -131,7 +131,7 @@ XLA, SEVERAL_STEPS = {"jit_compile": True}, {"steps_per_execution": 2}
 @pytest.mark.parametrize(
     ("case", "options"),
     [
-        pytest.param(_case("question_answering"), XLA, id="answers-XLA"),
+        pytest.param(_case("question_answering"), XLA, id="answers-XLA", marks=pytest.mark.slow),
         pytest.param(CLASSIFIER, SEVERAL_STEPS, id="classes-several steps"),
         pytest.param(CLASSIFIER, XLA, id="classes-XLA", marks=pytest.mark.slow),
         pytest.param(_case("question_answering"), SEVERAL_STEPS, id="answers-several steps", marks=pytest.mark.slow),
@@ -146,6 +146,7 @@ def test_own_loss_compiled_in_other_ways(case: Case, options: dict[str, Any]) ->
     _same(fitted, by_hand)
 
 
+@pytest.mark.slow
 def test_own_loss_of_a_language_model_with_xla() -> None:
     # The pipeline does not say how many rows there are, as one of buckets does not.
     case = _case("masked_lm")

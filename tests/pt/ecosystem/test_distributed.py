@@ -45,6 +45,7 @@ def _same_as_alone(head: str, way: str, directory: Path) -> None:
         torch.testing.assert_close(dict(saved.named_parameters())[name], parameter, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_under_torchrun(tmp_path: Path) -> None:
     ways = ("ddp", "fsdp") if CAN_SHARD_ON_CPUS else ("ddp",)
     _run(tmp_path, "sequence-classification", *ways)
