@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,9 @@ _GOLDEN = Path(__file__).parent.parent / "fixtures" / "golden" / "model"
 
 
 class _Labels:
-    """A predictor that knows one label."""
+    """A predictor that always writes the same."""
+
+    text = "0\n"
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         pass
@@ -30,7 +34,7 @@ class _Labels:
             for code in codes:
                 path = target(task, code)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text("0\n")
+                path.write_text(self.text)
                 yield path
 
 
@@ -113,3 +117,21 @@ def test_a_run_without_digests_is_refused(root: Path) -> None:
     path.write_text(json.dumps({**content, "digests": 5}))
     with pytest.raises(InputError, match=r"xtreme\.json must hold the digests .* Received: 5"):
         start(root, resume=True)
+
+
+@pytest.mark.parametrize(("limit", "file"), [(10, "xtreme.json"), (1800, "submission.zip")])
+def test_a_run_continues_after_a_full_disk(root: Path, limit: int, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Labels, "text", secrets.token_hex(850))  # two of them, packed, have more than the limit
+    tasks = ("pawsx", "xnli")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OSError, match=rf"File too large: .*{file}"):
+            start(root, tasks=tasks)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    out = root / "out"
+    assert [path for path in out.rglob("*") if path.name.endswith(".tmp")] == []
+    assert out.exists() == (file != "xtreme.json")
+    start(root, resume=True, tasks=tasks)
+    assert (out / "submission.zip").is_file()
