@@ -131,7 +131,7 @@ def test_the_pages_name_only_options_that_exist(capsys: pytest.CaptureFixture[st
 def test_a_page_names_every_option_and_score_of_its_task(task: str) -> None:
     declared = task_class(task)
     for option in declared.options:
-        flag = option.name.replace("_", "-")
+        flag = option.flag or option.name.replace("_", "-")
         assert f"--{flag}" in page(task) or f"--no-{flag}" in page(task)
     for score in declared.scores:
         assert f"`{score.name}" in page(task)

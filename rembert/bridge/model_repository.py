@@ -27,9 +27,9 @@ def next_version(directory: str | os.PathLike[str]) -> Path:
         InputError: there is a file of that name.
 
     Example:
-        >>> Path("topics/2").mkdir(parents=True)
-        >>> next_version("topics")
-        PosixPath('topics/3')
+        >>> Path("models/topics/2").mkdir(parents=True)
+        >>> next_version("models/topics")
+        PosixPath('models/topics/3')
     """
     path = Path(directory)
     if path.exists() and not path.is_dir():
