@@ -16,7 +16,10 @@ from rembert.common.errors import InputError
 from rembert.common.locks import DirectoryLock
 from rembert.training import run as training_run
 from rembert.xtreme import run_xtreme, running
+from tests.frameworks import needs_pt
 from tests.xtreme.data import write_benchmark
+
+pytestmark = needs_pt  # the framework that a run trains in by default
 
 _GOLDEN = Path(__file__).parent.parent / "fixtures" / "golden" / "model"
 
