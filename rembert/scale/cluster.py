@@ -267,6 +267,8 @@ def _check_nodes(framework: str) -> None:
         try:
             found = ray.get(about.remote(framework), timeout=_PROBE_SECONDS)
         except RayError as problem:
+            if not any(each["Alive"] for each in ray.nodes() if each["NodeID"] == node["NodeID"]):
+                continue  # lost since the list was made
             found = f"none ({_first_line(problem)})"
         if found != rembert.__version__:
             raise InputError(

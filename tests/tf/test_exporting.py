@@ -120,8 +120,9 @@ def test_keras_own_export_knows_the_inputs(tmp_path: Path) -> None:
     inputs = {"input_ids": ids, "attention_mask": np.minimum(ids, 1), "token_type_ids": ids * 0}
     loaded = tf.saved_model.load(str(tmp_path / "out"))
     expected = model(inputs).logits
-    np.testing.assert_allclose(loaded.serve(inputs)["logits"], expected, rtol=1e-6)
-    np.testing.assert_allclose(keras.layers.TFSMLayer(tmp_path / "out")(inputs)["logits"], expected, rtol=1e-6)
+    # Some logits are near 0: what is left of larger terms has their rounding.
+    for served in (loaded.serve(inputs), keras.layers.TFSMLayer(tmp_path / "out")(inputs)):
+        np.testing.assert_allclose(served["logits"], expected, rtol=1e-6, atol=1e-9)
 
 
 def test_signatures_take_both_dtypes_and_token_types_are_optional(tmp_path: Path) -> None:
