@@ -134,9 +134,9 @@ def add_fine_tuned_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
-        nargs="+",
+        action="append",  # a list after one flag would take the task, too
         metavar="CHECKPOINT",
-        help="a fine-tuned checkpoint; of several, the mean of their probabilities",
+        help="a fine-tuned checkpoint; given several times, the mean of their probabilities",
     )
 
 

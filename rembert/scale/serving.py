@@ -16,7 +16,8 @@ from typing import Any
 from rembert.common.arguments import check_arguments, integer, number
 from rembert.common.dependencies import is_installed
 from rembert.common.errors import InputError, MissingDependencyError
-from rembert.scale.functions import ERROR, Predict, Row
+from rembert.scale.base import ERROR, Row
+from rembert.scale.functions import Predict
 from rembert.tasks import DataOptions
 from rembert.tasks.encoding import token_ids
 from rembert.tasks.reading import Location, Record

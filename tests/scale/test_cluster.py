@@ -186,6 +186,16 @@ def test_a_node_with_another_version_is_refused(
     assert not Path("out").exists()
 
 
+def test_a_node_that_is_lost_while_nodes_are_checked_is_left_out(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    found, calls = ray.nodes, iter(range(100))
+    lost = {"NodeID": "ab" * 28, "Alive": True, "Resources": {"CPU": 1.0}, "NodeManagerAddress": "127.0.0.1"}
+    monkeypatch.setattr(ray, "nodes", lambda: [lost, *found()] if next(calls) == 0 else found())
+    assert call() == 0
+    check_parts(call)
+
+
 def test_a_cluster_that_is_not_there_is_refused(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--address", "127.0.0.1:9") == 2
     assert "must be that of a running Ray cluster. Received: 127.0.0.1:9" in capsys.readouterr().err

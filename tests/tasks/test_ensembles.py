@@ -84,11 +84,12 @@ def test_commands_take_several_models_and_average_their_weights(
     paths = [str(tmp_path / name) for name in "xy"]
     data = ["--data", str(tmp_path / "rows.jsonl")]
     shares = []
-    for model in ([paths[0]], [paths[1]], paths):
-        assert main(["predict", "sequence-classification", "--model", *model, *data]) == 0
+    both = ["--model", paths[0], "--model", paths[1]]
+    for model in (both[:2], both[2:], both):
+        assert main(["predict", *model, "sequence-classification", *data]) == 0
         shares.append(json.loads(capsys.readouterr().out.splitlines()[0])["scores"]["a"])
     assert shares[2] == pytest.approx((shares[0] + shares[1]) / 2, rel=1e-5)
-    assert main(["evaluate", "sequence-classification", "--model", *paths, *data, "--report"]) == 0
+    assert main(["evaluate", "sequence-classification", *both, *data, "--report"]) == 0
     assert main(["average", *paths, "--output", str(tmp_path / "mean")]) == 0
     capsys.readouterr()
     tensors = [load_file(tmp_path / name / "model.safetensors") for name in ("x", "y", "mean")]
@@ -100,7 +101,7 @@ def test_commands_take_several_models_and_average_their_weights(
     settings["id2label"], settings["label2id"] = {"0": "b", "1": "a"}, {"b": 0, "a": 1}
     (tmp_path / "y" / "config.json").write_text(json.dumps(settings))
     for call, error in (
-        (["predict", "sequence-classification", "--model", *paths, *data], InputError),
+        (["predict", "sequence-classification", *both, *data], InputError),
         (["average", *paths, "--output", str(tmp_path / "other")], CheckpointError),
         (["average", paths[0], "--output", str(tmp_path / "other")], InputError),
     ):
