@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from safetensors.numpy import load_file
 
 from rembert.cli.main import main
 from rembert.common.errors import CheckpointError, InputError
+from rembert.common.parameters import HEADS
 from rembert.tasks import get_task, predict
 from rembert.tasks.ensembles import ensemble_runner
+from rembert.tasks.predicting import task_runner
 from tests.frameworks import Framework, needs_pt, on_both, random_weights
 from tests.tasks.support import SENTENCE, TAGS, TOKENIZER, config
 
@@ -24,7 +27,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 
 
 def _models(framework: Framework, head: str, rows: list[dict[str, Any]]) -> tuple[Any, list[Any]]:
-    task = get_task(head, TOKENIZER(), max_length=64)
+    task = get_task(head, TOKENIZER(), max_length=64, **OPTIONS.get(head, {}))
     task.prepare(list(task.read(rows)))
     settings = config(**task.config_overrides())
     models = [framework.build(settings, head) for _ in range(2)]
@@ -48,9 +51,42 @@ def test_probabilities_are_averaged(framework: Framework, head: str) -> None:
     else:
         # The probability of a tag that both models predict is the mean of theirs.
         same = [number for number, tag in enumerate(alone[0][0]["tags"]) if alone[1][0]["tags"][number] == tag]
+        assert same
         for number in same:
             mean = (alone[0][0]["scores"][number] + alone[1][0]["scores"][number]) / 2
             assert together[0]["scores"][number] == pytest.approx(mean, rel=1e-5)
+
+
+PARTS: dict[str, list[dict[str, Any]]] = {
+    "question-answering": [
+        {"question": "Who?", "context": "Ada wrote it.", "answers": []},
+        {"question": "When?", "context": "It rained for three days.", "answers": []},
+    ],
+    "multiple-choice": [{"premise": "Rain.", "choice1": "I got wet.", "choice2": "I slept.", "label": 0}],
+}
+OPTIONS = {"question-answering": {"stride": 16, "max_question_length": 24}}
+
+
+@needs_pt
+@pytest.mark.parametrize("head", PARTS)
+def test_probabilities_of_spans_and_choices_are_averaged(head: str) -> None:
+    """Those of a span's start and end are over the real positions of a window."""
+    from tests.frameworks import PT
+
+    task, models = _models(PT, head, PARTS[head])
+    features = [feature for example in task.read(PARTS[head]) for feature in task.features(example)]
+    batch = task.collate(features)
+    with ExitStack() as stack:
+        alone = [stack.enter_context(task_runner(task, model))(batch) for model in models]
+        together = stack.enter_context(ensemble_runner(task, models))(batch)
+    for name in HEADS[head].logits:
+        for row in range(len(together[name])):
+            real = batch["attention_mask"][row] != 0 if name != "logits" else slice(None)
+            weights = [np.exp(np.asarray(each[name][row], np.float64)[real]) for each in (*alone, together)]
+            shares = [each / each.sum() for each in weights]
+            assert not np.allclose(shares[0], shares[1], rtol=1e-3)
+            np.testing.assert_allclose(shares[2], (shares[0] + shares[1]) / 2, rtol=1e-9)
+            np.testing.assert_allclose(np.exp(together[name][row])[real].sum(), 1.0, rtol=1e-9)
 
 
 @needs_pt
