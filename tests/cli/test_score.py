@@ -329,6 +329,7 @@ def test_a_file_of_scores(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- several processes
 
 
+@pytest.mark.slow
 def test_two_processes_split_the_file(model: Path, tmp_path: Path) -> None:
     count = 3 * score_files._SMALLEST_WINDOW + 5
     numbers = [number % 23 for number in range(count)]

@@ -68,6 +68,7 @@ def _agrees(found: dict[str, np.ndarray], golden: Golden) -> None:
         assert difference(_real(name, array, mask), _real(name, wanted[name], mask)) <= 1e-5, name
 
 
+@pytest.mark.slow
 def test_served_by_a_process_without_this_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (golden,) = (golden for golden in GOLDENS if golden.directory == QUICK)
     assert main(["export", str(GOLDEN / QUICK), str(tmp_path / "out"), "--to", "savedmodel"]) == 0

@@ -147,6 +147,7 @@ def test_functional_model_saved_and_loaded(case: Case, tmp_path: Path) -> None:
         np.testing.assert_allclose(outputs[name], expected[name], rtol=TOLERANCE, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_model_among_other_layers(tmp_path: Path) -> None:
     """Saved, and loaded in another process that only imports the library: no custom objects by hand."""
     case = CASES[0]

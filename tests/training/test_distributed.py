@@ -114,6 +114,7 @@ def test_language_model_with_sharded_weights_is_scored(folder: Path, printed: st
         assert last[name] == pytest.approx(expected[name], rel=1e-6), name
 
 
+@pytest.mark.slow
 @needs_pt
 @needs_tf
 def test_two_devices_in_tensorflow(folder: Path, alone: Path) -> None:

@@ -39,6 +39,7 @@ def call(root: Path, output: str, *more: str, tasks: tuple[str, ...] = ("pawsx",
     ]
 
 
+@pytest.mark.slow
 @needs_pt
 @needs_tf
 def test_both_frameworks_give_the_same_table(benchmark: Path, capsys: pytest.CaptureFixture[str]) -> None:
