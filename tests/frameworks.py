@@ -238,6 +238,11 @@ needs_a_framework = pytest.mark.skipif(not installed_frameworks(), reason="not i
 on_both = pytest.mark.parametrize(
     "framework", [pytest.param(PT, id="pt", marks=needs_pt), pytest.param(TF, id="tf", marks=needs_tf)]
 )
+# For tests whose graphs take seconds in TensorFlow.
+on_both_tf_slow = pytest.mark.parametrize(
+    "framework",
+    [pytest.param(PT, id="pt", marks=needs_pt), pytest.param(TF, id="tf", marks=[needs_tf, pytest.mark.slow])],
+)
 # The formats that can be written here: pickles are torch's own.
 WRITABLE = tuple(to for to, format in TARGETS.items() if all(map(is_installed, format.packages)))
 

@@ -29,7 +29,7 @@ from rembert.tasks import TASKS, Recipe, get_task
 from rembert.training.micro_batches import label_count, split_batch
 from tests.adding_head import HEAD, pt_class, tf_class
 from tests.bridge.support import GOLDEN, source
-from tests.frameworks import Framework, is_installed, needs, needs_pt, needs_tf, on_both
+from tests.frameworks import Framework, is_installed, needs, needs_pt, needs_tf, on_both, on_both_tf_slow
 from tests.parity.cases import Case, build, build_both, declared_cases
 from tests.parity.test_frameworks_agree import check_gradients, check_outputs
 from tests.tasks.support import TOKENIZER
@@ -194,14 +194,16 @@ def test_a_head_is_in_files_of_keras(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("acceptability")
-@pytest.mark.parametrize("target", [pytest.param("onnx", marks=(needs_pt, needs("onnx", "onnxruntime"))),
-                                    pytest.param("savedmodel", marks=needs_tf)])  # fmt: skip
+@pytest.mark.parametrize("target", [
+    pytest.param("onnx", marks=[needs_pt, needs("onnx", "onnxruntime"), pytest.mark.slow]),
+    pytest.param("savedmodel", marks=needs_tf),
+])  # fmt: skip
 def test_a_head_is_exported(target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = report(capsys, "export", with_head(tmp_path / "in"), tmp_path / "out", "--to", target)
     assert done["outputs"] == ["acceptability_logits"]
 
 
-@on_both
+@on_both_tf_slow
 @pytest.mark.usefixtures("acceptability")
 def test_a_head_is_trained(framework: Framework, tmp_path: Path) -> None:
     """The trainer's micro-batches are weighted by the labels that count: two of them make the loss of the whole."""
@@ -322,7 +324,7 @@ def rating(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TASKS, "rating", "tests.adding_task")
 
 
-@on_both
+@on_both_tf_slow
 @pytest.mark.usefixtures("rating")
 def test_a_task_is_trained_evaluated_and_predicted(
     framework: Framework, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -151,12 +151,14 @@ def reference(site: Path) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", dict.fromkeys([*PUBLIC, *IN_TRANSFORMERS, *IN_GUIDES]))
 def test_reference_describes(name: str, reference: dict[str, int]) -> None:
     assert name in reference, f"no page in docs/api has {name}"
     assert reference[name] >= 4, f"{name} has no docstring to speak of"
 
 
+@pytest.mark.slow
 def test_reference_has_what_the_guides_import(reference: dict[str, int]) -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
@@ -169,6 +171,7 @@ def test_reference_has_what_the_guides_import(reference: dict[str, int]) -> None
     assert imported <= set(reference)
 
 
+@pytest.mark.slow
 def test_reference_renders_examples_and_arguments(site: Path) -> None:
     page = (site / "api" / "tasks.html").read_text(encoding="utf-8")
     assert "&gt;&gt;&gt; " in page  # as highlighted code
@@ -177,6 +180,7 @@ def test_reference_renders_examples_and_arguments(site: Path) -> None:
     assert "Raises:" in page
 
 
+@pytest.mark.slow
 def test_site_loads_nothing_from_other_hosts(site: Path) -> None:
     for path in site.rglob("*.html"):
         for element in Elements(path).found:
@@ -187,6 +191,7 @@ def test_site_loads_nothing_from_other_hosts(site: Path) -> None:
         assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", path.read_text(encoding="utf-8")), path.name
 
 
+@pytest.mark.slow
 def test_site_holds_no_paths_of_this_machine(site: Path) -> None:
     here = [str(ROOT), str(site), str(Path.home()), sys.prefix]
     for path in site.rglob("*"):

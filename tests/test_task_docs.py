@@ -61,6 +61,7 @@ def test_the_pytorch_script_runs(task: str, workplace: Path, capsys: pytest.Capt
     _run_script(task, "PyTorch", workplace, capsys)
 
 
+@pytest.mark.slow
 @needs_pt
 @needs_tf
 @pytest.mark.parametrize("task", ONE_OF_TASKS)

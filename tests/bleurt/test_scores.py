@@ -31,7 +31,7 @@ from tests.bleurt.cases import (
     write_saved_model,
 )
 from tests.bridge.support import GOLDEN
-from tests.frameworks import Framework, needs_pt, on_both
+from tests.frameworks import Framework, needs_pt, on_both, on_both_tf_slow
 
 MAX_LENGTH = BLEURT_CONFIG["max_seq_length"]
 VARIABLES = make_variables()
@@ -72,7 +72,7 @@ def expected() -> np.ndarray:
     return scores
 
 
-@on_both
+@on_both_tf_slow
 def test_a_pickled_scorer_gives_the_same_scores(framework: Framework, saved_model: Path) -> None:
     scorer = RemBertScorer.from_pretrained(saved_model, framework=framework.name)
     scores = scorer.score(CANDIDATES[:2], REFERENCES[:2])

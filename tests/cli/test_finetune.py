@@ -10,7 +10,7 @@ import pytest
 
 from rembert.cli.main import main
 from rembert.tasks import Recipe
-from tests.frameworks import Framework, needs_pt, needs_tf, on_both
+from tests.frameworks import Framework, needs_pt, needs_tf, on_both_tf_slow
 from tests.training.runs import lines, write_examples, write_start
 
 
@@ -58,7 +58,7 @@ def test_quiet_runs_print_nothing_and_resume(call: list[str], capsys: pytest.Cap
     assert capsys.readouterr().out == first.out
 
 
-@on_both
+@on_both_tf_slow
 def test_a_dry_run_estimates_and_writes_nothing(
     framework: Framework, call: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

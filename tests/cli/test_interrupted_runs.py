@@ -18,7 +18,7 @@ import pytest
 from rembert.cli.main import main
 from rembert.common.unfinished import KEPT, open_unfinished, unfinished_path
 from rembert.tasks import batching
-from tests.frameworks import PT, Framework, needs_pt, on_both, random_weights
+from tests.frameworks import PT, Framework, needs_pt, on_both_tf_slow, random_weights
 from tests.tasks.support import TOKENIZER, config
 
 TEXTS = [f"{'wort ' * (1 + 7 * number % 5)}{number}" for number in range(9)]
@@ -88,7 +88,7 @@ def left() -> list[str]:
     return sorted(path.name for path in Path().iterdir() if path.name != "in.jsonl")
 
 
-@on_both
+@on_both_tf_slow
 @pytest.mark.parametrize("name", ["predict", "embed"])
 def test_an_interrupted_run_continues(
     call: Any, name: str, framework: Framework, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -232,7 +232,9 @@ def test_only_files_can_be_continued(call: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 @needs_pt
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_signals_keep_what_is_done(call: Any, checkpoint: Any, sent: signal.Signals, code: int) -> None:
     """In another process, whose signals have their usual handlers."""
     program = """

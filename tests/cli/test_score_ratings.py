@@ -13,7 +13,7 @@ from rembert.bridge import convert
 from rembert.cli.main import main
 from rembert.tasks import RemBertScorer
 from tests.bleurt.cases import make_variables, write_saved_model
-from tests.frameworks import PT, TF, Framework, needs_pt, needs_tf
+from tests.frameworks import Framework, on_both
 
 SENTENCES = ["the train leaves at seven", "a bird sings", "all is well", "rain fell on the hills", "she reads a book"]
 
@@ -27,13 +27,8 @@ def _ratings() -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(
-    "framework",
-    [
-        pytest.param(PT, id="pt", marks=needs_pt),
-        pytest.param(TF, id="tf", marks=[needs_tf, pytest.mark.slow]),  # its graphs take a minute to make
-    ],
-)
+@pytest.mark.slow  # twelve epochs, and in TensorFlow its graphs take a minute to make
+@on_both
 def test_ratings_teach_a_metric(framework: Framework, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     convert(write_saved_model(tmp_path / "bleurt", make_variables()), tmp_path / "base", "pt")
     ratings = _ratings()

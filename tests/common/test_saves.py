@@ -79,7 +79,7 @@ def _killed_at(step: int, directory: Path, work: Callable[[], None]) -> int:
     ("to", "before", "after"),
     [
         ("pt", None, None),
-        ("pt", 5_000, 5_000),
+        pytest.param("pt", 5_000, 5_000, marks=pytest.mark.slow),
         pytest.param("pt", 5_000, None, marks=pytest.mark.slow),
         pytest.param("pt", None, 5_000, marks=pytest.mark.slow),
         pytest.param("tf", 5_000, 5_000, marks=pytest.mark.slow),

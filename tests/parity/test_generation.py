@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rembert.common.errors import InputError
-from tests.frameworks import GOLDEN, PT, TF, Framework, on_both
+from tests.frameworks import GOLDEN, PT, TF, Framework, on_both, on_both_tf_slow
 from tests.parity.cases import CASES, build
 
 CROSS = next(case for case in CASES if case.name == "causal_lm_cross")
@@ -80,7 +80,7 @@ def test_no_texts(framework: Framework, masked: bool) -> None:
     assert new.shape == (0, 4)
 
 
-@on_both
+@on_both_tf_slow
 def test_a_source_is_attended_to_as_without_a_cache(framework: Framework) -> None:
     model, config = _crossed(framework), CROSS.config()
     inputs = CROSS.inputs(config)
@@ -111,7 +111,7 @@ def test_a_source_is_attended_to_as_without_a_cache(framework: Framework) -> Non
     assert found == wanted
 
 
-@on_both
+@on_both_tf_slow
 def test_ends(framework: Framework) -> None:
     ids, mask = _prompts()
     model = _golden(framework)
@@ -128,7 +128,7 @@ def test_ends(framework: Framework) -> None:
     assert padded == free
 
 
-@on_both
+@on_both_tf_slow
 def test_draws(framework: Framework) -> None:
     ids, mask = _prompts()
     model = _golden(framework)
@@ -144,7 +144,7 @@ def test_draws(framework: Framework) -> None:
     assert beams == _generate(framework, model, ids, mask, seed=0, num_beams=2, **settings)
 
 
-@on_both
+@on_both_tf_slow
 def test_draws_follow_the_probabilities(framework: Framework) -> None:
     """One token after the same prompt, many times: frequencies against the model's own probabilities."""
     model, count = _golden(framework), 4000

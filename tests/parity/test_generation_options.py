@@ -12,11 +12,12 @@ import pytest
 from rembert import BatchEncoding, RemBertTokenizer
 from rembert.common.errors import InputError, KeywordError
 from tests.common.tokenizer_cases import MODEL
-from tests.frameworks import GOLDEN, Framework, on_both
+from tests.frameworks import GOLDEN, PT, TF, Framework, needs_pt, needs_tf, on_both, on_both_tf_slow
 from tests.parity.test_generation import _generate, _golden
 
 # Recorded with the greedy search and the beam search of transformers' RemBertForCausalLM, on the weights beside it.
 RECORDED = json.loads((GOLDEN / "causal_lm" / "generated.json").read_text("utf-8"))
+QUICK = ("ngrams", "functions in beams", "min_length")  # in TensorFlow; the others in the slow part
 IDS, MASK = (np.array(RECORDED[name]) for name in ("input_ids", "attention_mask"))
 
 
@@ -36,8 +37,14 @@ class Functions:
         return self.framework.tensor(self.framework.array(texts)[:, -1] % 7 == 0)
 
 
-@on_both
-@pytest.mark.parametrize("name", RECORDED["cases"])
+@pytest.mark.parametrize(
+    ("framework", "name"),
+    [pytest.param(PT, name, id=f"{name}-pt", marks=needs_pt) for name in RECORDED["cases"]]
+    + [
+        pytest.param(TF, name, id=f"{name}-tf", marks=[needs_tf, *([] if name in QUICK else [pytest.mark.slow])])
+        for name in RECORDED["cases"]
+    ],
+)
 def test_options_give_the_tokens_of_transformers(framework: Framework, name: str) -> None:
     case = RECORDED["cases"][name]
     options = {key: np.array(value) if key == "token_type_ids" else value for key, value in case["options"].items()}
@@ -60,7 +67,7 @@ def test_a_whole_batch_of_a_tokenizer(framework: Framework) -> None:
     assert without == _generate(framework, model, IDS, MASK, eos_token_id=None, generation_config=None)
 
 
-@on_both
+@on_both_tf_slow
 def test_several_samples_of_a_prompt_follow_each_other(framework: Framework) -> None:
     model, settings = _golden(framework), {"max_new_tokens": 5, "eos_token_id": None}
     greedy = _generate(framework, model, IDS, MASK, **settings)
@@ -106,7 +113,7 @@ def test_a_streamer_with_put_and_end(framework: Framework, capsys: pytest.Captur
     assert capsys.readouterr().out == tokenizer.decode(tokens[6:]) + "\n"
 
 
-@on_both
+@on_both_tf_slow
 def test_functions_change_from_call_to_call(framework: Framework) -> None:
     """A graph that was traced with other functions calls those of the present call."""
     model, settings = _golden(framework), {"max_new_tokens": 3, "eos_token_id": None}

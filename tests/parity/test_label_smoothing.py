@@ -193,6 +193,7 @@ def test_pytorch_keeps_no_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(chunks) == 2
 
 
+@pytest.mark.slow
 @needs_tf
 def test_tensorflow_computes_no_tensor_of_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf

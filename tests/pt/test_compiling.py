@@ -16,8 +16,7 @@ from tests.parity.cases import CASES, Case, as_dtype, build, by_case  # noqa: E4
 # None is a batch's size, nor the first the number of choices or labels: sizes that are the same at first are taken
 # for one.
 LENGTHS = (7, 3, 5, 4, 11, 16, 9, 2, 18, 13)
-QUICK = ("one_label_each", "causal_lm")
-QUICK_TO_EXPORT = (*QUICK, "multiple_choice")
+QUICK = ("one_label_each",)
 
 
 def _inputs(case: Case, length: int, batch: int = 6) -> dict[str, Any]:
@@ -59,6 +58,7 @@ def test_one_graph_for_ten_lengths(case: Case) -> None:
     assert _graphs_for_ten_lengths(case, batches=(6, 8, 10), dynamic=True) == 1
 
 
+@pytest.mark.slow
 @needs_one_graph
 @by_case([case for case in CASES if case.name in QUICK])
 def test_by_default_one_more_for_the_second_length(case: Case) -> None:
@@ -153,12 +153,12 @@ def _exported(case: Case) -> None:
         _same(case, model, program.module(), other)
 
 
-@by_case([case for case in CASES if case.name in QUICK_TO_EXPORT])
+@by_case([case for case in CASES if case.name in QUICK])
 def test_exported_with_open_axes(case: Case) -> None:
     _exported(case)
 
 
 @pytest.mark.slow
-@by_case([case for case in CASES if case.name not in QUICK_TO_EXPORT])
+@by_case([case for case in CASES if case.name not in QUICK])
 def test_exported_with_open_axes_of_any_head(case: Case) -> None:
     _exported(case)

@@ -55,6 +55,7 @@ def _agrees_with_the_golden(directory: Path, golden: Golden) -> None:
         assert difference(_real(name, array, mask), _real(name, wanted[name], mask)) <= 1e-5, name
 
 
+@pytest.mark.slow
 def test_onnx_runtime_gives_the_goldens_numbers(exported: Path) -> None:
     (golden,) = (golden for golden in GOLDENS if golden.directory == QUICK)
     _agrees_with_the_golden(exported, golden)

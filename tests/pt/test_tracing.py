@@ -42,7 +42,9 @@ def test_fake_tensors_are_checked_by_shape_alone(case: Case) -> None:
 
 
 @by_case(TRACED)
-@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+@pytest.mark.parametrize(
+    "mode", ["fake", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("real", "symbolic"))]
+)
 def test_make_fx(case: Case, mode: str) -> None:
     model, inputs = shared(PT, case, "float32"), _inputs(case)
 

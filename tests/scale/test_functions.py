@@ -15,7 +15,7 @@ from rembert.common.errors import DataError, InputError
 from rembert.scale import Embed, Predict, Score, base
 from rembert.tasks import DataOptions
 from tests.bleurt.cases import BERT_CONFIG, make_variables, reference_input, reference_score, write_saved_model
-from tests.frameworks import needs, needs_pt, on_both
+from tests.frameworks import needs, needs_pt, on_both, on_both_tf_slow
 from tests.scale.cases import TEXTS, write_checkpoint, write_lines
 
 TASK = "sequence-classification"
@@ -62,7 +62,7 @@ def command(tmp_path: Path, checkpoint: Path, framework: str) -> list[dict[str, 
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
-@on_both
+@on_both_tf_slow
 def test_predictions_are_those_of_the_command(framework: Any, checkpoint: Path, tmp_path: Path, loads: Any) -> None:
     predict = pickle.loads(pickle.dumps(Predict(TASK, checkpoint, framework.name, batch_size=4, keep=["page"])))
     assert not loads  # before the first batch
@@ -80,7 +80,7 @@ def test_predictions_are_those_of_the_command(framework: Any, checkpoint: Path, 
     )
 
 
-@on_both
+@on_both_tf_slow
 def test_vectors_are_those_of_the_command(framework: Any, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("\n".join(TEXTS) + "\n")
     call = ["embed", checkpoint, "--data", tmp_path / "in.txt", "--output", tmp_path / "out", "--normalize"]

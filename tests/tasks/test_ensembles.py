@@ -17,7 +17,7 @@ from rembert.common.parameters import HEADS
 from rembert.tasks import get_task, predict
 from rembert.tasks.ensembles import ensemble_runner
 from rembert.tasks.predicting import task_runner
-from tests.frameworks import Framework, needs_pt, on_both, random_weights
+from tests.frameworks import Framework, needs_pt, on_both_tf_slow, random_weights
 from tests.tasks.support import SENTENCE, TAGS, TOKENIZER, config
 
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -36,7 +36,7 @@ def _models(framework: Framework, head: str, rows: list[dict[str, Any]]) -> tupl
     return task, models
 
 
-@on_both
+@on_both_tf_slow
 @pytest.mark.parametrize("head", ROWS)
 def test_probabilities_are_averaged(framework: Framework, head: str) -> None:
     rows = ROWS[head]

@@ -126,6 +126,7 @@ def test_keras_own_export_knows_the_inputs(tmp_path: Path) -> None:
         np.testing.assert_allclose(served["logits"], expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_signatures_take_both_dtypes_and_token_types_are_optional(tmp_path: Path) -> None:
     model = TF.build(small_config(num_hidden_layers=1), "sequence-classification")
     ids = np.array([[3, 4, 5], [6, 7, 0]])

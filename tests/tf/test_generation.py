@@ -30,7 +30,7 @@ def _adapted(model: Any) -> None:
     layer.lora_kernel_b.assign(100 * np.random.default_rng(0).standard_normal(layer.lora_kernel_b.shape))
 
 
-@pytest.mark.parametrize("change", [_resized, _adapted])
+@pytest.mark.parametrize("change", [pytest.param(_resized, marks=pytest.mark.slow), _adapted])
 def test_changes_after_the_first_call_take_effect(change: Callable[[Any], None]) -> None:
     model, ids = build(TF, CASE, CASE.config(num_hidden_layers=1)), tf.constant([[5, 6, 7]])
     before = model.generate(ids, max_new_tokens=1)[0, -1]

@@ -110,7 +110,7 @@ class _Weights(keras.callbacks.Callback):
         self.seen.append(TF.weights(self.model))
 
 
-@pytest.mark.parametrize("kind", [keras.optimizers.SGD, AdamW])
+@pytest.mark.parametrize("kind", [pytest.param(keras.optimizers.SGD, marks=pytest.mark.slow), AdamW])
 def test_the_optimizers_average_of_the_weights(kind: Callable[..., Any]) -> None:
     weights = _Weights()
     _fitted(kind(0.125), 3, callbacks=[weights])

@@ -159,6 +159,7 @@ def test_unusable_datasets_are_refused() -> None:
         model.prepare_tf_dataset(_columns(), batch_size=0)
 
 
+@pytest.mark.slow
 def test_predict_pads_batches_of_several_lengths() -> None:
     config = small_config(num_hidden_layers=1)
     for model_class in (TFRemBertForTokenClassification, TFRemBertForQuestionAnswering):

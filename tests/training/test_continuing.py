@@ -11,7 +11,7 @@ import pytest
 from rembert import RemBertConfig
 from rembert.tasks import finetune
 from rembert.training.initial_model import fresh_names, kept_labels
-from tests.frameworks import Framework, needs_pt, on_both
+from tests.frameworks import Framework, needs_pt, on_both_tf_slow
 from tests.training.runs import weights, write_examples, write_start
 
 NOTHING_MISSING: dict[str, list[str]] = {"missing_keys": [], "mismatched_keys": []}
@@ -66,7 +66,7 @@ def test_labels_of_another_head_and_numbered_ones_are_not_kept(tmp_path: Path) -
     assert kept_labels(unnamed, "sequence-classification") == []
 
 
-@on_both
+@on_both_tf_slow
 def test_a_finished_run_is_trained_on(framework: Framework, tmp_path: Path) -> None:
     start, train = write_start(tmp_path / "start"), write_examples(tmp_path / "train.jsonl", 6)
     task, quick = "sequence-classification", {"max_steps": 1, "batch_size": 6, "framework": framework.name}

@@ -7,6 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from rembert.tasks import Recipe, get_task
 from rembert.training.data import read_training_data
@@ -26,6 +27,7 @@ def test_items_come_back_in_any_order() -> None:
     assert len(DiskList(())) == 0
 
 
+@pytest.mark.slow
 def test_reading_to_train_takes_no_more_memory_for_more_text(tmp_path: Path) -> None:
     peaks = []
     for count in (600, 600, 2400):  # the first warms the tokenizer up

@@ -93,17 +93,20 @@ def _check_same(output: Path, alone: Path) -> None:
             assert last[name] == pytest.approx(value, rel=1e-9), name
 
 
+@pytest.mark.slow
 @needs_pt
 @pytest.mark.parametrize("name", ["ddp", pytest.param("fsdp2", marks=needs_shards_on_cpus)])
 def test_two_processes(name: str, folder: Path, alone: Path, printed: str) -> None:
     _check_same(folder / name, alone)
 
 
+@pytest.mark.slow
 @needs_pt
 def test_every_process_knows_the_scores(printed: str) -> None:
     assert printed.count("eval_accuracy") == 2 * len(PARALLEL)  # each process prints them
 
 
+@pytest.mark.slow
 @needs_pt
 @needs_shards_on_cpus
 def test_language_model_with_sharded_weights_is_scored(folder: Path, printed: str) -> None:

@@ -140,6 +140,7 @@ def test_the_same_seed_gives_the_same_bytes(files: tuple[Path, Path, Path], tmp_
     assert digest(tmp_path / "one") == digest(tmp_path / "again") != digest(tmp_path / "other")
 
 
+@pytest.mark.slow
 @needs_pt
 @needs_tf
 def test_fresh_heads_train_alike_in_both_frameworks(files: tuple[Path, Path, Path], tmp_path: Path) -> None:

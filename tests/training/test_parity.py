@@ -17,6 +17,10 @@ from rembert.training.schedule import learning_rate
 from tests.frameworks import Arrays, needs_pt, needs_tf, small_config
 
 TASKS = [head for head in HEADS if head != "model"]
+QUICK = ("sequence-classification", "token-classification")  # the others in the slow part
+either_tf_slow = pytest.mark.parametrize(
+    "framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=[needs_tf, pytest.mark.slow])]
+)
 RATE = 3e-3
 
 
@@ -106,7 +110,9 @@ def test_loss_curves_agree_over_a_hundred_updates(tmp_path: Path, precision: str
 
 @needs_pt
 @needs_tf
-@pytest.mark.parametrize("head", TASKS)
+@pytest.mark.parametrize(
+    "head", [pytest.param(head, marks=[] if head in QUICK else pytest.mark.slow) for head in TASKS]
+)
 def test_every_head_trains_alike(tmp_path: Path, head: str) -> None:
     recipe = Recipe(
         learning_rate=RATE, precision="float64", layer_decay=0.8, label_smoothing=0.1, max_grad_norm=0.5, dropout=0.0
@@ -124,6 +130,7 @@ def test_every_head_trains_alike(tmp_path: Path, head: str) -> None:
             np.testing.assert_allclose(other[name], one[name], atol=1e-9, err_msg=name)
 
 
+@pytest.mark.slow
 @needs_pt
 @needs_tf
 @pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
@@ -138,7 +145,7 @@ def test_other_problems_of_sequence_classification_train_alike(tmp_path: Path, p
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-9)
 
 
-@pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
+@either_tf_slow
 @pytest.mark.parametrize("head", ["token-classification", "question-answering", "causal-lm"])
 def test_micro_batches_give_the_result_of_the_batch(tmp_path: Path, framework: str, head: str) -> None:
     recipes = [
@@ -163,7 +170,7 @@ def test_frozen_embeddings_stay(tmp_path: Path, framework: str) -> None:
             assert np.array_equal(before[name], after[name]) == name.startswith("rembert.embeddings."), name
 
 
-@pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
+@either_tf_slow
 def test_bfloat16_keeps_weights_in_float32_and_trains_nearly_alike(tmp_path: Path, framework: str) -> None:
     source, data = start(tmp_path / "start"), batches("token-classification", 5)
     curves = {}
@@ -176,7 +183,7 @@ def test_bfloat16_keeps_weights_in_float32_and_trains_nearly_alike(tmp_path: Pat
     assert 1e-6 < difference < 2e-2  # bfloat16 has 8 bits: 4e-3 for each number
 
 
-@pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
+@either_tf_slow
 def test_dropout_is_the_same_for_the_same_seed_and_step(tmp_path: Path, framework: str) -> None:
     recipes = [Recipe(learning_rate=RATE, dropout=0.3, seed=seed) for seed in (0, 0, 1)]
     data = batches("sequence-classification", 3)
@@ -185,7 +192,7 @@ def test_dropout_is_the_same_for_the_same_seed_and_step(tmp_path: Path, framewor
     assert not np.array_equal(other, first)
 
 
-@pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
+@either_tf_slow
 def test_gradient_checkpointing_changes_no_number(tmp_path: Path, framework: str) -> None:
     source, data = start(tmp_path), batches("token-classification", 3)
     curves = []

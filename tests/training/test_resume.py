@@ -45,6 +45,7 @@ def _check_kills(framework: str, files: tuple[Path, Path, Path], folder: Path, p
         assert not (folder / number / "checkpoints").exists()
 
 
+@pytest.mark.slow
 @needs_pt
 def test_killed_runs_resume_to_the_same_result(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
     _check_kills("pt", files, tmp_path, 3)

@@ -27,7 +27,7 @@ def _arguments(directory: Path) -> Any:
     return transformers.TrainingArguments(output_dir=str(directory), **settings)
 
 
-@pytest.mark.parametrize("head", ["sequence-classification", "masked-lm"])
+@pytest.mark.parametrize("head", ["sequence-classification", pytest.param("masked-lm", marks=pytest.mark.slow)])
 def test_checkpoints_load_by_themselves(head: str, tmp_path: Path) -> None:
     """The rows have different lengths, and no collator is given for the first head."""
     PT.build(CONFIG, "model").save_pretrained(tmp_path / "in")

@@ -73,7 +73,13 @@ def test_trainer_finds_the_labels(head: str) -> None:
         assert tuple(find_labels(getattr(package, HEADS[head].architecture))) == HEADS[head].labels
 
 
-@pytest.mark.parametrize("settings", [{}, {"label_smoothing_factor": 0.1}], ids=["plain", "smoothed"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"label_smoothing_factor": 0.1}, id="smoothed", marks=pytest.mark.slow),
+    ],
+)
 def test_accumulation_weighs_tokens(tokenizer: RemBertTokenizer, tmp_path: Path, settings: dict[str, Any]) -> None:
     """Four batches of one row of another length train as one batch of four rows does."""
     collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)

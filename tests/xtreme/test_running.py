@@ -160,6 +160,7 @@ def test_without_labels_there_are_predictions_and_no_scores(
     shutil.rmtree(output)
 
 
+@pytest.mark.slow
 @needs_pt
 @needs_tf
 def test_retrieval_is_equal_in_both_frameworks(benchmark: Path, capsys: pytest.CaptureFixture[str]) -> None:
