@@ -16,8 +16,8 @@ on the model and the lengths of `training`, in batches of 16.
 
 `--tiny` runs everything in seconds on models of no use, to try the tool itself; it does not write.
 
-`--write` puts the tables into docs/performance.md and the plot into docs/performance_pt.png. Needs `rembert[bench]`,
-and accelerate for `trainer`.
+`--write` puts the tables into docs/performance.md, into the sections of this kind of processor, and the plot beside
+it. Needs `rembert[bench]`, and accelerate for `trainer`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=tuple(GROUPS), default=list(GROUPS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--write", action="store_true", help="into docs/performance.md and docs/performance_pt.png")
+    parser.add_argument("--write", action="store_true", help="into docs/performance.md, with a plot")
     parser.add_argument("--tiny", action="store_true", help="models of no use, to try the tool itself")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where `--write` writes")
     parser.add_argument("--child", nargs=3, metavar=("GROUP", "NAME", "DIRECTORY"), help=argparse.SUPPRESS)
@@ -125,15 +125,16 @@ def main() -> None:
     alone = {group: rounds for group, rounds in results.items() if group not in INSIDE}
     print("\n".join(table(each, args) for each in (alone, inside) if each))
     if args.write:
-        from performance_page import write_section
+        from performance_page import kind, write_section
 
         page = args.docs / "performance.md"
         if alone:
-            picture = "\n![How many times as fast as transformers](performance_pt.png)\n"
-            write_section(page, "bench_pt", "PyTorch", table(alone, args) + picture)
-            plot(alone, args.docs)
+            file = args.docs / f"performance_pt_{kind().lower()}.png"
+            picture = f"\n![How many times as fast as transformers]({file.name})\n"
+            write_section(page, f"bench_pt, {kind()}", f"PyTorch, {kind()}", table(alone, args) + picture)
+            plot(alone, file)
         if inside:
-            write_section(page, "bench_pt_inside", "Inside transformers", table(inside, args))
+            write_section(page, f"bench_pt inside, {kind()}", f"Inside transformers, {kind()}", table(inside, args))
 
 
 def child(group: str, name: str, directory: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -525,7 +526,7 @@ def more(rounds: list[dict[str, Any]], name: str) -> str:
     return ", ".join(notes)
 
 
-def plot(results: dict[str, list[dict[str, Any]]], docs: Path) -> None:
+def plot(results: dict[str, list[dict[str, Any]]], file: Path) -> None:
     """A bar for every measurement: how many times as fast as transformers."""
     import matplotlib as mpl
 
@@ -546,7 +547,7 @@ def plot(results: dict[str, list[dict[str, Any]]], docs: Path) -> None:
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("times as fast as transformers in the same round")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(docs / "performance_pt.png", dpi=110)
+    figure.savefig(file, dpi=110)
 
 
 if __name__ == "__main__":

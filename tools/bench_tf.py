@@ -22,8 +22,8 @@ Workloads:
                    takes to build and trace a model
     later-call-L   the same for one more eager call
 
-`--write` puts the table into docs/performance.md and the plot into docs/performance_tf.png. Needs Linux; loading needs
-2.3 GB on disk, masked-lm of transformers 8 GB of memory.
+`--write` puts the tables into docs/performance.md, into the sections of this kind of processor, with a plot.
+Needs Linux; loading needs 2.3 GB on disk, masked-lm of transformers 8 GB of memory.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default=",".join(WORKLOADS), help="workloads, with commas between")
     parser.add_argument("--directory", type=Path, help="where to put the checkpoint; by default a temporary directory")
-    parser.add_argument("--write", action="store_true", help="into docs/performance.md and docs/performance_tf.png")
+    parser.add_argument("--write", action="store_true", help="into docs/performance.md, with a plot")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -77,14 +77,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.directory) as place:
         names = args.only.split(",")
         results = {name: compare(name, args.oracle, args.rounds, args.repeats, Path(place)) for name in names}
-    text = table(results, args.rounds, args.repeats)
-    print(text)
+    print(table(results, args.rounds, args.repeats))
     if args.write:
-        from performance_page import write_section
+        from performance_page import kind, write_section
 
-        picture = "\n\n![Seconds of each workload](performance_tf.png)\n"
-        write_section(ROOT / "docs" / "performance.md", "bench_tf", "TensorFlow", text + picture)
-        plot(results, ROOT / "docs" / "performance_tf.png")
+        page, file = ROOT / "docs" / "performance.md", ROOT / "docs" / f"performance_tf_{kind().lower()}.png"
+        calls = {name: each for name, each in results.items() if name.startswith(("first", "later"))}
+        rest = {name: each for name, each in results.items() if name not in calls}
+        if rest:
+            picture = f"\n\n![Seconds of each workload]({file.name})\n"
+            text = table(rest, args.rounds, args.repeats) + picture
+            write_section(page, f"bench_tf, {kind()}", f"TensorFlow, {kind()}", text)
+            plot(rest, file)
+        if calls:
+            text = table(calls, args.rounds, args.repeats)
+            write_section(page, f"bench_tf calls, {kind()}", f"First calls in TensorFlow, {kind()}", text)
 
 
 # ------------------------------------------------------------------ the processes
@@ -354,7 +361,7 @@ def plot(results: dict[str, dict[str, list[Result]]], file: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    timed = {name: each for name, each in results.items() if not name.startswith(("traces", "first", "later"))}
+    timed = {name: each for name, each in results.items() if name != "traces"}
     figure, axes = plt.subplots(1, len(timed), figsize=(3 * len(timed), 3.2), squeeze=False)
     for axis, (workload, by_subject) in zip(axes[0], timed.items(), strict=True):
         for place, (subject, rows) in enumerate(by_subject.items()):

@@ -17,12 +17,25 @@ FLAGS = (
 
 def processor() -> str:
     """The processor's name, and those of its instruction sets that matter here."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.exists() else ""
-    names = re.findall(r"model name\s*:\s*(.+)", text)
-    has = set(" ".join(re.findall(r"(?:flags|Features)\s*:\s*(.+)", text)).split())
-    flags = ", ".join(flag for flag in FLAGS if flag in has) or "no instruction sets known"
+    names = re.findall(r"model name\s*:\s*(.+)", _information())
+    flags = ", ".join(_flags()) or "no instruction sets known"
     return f"{names[0] if names else platform.processor() or platform.machine()} ({flags})"
+
+
+def kind() -> str:
+    """The kind of processor by its widest vectors; each kind has sections of its own."""
+    names = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE"}
+    return next((name for flag, name in names.items() if flag in _flags()), platform.machine())
+
+
+def _information() -> str:
+    info = Path("/proc/cpuinfo")
+    return info.read_text() if info.exists() else ""
+
+
+def _flags() -> list[str]:
+    has = set(" ".join(re.findall(r"(?:flags|Features)\s*:\s*(.+)", _information())).split())
+    return [flag for flag in FLAGS if flag in has]
 
 
 def write_section(page: Path, name: str, title: str, text: str) -> None:
