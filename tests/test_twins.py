@@ -42,7 +42,6 @@ DECLARED = {
         "mish": "TensorFlow has none",
     },
     "base.py": {
-        "RemBertModelBase.base_model": "an attribute, which Keras would follow when it saves",
         "RemBertModelBase.backbone": "KerasHub's name of the base model",
         "RemBertModelBase.accepts_loss_kwargs": "for transformers' Trainer",
         "RemBertModelBase.config": "tells PEFT its modules before it asks",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rembert.common.dependencies import is_installed
-from rembert.common.errors import MissingDependencyError
+from rembert.common.errors import MissingDependencyError, RemBertError
 
 if not is_installed("tensorflow"):
     raise MissingDependencyError("tensorflow", needed_for="rembert.tf", extra="tf")
@@ -38,6 +38,7 @@ from rembert.tf.heads import (
     TFRemBertForSequenceClassification,
     TFRemBertForTokenClassification,
 )
+from rembert.tf.keras_internals import keep_errors
 from rembert.tf.language_models import TFRemBertForCausalLM, TFRemBertForMaskedLM
 from rembert.tf.optimizer import AdamW
 from rembert.tf.pretrained import TFRemBertPreTrainedModel
@@ -66,6 +67,7 @@ __all__ = [
 ]
 
 register_outputs()
+keep_errors(RemBertError)
 
 
 def __dir__() -> list[str]:

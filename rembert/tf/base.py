@@ -36,6 +36,20 @@ from rembert.tf.layers import Width, build_parts, layers_inside
 from rembert.tf.training import TrainableModel
 
 
+class _Alias(property):
+    """A property that gives way to an attribute that a subclass sets under its name."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, model: Any, kind: type | None = None) -> Any:
+        held = {} if model is None else vars(model)
+        return held[self._name] if self._name in held else super().__get__(model, kind)
+
+    def __set__(self, model: Any, value: Any) -> None:
+        vars(model)[self._name] = value
+
+
 class TFRemBertModelBase(ModelMethods, LossSettings, TrainableModel):
     """Everything in a model class but its forward pass. A subclass sets `head`, a key of `HEADS`."""
 
@@ -107,7 +121,7 @@ class TFRemBertModelBase(ModelMethods, LossSettings, TrainableModel):
             >>> TFRemBertModel.from_config(config, dtype="float16", hidden_act="relu").variable_dtype
             'float16'
         """
-        if not isinstance(config, dict):
+        if not isinstance(config, dict) or "config" not in config:
             own, changed = arguments_and_config((*cls._own_arguments, "name", "dtype"), config, keywords)
             return cls(changed, **own)
         check_known(keywords, (), f"{cls.__name__}.from_config")
@@ -121,12 +135,16 @@ class TFRemBertModelBase(ModelMethods, LossSettings, TrainableModel):
 
     # ------------------------------------------------------------------ parts
 
-    # PyTorch has a property `base_model` too. Keras would follow it when it saves, and write the encoder twice.
+    @_Alias
+    def base_model(self) -> Any:
+        """`get_base_model()` as an attribute, as in PyTorch."""
+        return self.get_base_model()
+
     def get_base_model(self) -> Any:
         """The `TFRemBertModel`: this model itself, or the encoder inside a head."""
         return getattr(self, self.base_model_prefix, self)
 
-    @property
+    @_Alias
     def backbone(self) -> Any:
         """`get_base_model()` under KerasHub's name; a subclass may set a layer of its own in its place.
 
@@ -136,15 +154,11 @@ class TFRemBertModelBase(ModelMethods, LossSettings, TrainableModel):
             >>> model.backbone is model.rembert
             True
         """
-        return vars(self)["backbone"] if "backbone" in vars(self) else self.get_base_model()
-
-    @backbone.setter
-    def backbone(self, value: Any) -> None:
-        self.__dict__["backbone"] = value
+        return self.get_base_model()
 
     def __dir__(self) -> list[str]:
         # Keras saves a layer under the first name in `dir`: files would hold the encoder as `backbone`.
-        return [name for name in super().__dir__() if name != "backbone" or name in vars(self)]
+        return [name for name in super().__dir__() if name in vars(self) or name not in ("base_model", "backbone")]
 
     def get_input_embeddings(self) -> keras.layers.Embedding:
         """The table of word embeddings, [vocab_size, input_embedding_size]."""

@@ -101,7 +101,7 @@ def export_litert(
     tokenizer_from: str | os.PathLike[str] | None = None,
     force: bool = False,
 ) -> Exported:
-    """Write `model.tflite` and X
+    """Write `model.tflite` and `config.json` into a new directory, if the loaded file reproduces the results.
 
     The file uses only LiteRT's own operations, with batches and lengths of any size. Padding is computed: LiteRT lacks
     the operations to remove it. Arguments and result are those of `export_savedmodel`.

@@ -28,7 +28,6 @@ from rembert.common.errors import InputError
 from rembert.common.packed_checks import check_packed_lengths
 from rembert.common.shapes import Shape
 from rembert.tf.cache import Cache
-from rembert.tf.keras_internals import keep_message
 
 Tensor = Any
 
@@ -43,14 +42,10 @@ def accepts_structures(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def unpacking(self: Any, input_ids: Any = None, *args: Any, **kwargs: Any) -> Any:
-        try:
-            if isinstance(input_ids, Mapping | tuple | list):
-                given = by_name(type(self).__name__, input_ids, names)
-                return call(self, **_together(given, {**dict(zip(names[1:], args, strict=False)), **kwargs}))
-            return call(self, input_ids, *args, **kwargs)
-        except InputError as problem:
-            keep_message(problem)
-            raise
+        if isinstance(input_ids, Mapping | tuple | list):
+            given = by_name(type(self).__name__, input_ids, names)
+            return call(self, **_together(given, {**dict(zip(names[1:], args, strict=False)), **kwargs}))
+        return call(self, input_ids, *args, **kwargs)
 
     return unpacking
 

@@ -13,6 +13,7 @@ plainer way is used, with one warning from `warn_missing`.
 | `Layer._lock_state` | layers and metrics that are added to a model | Keras refuses them |
 | `Layer._tracker` | a table of another size | `resize_token_embeddings` raises an InputError |
 | `_keras_call_info_injected` | unchanged error messages | Keras appends all arguments of the call |
+| `ag_pass_through` | the same errors out of `tf.function` | its own StagingError, which ends with the message |
 | optree's namespace "keras" | outputs that Keras can unpack | `predict` returns plain dicts |
 """
 
@@ -96,9 +97,13 @@ def warn_unbuilt(model: keras.Model) -> None:
         _warn("Model._maybe_symbolic_build", "a compiled loss or metrics may fail on batches of several lengths")
 
 
-def keep_message(problem: Exception) -> None:
-    """Keep an error's message as it leaves a Keras layer: Keras would append all arguments of the call."""
-    problem._keras_call_info_injected = True  # type: ignore[attr-defined]  # a version that does not read it appends
+def keep_errors(kind: type[Exception]) -> None:
+    """Let the errors of a class leave Keras' layers and `tf.function` as they were raised.
+
+    Keras would append all arguments of the call; `tf.function` would raise an error of another class.
+    """
+    for mark in ("_keras_call_info_injected", "ag_pass_through"):
+        setattr(kind, mark, True)  # no effect in a version that does not read it
 
 
 # ---------------------------------------------------------------------- optimizers

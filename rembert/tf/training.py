@@ -139,11 +139,9 @@ class TrainableModel(DistributedModel):
             _FLAGS.reset(before)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
-        self._check_class_weight(class_weight, x, y)
-        self._forget_ranks("train_function", x, y)
+        self._prepare(class_weight, x, y)
         if "validation_data" in kwargs:
             kwargs["validation_data"] = as_structure(kwargs["validation_data"])
-        self._build_optimizer()
         return super().fit(as_structure(x), y, *args, class_weight=class_weight, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -178,9 +176,7 @@ class TrainableModel(DistributedModel):
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
     ) -> Any:
-        self._check_class_weight(class_weight, x, y)
-        self._forget_ranks("train_function", x, y)
-        self._build_optimizer()
+        self._prepare(class_weight, x, y)
         return super().train_on_batch(as_structure(x), y, sample_weight, class_weight, return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -311,6 +307,13 @@ class TrainableModel(DistributedModel):
                 f"own. Received: {', '.join([*inputs, *labels]) or 'no inputs by name'}."
             )
         return {**inputs, **labels}, None, None
+
+    def _prepare(self, class_weight: Any, x: Any, y: Any) -> None:
+        """What is checked and created before a step of training."""
+        self._check_class_weight(class_weight, x, y)
+        self._forget_ranks("train_function", x, y)
+        if type(self).train_step is TrainableModel.train_step:  # a subclass's own step may train some weights only
+            self._build_optimizer()
 
     def _forget_ranks(self, function: str, *data: Any) -> None:
         """Drop a traced step before data of other ranks, such as labels [b, 1] after [b].

@@ -266,6 +266,8 @@ def test_models_are_made_from_configurations(framework: Framework) -> None:
     assert {array.dtype for array in framework.weights(model).values()} == {np.dtype("float16")}
     with pytest.raises(KeywordError, match="'hiden_act'"):
         kind.from_config(small_config(), hiden_act="relu")
+    with pytest.raises(ConfigError, match=r"`config` must be a RemBertConfig.*`RemBertConfig\.from_dict`"):
+        kind.from_config(small_config().to_dict())
 
 
 @on_both

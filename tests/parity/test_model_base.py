@@ -15,8 +15,8 @@ EMBEDDINGS = 61 * 10 + 18 * 10 + 2 * 10 + 2 * 10  # words, positions, token type
 @on_both
 def test_base_model_is_the_model_itself_or_the_encoder_of_a_head(framework: Framework) -> None:
     base, head = (framework.build(CASES[0].config(), name) for name in ("model", "masked-lm"))
-    assert base.get_base_model() is base
-    assert head.get_base_model() is head.rembert
+    assert base.get_base_model() is base.base_model is base
+    assert head.get_base_model() is head.base_model is head.rembert
 
 
 @on_both

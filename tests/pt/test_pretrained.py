@@ -70,12 +70,6 @@ def test_a_given_state_is_saved(tmp_path: Path) -> None:
         model.save_pretrained(tmp_path, state_dict=state)
 
 
-def test_a_base_model_is_an_attribute_too() -> None:
-    base, head = (PT.build(CASES[0].config(), name) for name in ("model", "masked-lm"))
-    assert base.base_model is base
-    assert head.base_model is head.rembert
-
-
 def test_parts() -> None:
     config = CASES[0].config()
     head = PT.build(config, "masked-lm")

@@ -79,6 +79,31 @@ def test_a_subclass_trains_saves_and_loads_what_it_adds(tmp_path: Path) -> None:
         np.testing.assert_allclose(again(inputs).logits, expected, rtol=1e-5, atol=1e-6)
 
 
+class _TrainsTheHead(TFRemBertForSequenceClassification):
+    """A `train_step` for some of the weights, and for a variable that is none of the model's."""
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        trained = [*self.classifier.trainable_variables, self.shared]
+        with tf.GradientTape() as tape:
+            loss = self(data[0], labels=data[1], training=True).loss * self.shared.value
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, trained), trained, strict=True))
+        return {"own_loss": loss}
+
+
+def test_a_train_step_of_ones_own_decides_what_the_optimizer_holds() -> None:
+    config = CASE.config(num_hidden_layers=1)
+    inputs = CASE.inputs(config)
+    labels = inputs.pop("labels")
+    model = _TrainsTheHead(config)
+    vars(model)["shared"] = keras.Variable(1.0)  # which Keras does not track
+    model.compile("adam", run_eagerly=True)
+    before, encoder = np.array(model.classifier.kernel), np.array(model.rembert.pooler.dense.kernel)
+    assert np.isfinite(model.fit(inputs, labels, verbose=0).history["own_loss"]).all()
+    assert (np.array(model.classifier.kernel) != before).any()
+    assert (np.array(model.rembert.pooler.dense.kernel) == encoder).all()
+    assert len(model.optimizer.variables) == 2 + 2 * 3  # the step's number and the rate; two moments of each variable
+
+
 @pytest.mark.parametrize("model_class", [TFRemBertForSequenceClassification, TFRemBertForTokenClassification])
 def test_another_classifier_brings_its_labels(model_class: type, tmp_path: Path) -> None:
     config = CASE.config(num_hidden_layers=1)
