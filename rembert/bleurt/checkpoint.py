@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from rembert.bridge.shards import MAX_NAME, is_file_name
 from rembert.common.arguments import check_argument, integer, optional
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, RemBertError, TokenizerError
-from rembert.common.files import naming_path, read_json_object
+from rembert.common.files import naming_path, read_json_object, temporary_directory
 from rembert.common.name_matching import canonical_name
 from rembert.common.tokenization import RemBertTokenizer
 
@@ -81,11 +80,11 @@ def open_metric(path: str | os.PathLike[str], *, max_length: int | None = None) 
     """
     path = locate_checkpoint(path)
     if path.is_file() and path.suffix.lower() == ".zip":
-        with tempfile.TemporaryDirectory(prefix="rembert-", ignore_cleanup_errors=True) as directory:
+        with temporary_directory("metric") as directory:
             try:
-                yield _read(_unpack(path, Path(directory)), path.stem, max_length)
+                yield _read(_unpack(path, directory), path.stem, max_length)
             except RemBertError as problem:
-                problem.args = (str(problem).replace(directory, str(path)),)  # the user knows the archive
+                problem.args = (str(problem).replace(str(directory), str(path)),)  # the user knows the archive
                 raise
     else:
         yield _read(path, path.name, max_length)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rembert.common.errors import CheckpointError, DataError, InputError
-from rembert.common.files import naming_path, read_json, write_json
+from rembert.common.files import naming_path, read_json, temporary_directory, write_json
 from rembert.common.text_lines import read_lines
 from rembert.common.tokenization import RemBertTokenizer
 from rembert.common.tokenization.pruning import required_tokens, select_tokens
@@ -137,8 +136,7 @@ class Vocabulary:
     def trimmed(self, kept: np.ndarray) -> RemBertTokenizer:
         """The tokenizer with the kept tokens only; its settings and added tokens stay."""
         ids = self.new_ids(kept)
-        with tempfile.TemporaryDirectory(prefix="rembert-trim-") as name, naming_path(name):
-            directory = Path(name)
+        with temporary_directory("trim") as directory, naming_path(directory):
             (directory / "sentencepiece.model").write_bytes(select_tokens(self._model, kept).content)
             self._tokenizer.save_pretrained(directory / "old")
             for file in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,8 @@ from rembert.cli.demo_task import SUBJECTS
 from rembert.cli.demo_text import SENTENCES
 from rembert.cli.text import byte_size, table
 from rembert.common.errors import InputError
-from rembert.common.files import write_text
+from rembert.common.files import temporary_directory, write_text
+from rembert.common.locks import DirectoryLock
 from rembert.common.parameters import HEADS
 from rembert.common.trials import Arrays, output_differences, trial_inputs
 from rembert.tasks.backends import FRAMEWORKS, get_backend, installed_frameworks, load_model
@@ -254,13 +254,21 @@ def task_lines() -> dict[str, list[dict[str, str]]]:
 def _work_directory(output: Path | None) -> Iterator[Path]:
     """The directory `output`, which is created, or a temporary one."""
     if output is None:
-        with tempfile.TemporaryDirectory(prefix="rembert-demo-") as directory:
-            yield Path(directory)
+        with temporary_directory("demo") as directory:
+            yield directory
         return
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"`--output` must be a new or empty directory. Received: {output}.")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"`--output` must be a directory. Received: {output}, which is a file.")
     output.mkdir(parents=True, exist_ok=True)
-    yield output
+    lock = DirectoryLock(output)
+    try:
+        if not lock.is_held:
+            raise InputError(f"Another process is writing to `--output`. Received: {output}.")
+        if any(output.iterdir()):
+            raise InputError(f"`--output` must be a new or empty directory. Received: {output}.")
+        yield output
+    finally:
+        lock.release()
 
 
 def _step(what: str, do: Callable[[], Result]) -> Result:

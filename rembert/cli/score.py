@@ -28,7 +28,7 @@ from rembert.cli.engine import add_engine_arguments, check_without_engine, score
 from rembert.cli.text import say
 from rembert.common.arguments import check_arguments, integer, number, optional
 from rembert.common.errors import InputError
-from rembert.common.files import naming_path
+from rembert.common.files import naming_path, temporary_directory
 from rembert.common.progress import Progress, silent
 from rembert.common.unfinished import noting_what_is_kept
 from rembert.scale.base import Input
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         max_length=args.max_length, batch_tokens=args.batch_tokens,
     )  # fmt: skip
     with ExitStack() as stack:
-        output = args.output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rembert-"))) / "scores"
+        output = args.output or stack.enter_context(temporary_directory("scores")) / "scores"
         stack.enter_context(noting_what_is_kept(args.output is not None))
         stack.enter_context(naming_path(output))
         files = []

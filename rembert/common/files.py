@@ -6,10 +6,11 @@ import errno
 import glob
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from io import BufferedReader
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from rembert.common import strict_json
 from rembert.common.errors import InputError, NotFoundError, RemBertError
-from rembert.common.locks import remove_if_dead, try_lock
+from rembert.common.locks import DirectoryLock, remove_if_dead, try_lock
 
 MAX_JSON = 2**26  # bytes; a configuration with a name for each of 250,000 labels has a tenth of that
 _KINDS = {"directory": stat.S_ISDIR, "pipe": stat.S_ISFIFO, "device": stat.S_ISCHR, "socket": stat.S_ISSOCK}
@@ -135,6 +136,36 @@ def _locked_temporary(target: Path) -> tuple[int, Path]:
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
         os.close(handle)  # another process took it for a leftover before it was locked
+
+
+@contextmanager
+def temporary_directory(purpose: str) -> Iterator[Path]:
+    """Give a new directory among the system's temporary files, and remove it at the end of the block.
+
+    Directories for the same purpose that killed processes left are removed first; those of live ones are locked.
+
+    Args:
+        purpose: a part of its name.
+    """
+    for path in Path(tempfile.gettempdir()).glob(f"rembert-{purpose}-*"):
+        remove_if_dead(path)
+    directory, lock = _locked_directory(f"rembert-{purpose}-")
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        lock.release()
+
+
+def _locked_directory(prefix: str) -> tuple[Path, DirectoryLock]:
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=prefix))
+        with suppress(FileNotFoundError):
+            lock = DirectoryLock(directory)
+            if lock.is_held and lock.is_of(directory):
+                return directory, lock
+            lock.release()
+        # Another process took it for a leftover before it was locked.
 
 
 def remove_leftovers(target: Path) -> None:

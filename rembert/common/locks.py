@@ -7,6 +7,7 @@ told apart there.
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -35,7 +36,7 @@ def try_lock(descriptor: int) -> bool | None:
 
 
 def remove_if_dead(path: Path) -> bool:
-    """Remove a file that its writer had locked, unless that process still lives.
+    """Remove a file or a directory that its writer had locked, unless that process still lives.
 
     Returns:
         whether the process is known to live.
@@ -46,7 +47,9 @@ def remove_if_dead(path: Path) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             is_locked = try_lock(descriptor)
-            if is_locked:
+            if is_locked and path.is_dir():
+                shutil.rmtree(path)
+            elif is_locked:
                 path.unlink()
             return is_locked is False
         finally:

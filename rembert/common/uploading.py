@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from rembert.common.dependencies import require_packages
 from rembert.common.errors import CheckpointError, InputError
+from rembert.common.files import temporary_directory
 from rembert.common.keywords import UploadOptions
 
 Superseded = Callable[..., list[str]]  # of a repository's files and the uploaded ones, those that are to be deleted
@@ -39,10 +39,10 @@ class PushToHub:
             CheckpointError: the Hub refuses, or cannot be reached.
         """
         saving = {name: keywords.pop(name) for name in _SAVING if name in keywords}
-        with tempfile.TemporaryDirectory(prefix="rembert-") as directory:
+        with temporary_directory("upload") as directory:
             options = UploadOptions.of({**keywords, "repo_id": repo_id}, "push_to_hub")
             self.save_pretrained(directory, **saving)  # type: ignore[attr-defined]
-            files = sorted(path.name for path in Path(directory).iterdir())
+            files = sorted(path.name for path in directory.iterdir())
             superseded = self._superseded and partial(self._superseded, variant=saving.get("variant"))
             return upload(directory, files, options, superseded)
 

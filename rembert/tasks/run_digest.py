@@ -13,6 +13,8 @@ from rembert.bridge import open_checkpoint
 from rembert.tasks.task import Task
 
 _COMPANIONS = ("*.json", "*.model")  # configuration and tokenizer
+_BLOCK = 2**20  # bytes
+_SAMPLE = 2**12  # bytes of each block of a large file
 
 
 def run_digest(
@@ -57,8 +59,43 @@ def checkpoint_files(checkpoint: str | os.PathLike[str]) -> list[Path]:
         CheckpointError: the checkpoint cannot be opened.
     """
     with open_checkpoint(checkpoint) as opened:
-        companions = {file for pattern in _COMPANIONS for file in opened.directory.glob(pattern)}
-        return sorted({*opened.files, *companions})
+        return sorted({*opened.files, *_companions(opened.directory)})
+
+
+def sampled_digests(checkpoint: Path, *, weights: bool) -> dict[str, str]:
+    """A digest of each file of a checkpoint by its path in it, to notice that another one has taken its place.
+
+    Of each MiB of a file between the first and the last, which count whole, only the beginning is read: a hundredth
+    of the released size. Training changes every matrix that it trains, and a head is at the end of a file or at its
+    beginning, so other weights are noticed; one number that is changed by hand need not be. The time of modification
+    does not count: the same checkpoint may be downloaded or copied again on another machine.
+
+    Args:
+        checkpoint: a path.
+        weights: whether the weights count, too.
+
+    Raises:
+        OSError: a file cannot be read.
+        CheckpointError: the checkpoint cannot be opened.
+    """
+    directory = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    files = checkpoint_files(checkpoint) if weights else sorted(_companions(directory))
+    return {os.path.relpath(file, directory): _sampled_digest(file) for file in files}
+
+
+def _companions(directory: Path) -> set[Path]:
+    return {file for pattern in _COMPANIONS for file in directory.glob(pattern)}
+
+
+def _sampled_digest(file: Path) -> str:
+    found, size = hashlib.blake2b(digest_size=16), file.stat().st_size
+    found.update(str(size).encode())
+    with file.open("rb", buffering=_SAMPLE) as stream:
+        for start in range(0, size, _BLOCK):
+            stream.seek(start)
+            is_whole = start == 0 or start + 2 * _BLOCK > size
+            found.update(stream.read(_BLOCK if is_whole else _SAMPLE))
+    return found.hexdigest()
 
 
 def content_digest(files: Iterable[Path]) -> bytes:

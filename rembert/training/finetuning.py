@@ -18,6 +18,7 @@ from rembert.tasks.backends import check_framework
 from rembert.tasks.data import DataOptions
 from rembert.tasks.predicting import row_length
 from rembert.tasks.registry import get_task
+from rembert.tasks.run_digest import sampled_digests
 from rembert.tasks.sources import Data, listed
 from rembert.tasks.task import Task
 from rembert.training.data import read_training_data
@@ -114,7 +115,8 @@ def finetune(
     is_main = is_main_process()
     report = say if say is not None and is_main else silent
     task.report.say = say if is_main else silent
-    plan = Plan(task, recipe, os.fspath(model), framework, from_scratch, trackers)
+    files = sampled_digests(source, weights=not from_scratch)
+    plan = Plan(task, recipe, os.fspath(model), files, framework, from_scratch, trackers)
     directory = OutputDirectory(Path(output), resume=resume, is_main=is_main)
     try:
         held_out = None if evaluation is None else listed(evaluation)

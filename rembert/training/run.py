@@ -30,6 +30,7 @@ class Plan:
         task: the task.
         recipe: how to train.
         source: the checkpoint to start from, as the user named it.
+        files: digests of the files of `source` that are used, from `rembert.tasks.run_digest.sampled_digests`.
         framework: 'pt' or 'tf'.
         from_scratch: whether only the configuration and the tokenizer of `source` are used.
         trackers: which the metrics go to, keys of `TRACKERS`.
@@ -38,6 +39,7 @@ class Plan:
     task: Task
     recipe: Recipe
     source: str
+    files: Mapping[str, str]
     framework: str
     from_scratch: bool
     trackers: Sequence[str] = ()
@@ -126,11 +128,12 @@ class OutputDirectory:
         """The run of a plan, whose task is prepared, and of the summary of its data.
 
         Raises:
-            InputError: the directory holds a run with other settings.
+            InputError: the directory holds a run with other settings, or of a checkpoint that has changed since.
         """
         settings = {
             "task": plan.task.name,
             "model": plan.source,
+            "model_files": dict(plan.files),
             "data": data,
             "max_length": plan.task.max_length,
             "options": {option.name: getattr(plan.task, option.name) for option in plan.task.options},
@@ -144,6 +147,7 @@ class OutputDirectory:
             if not isinstance(before, dict) or not isinstance(before.get("recipe"), dict):
                 raise InputError(f"{path} must be the settings of a run. Received another file.")
             _check_same(before, settings)
+            _check_same_files(before, settings, path)
         return Run(self.path, self.is_main, plan, settings, report)
 
 
@@ -195,10 +199,28 @@ def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
         InputError: names the settings that differ.
     """
     old, new = ({**each, **each.get("recipe", {})} for each in (before, now))
-    for name in ("recipe", *_FREE):
+    for name in ("recipe", "model_files", *_FREE):
         old.pop(name, None)
         new.pop(name, None)
     changed = [name for name in new if old.get(name) != new[name]]
     if changed:
         listed = "; ".join(f"{name} was {old.get(name)!r}, now {new[name]!r}" for name in changed)
         raise InputError(f"A run must be resumed with its own settings. Received: {listed:.600}.")
+
+
+def _check_same_files(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Refuse to resume a run whose checkpoint to start from has changed: the tokenizer may be another one.
+
+    Raises:
+        InputError: names the files that differ, or `path` if it holds no digests.
+    """
+    files, own = before.get("model_files"), now["model_files"]
+    if not isinstance(files, dict):
+        raise InputError(f"{path}: `model_files` must hold the digests of a checkpoint. Received: {files!r:.100}.")
+    others = sorted(name for name in {*files, *own} if files.get(name) != own.get(name))
+    if others:
+        raise InputError(
+            f"A run must be resumed with the checkpoint that it began with. Received: {now['model']}, whose "
+            f"{', '.join(others):.300} had other content when {path} was written. Restore it, or train again in "
+            "another directory."
+        )

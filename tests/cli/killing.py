@@ -15,6 +15,7 @@ import random
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -213,5 +214,7 @@ COMMANDS: dict[str, Callable[[str, Path], tuple[Work, Read, Path]]] = {
 if __name__ == "__main__":
     command, folder, points = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     (folder / "out").mkdir(parents=True)
+    if command in ("trim", "score"):  # TensorFlow leaves its own temporary files after a kill
+        tempfile.tempdir = str(folder / "out")
     work, read, before = COMMANDS[command](command, folder)
     kill_at_random(work, read, before, folder / "out" / "target", points)

@@ -14,6 +14,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -74,21 +75,27 @@ def damage_state(chance: random.Random, path: Path) -> None:
 # ---------------------------------------------------------------------- finetune
 
 
-def _finetune(directory: Path, *more: str) -> tuple[str, str]:
+def _finetune(directory: Path, framework: str, *more: str) -> tuple[str, str]:
     files = ("--model", "start", "--train", "train.jsonl", "--eval", "train.jsonl", "--output", "run")
     sizes = ("--max-steps", 3, "--batch-size", 4, "--eval-steps", 1, "--save-steps", 1, "--from-scratch")
     with chdir(directory):
-        return outcome_and_text("finetune", "sequence-classification", *files, *sizes, *more)
+        return outcome_and_text("finetune", "sequence-classification", *files, *sizes, "--framework", framework, *more)
 
 
-def prepare_training(directory: Path) -> None:
+def training(framework: str) -> Callable[[Path], None]:
     """A run that ended after two of three updates, and one that did not."""
-    write_start(directory / "start", num_hidden_layers=1)
-    write_examples(directory / "train.jsonl", 9)
-    assert _finetune(directory)[0] == "ok"
-    (directory / "run").rename(directory / "expected")
-    with _stopping(Checkpoints, "write", after=2):
-        assert _finetune(directory)[0] != "ok"
+
+    def prepare(directory: Path) -> None:
+        if framework == "tf":
+            import_module("tensorflow").config.run_functions_eagerly(True)  # tracing would take most of a short run
+        write_start(directory / "start", num_hidden_layers=1)
+        write_examples(directory / "train.jsonl", 9)
+        assert _finetune(directory, framework)[0] == "ok"
+        (directory / "run").rename(directory / "expected")
+        with _stopping(Checkpoints, "write", after=2):
+            assert _finetune(directory, framework)[0] != "ok"
+
+    return prepare
 
 
 def damage_run(chance: random.Random, directory: Path) -> None:
@@ -99,25 +106,29 @@ def damage_run(chance: random.Random, directory: Path) -> None:
     damage_state(chance, path)
 
 
-def attempt_training(directory: Path) -> str:
+def continuing_training(framework: str) -> Callable[[Path], str]:
     """Continue it."""
-    before = _files(directory / "run")
-    outcome, said = _finetune(directory, "--resume")
-    if outcome == "refused":
-        if not any(name in said for name in ("run/", "Received: run,", "its own settings")):
-            return f"wrong: no file is named: {said[-200:]!r}"
-        return outcome if _files(directory / "run") == before else "wrong: refused, but files have changed"
-    if outcome == "ok":
-        note = directory / _NOTE
-        same = ["config.json", "tokenizer_config.json", "sentencepiece.model", "run.json"]
-        if not note.exists() or note.read_text() not in _NUMBERS:
-            same.append("model.safetensors")
-        for name in same:
-            if (directory / "run" / name).read_bytes() != (directory / "expected" / name).read_bytes():
-                return f"wrong: another {name}"
-        if (directory / "run" / "checkpoints").exists():
-            return "wrong: checkpoints are left"
-    return outcome
+
+    def attempt(directory: Path) -> str:
+        before = _files(directory / "run")
+        outcome, said = _finetune(directory, framework, "--resume")
+        if outcome == "refused":
+            if not any(name in said for name in ("run/", "Received: run,", "its own settings")):
+                return f"wrong: no file is named: {said[-200:]!r}"
+            return outcome if _files(directory / "run") == before else "wrong: refused, but files have changed"
+        if outcome == "ok":
+            note = directory / _NOTE
+            same = ["config.json", "tokenizer_config.json", "sentencepiece.model", "run.json"]
+            if not note.exists() or note.read_text() not in _NUMBERS:
+                same.append("model.safetensors")
+            for name in same:
+                if (directory / "run" / name).read_bytes() != (directory / "expected" / name).read_bytes():
+                    return f"wrong: another {name}"
+            if (directory / "run" / "checkpoints").exists():
+                return "wrong: checkpoints are left"
+        return outcome
+
+    return attempt
 
 
 def _files(directory: Path) -> dict[str, bytes]:
@@ -191,7 +202,8 @@ def continuing(name: str) -> Callable[[Path], str]:
 
 
 FAMILIES: dict[str, Family] = {
-    "finetune": (prepare_training, damage_run, attempt_training),
+    "finetune": (training("pt"), damage_run, continuing_training("pt")),
+    "finetune-tf": (training("tf"), damage_run, continuing_training("tf")),
     **{name: (interrupted(name), damage_kept, continuing(name)) for name in _COMMANDS},
 }
 

@@ -28,6 +28,9 @@ def test_many_damaged_files(family: str) -> None:
 
 @needs_pt
 @pytest.mark.slow
-@pytest.mark.parametrize("family", list(resume_fuzzing.FAMILIES))
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(name, marks=needs_tf) if name.endswith("-tf") else name for name in resume_fuzzing.FAMILIES],
+)
 def test_many_damaged_runs(family: str) -> None:
     check(family, run(family, 0, MANY, "tests.cli.resume_fuzzing"))

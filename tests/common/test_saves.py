@@ -19,7 +19,7 @@ from rembert import RemBertConfig, RemBertTokenizer
 from rembert.bridge import open_checkpoint, save_checkpoint
 from rembert.common import saves
 from rembert.common.errors import CheckpointError
-from rembert.common.files import write_json, write_text
+from rembert.common.files import temporary_directory, write_json, write_text
 from rembert.common.locks import DirectoryLock
 from rembert.common.parameters import parameters
 from rembert.common.saves import JOURNAL, finish_save, saved_together
@@ -236,3 +236,23 @@ def test_savers_take_turns(tmp_path: Path) -> None:
     lock = DirectoryLock(tmp_path)
     assert lock.is_held
     lock.release()
+
+
+def test_temporary_directories_of_killed_processes_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an unpacked metric or of an upload hold gigabytes."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def killed() -> None:
+        with temporary_directory("trim") as directory:
+            (directory / "inner").mkdir()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert _in_a_fork(killed) == signal.SIGKILL
+    [dead] = tmp_path.iterdir()
+    with temporary_directory("other"):
+        assert dead.exists()
+    with temporary_directory("trim") as first, temporary_directory("trim") as second:
+        assert {*tmp_path.iterdir()} == {first, second}
+    assert not list(tmp_path.iterdir())

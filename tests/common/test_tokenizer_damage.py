@@ -15,6 +15,7 @@ import pytest
 
 from rembert import AddedToken, RemBertTokenizer
 from rembert.common.errors import InputError, RemBertError, TokenizerError
+from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
 from tests.common.tokenizer_cases import train
 
 TEXT = "the of <new> [MASK] x <e>"
@@ -42,6 +43,21 @@ def test_a_model_with_the_space_after_a_word_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.model").write_bytes(train(control_symbols="[CLS],[SEP],[MASK]", treat_whitespace_as_suffix=True))
     with pytest.raises(TokenizerError, match=r"a\.model.*treat_whitespace_as_suffix"):
         RemBertTokenizer(tmp_path / "a.model")
+
+
+def test_the_length_of_a_token_has_at_most_64_bits() -> None:
+    """A number that never ends would be read, and grow, to the end of the file."""
+
+    class Counted(bytes):
+        reads = 0
+
+        def __getitem__(self, key: Any) -> Any:
+            Counted.reads += 1
+            return super().__getitem__(key)
+
+    with pytest.raises(TokenizerError, match=r"a\.model is damaged"):
+        SentencePieceModel(Counted(b"\x0a" + b"\xff" * 1000), "a.model")
+    assert Counted.reads < 20
 
 
 @pytest.mark.parametrize("flag", ["single_word", "lstrip", "rstrip", "normalized", "special"])

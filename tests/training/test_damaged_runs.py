@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 
+from rembert import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError, RemBertError
 from rembert.common.files import atomic_path, leftovers, write_text
 from rembert.common.locks import DirectoryLock
 from rembert.tasks import finetune
+from rembert.tasks.run_digest import sampled_digests
 from rembert.training import loop
 from rembert.training.checkpoints import Checkpoints
 from rembert.training.reporting import read_metrics
-from tests.frameworks import needs_pt
+from tests.frameworks import PT, needs_pt
 from tests.training.runs import write_examples, write_start
 
 pytestmark = needs_pt
@@ -122,6 +124,37 @@ def test_another_configuration_than_the_runs_is_refused(folder: Path, run: Path,
     path = run / "checkpoints" / step / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 0.5}))
     _check_refused(folder, run, f"{step}: config.json must have the values of the run. Received others of layer_norm")
+
+
+def test_a_run_is_resumed_with_the_checkpoint_that_it_began_with(folder: Path, tmp_path: Path) -> None:
+    """The content counts, not the time of modification: a copy of the checkpoint will do."""
+    files = Path(shutil.copytree(folder, tmp_path / "files", ignore=shutil.ignore_patterns("interrupted")))
+    PT.build(RemBertConfig.from_pretrained(files / "start"), "model").save_pretrained(files / "start")
+    settings: dict[str, Any] = {"max_steps": 1, "from_scratch": False}
+    scores = _train(files, tmp_path / "run", **settings)
+    for path in (files / "start").iterdir():
+        os.utime(path)
+    assert _train(files, tmp_path / "run", resume=True, **settings) == scores
+    for name in ("model.safetensors", "config.json", "tokenizer_config.json"):
+        path = files / "start" / name
+        content, status = path.read_bytes(), path.stat()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ (0x80 if name.endswith("s") else 0x2A)]))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        with pytest.raises(InputError, match=rf"that it began with.*start, whose {name} had other content when"):
+            _train(files, tmp_path / "run", resume=True, **settings)
+        path.write_bytes(content)
+
+
+def test_a_sample_of_a_large_file_shows_other_values(tmp_path: Path) -> None:
+    path = tmp_path / "sentencepiece.model"
+    content = bytes(3 * 2**20 + 5)
+    digests = set()
+    for place in (None, 0, 2**20 - 1, 2**20, 2 * 2**20 + 9, len(content) - 2**20, len(content) - 1):
+        path.write_bytes(content if place is None else content[:place] + b"x" + content[place + 1 :])
+        digests.add(sampled_digests(tmp_path, weights=False)[path.name])
+    path.write_bytes(content + bytes(2**20))
+    digests.add(sampled_digests(tmp_path, weights=False)[path.name])
+    assert len(digests) == 8
 
 
 @pytest.mark.parametrize(

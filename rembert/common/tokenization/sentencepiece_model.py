@@ -270,7 +270,7 @@ def _specs_of(content: bytes, source: str) -> Any:
         position += 2
         if length > 0x7F:  # a varint of more than one byte
             length, shift = length & 0x7F, 7
-            while position < end:
+            while position < end and shift < 70:  # at most ten bytes: 64 bits
                 byte = content[position]
                 position += 1
                 length |= (byte & 0x7F) << shift
