@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -164,9 +165,12 @@ def _combined(systems: list[_System], parts: Parts, args: argparse.Namespace) ->
     totals = {name: sum(getattr(each, name) for each in surveys) for name in ("segments", "pairs", "empty")}
     whole.survey = replace(surveys[0], **totals)
     records = (record.fields for path in parts.files() for record in read_records(path) if isinstance(record, Record))
-    rows = [row for row in records if row.get(args.score_field) not in (None, "")]
-    whole.values = np.array([float(row[args.score_field]) for row in rows])
-    whole.cut = sum(int(row.get(f"{args.score_field}_cut") or 0) for row in rows)
+    scores = array("d")  # grows by the numbers alone
+    for row in records:
+        if row.get(args.score_field) not in (None, ""):
+            scores.append(float(row[args.score_field]))
+            whole.cut += int(row.get(f"{args.score_field}_cut") or 0)
+    whole.values = np.asarray(scores)
     return whole
 
 

@@ -26,7 +26,7 @@ from rembert.tasks.backends import check_framework
 from rembert.tasks.data import Report
 
 _RETRIES = 10  # of a block whose worker or node is lost: more than machines fail, less than a block that kills them
-_PROBE_SECONDS = 120
+_PROBE_SECONDS = 300  # a busy node may take minutes to start its first worker
 _CONNECT_SECONDS = 10
 _REASONS = 10  # that are shown
 _CONSTRAINTS = {

@@ -138,6 +138,49 @@ def test_frames_in_an_iterator_as_spark_hands_them_over(checkpoint: Path) -> Non
     np.testing.assert_allclose([score for frame in found for score in frame["score"]], expected["score"], **close)
 
 
+@needs("torch", "datasets")
+def test_the_map_of_datasets(checkpoint: Path, loads: list[type]) -> None:
+    from datasets import Dataset
+
+    rows = Dataset.from_dict({"page": list(range(len(TEXTS))), "text": TEXTS})
+    embed, predict = Embed(checkpoint), Predict(TASK, checkpoint, batch_size=4)
+    found = rows.map(embed, batched=True, batch_size=10).map(predict, batched=True, batch_size=10)
+    assert loads == [Embed, Predict]  # three batches each
+    assert found["page"][:] == list(range(len(TEXTS)))
+    np.testing.assert_allclose(found["embedding"][:], embed(batch())["embedding"], **close)
+    expected = predict(batch())
+    assert found["label"][:] == expected["label"].tolist()
+    np.testing.assert_allclose(found["score"][:], expected["score"], **close)
+
+
+@pytest.mark.slow
+@needs("torch", "pandas", "pyspark")
+def test_map_in_pandas_of_spark(checkpoint: Path, metric: Path) -> None:
+    from pyspark.sql import SparkSession
+
+    settings = {"spark.ui.enabled": "false", "spark.sql.execution.arrow.maxRecordsPerBatch": "5"}
+    spark = SparkSession.builder.master("local[2]").config(map=settings).getOrCreate()
+    try:
+        rows = [(number, text, text[::-1]) for number, text in enumerate(TEXTS)]
+        frame = spark.createDataFrame(rows, "page long, text string, reference string")
+        schema = "page long, label string, score double, scores map<string, double>"
+        found = frame.select("page", "text").mapInPandas(Predict(TASK, checkpoint, keep=["page"]), schema).collect()
+        pairs = frame.withColumnRenamed("text", "candidate")
+        scored = pairs.mapInPandas(Score(metric, keep=["page"]), "page long, score double, score_cut long").collect()
+    finally:
+        spark.stop()
+    expected, scores = (
+        Predict(TASK, checkpoint)(batch()),
+        Score(metric)({"candidate": TEXTS, "reference": [text[::-1] for text in TEXTS]}),
+    )
+    found.sort(key=lambda row: row.page)
+    assert [(row.page, row.label) for row in found] == list(enumerate(expected["label"].tolist()))
+    np.testing.assert_allclose([row.score for row in found], expected["score"], **close)
+    assert [row.scores["a"] for row in found] == pytest.approx([row["a"] for row in expected["scores"]], abs=1e-6)
+    scored.sort(key=lambda row: row.page)
+    np.testing.assert_allclose([row.score for row in scored], scores["score"], rtol=0, atol=1e-5)
+
+
 @needs("torch", "pyarrow")
 def test_tables_of_arrow(checkpoint: Path) -> None:
     import pyarrow

@@ -76,6 +76,32 @@ def test_served_by_a_process_without_this_library(tmp_path: Path, capsys: pytest
     _agrees(_served_elsewhere(tmp_path / "out", _inputs(golden), tmp_path), golden)
 
 
+@pytest.mark.slow
+def test_versions_in_a_repository_of_tf_serving(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The server loads the version with the highest number, by the tag `serve` and the method of the signature."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    (golden,) = (golden for golden in GOLDENS if golden.directory == QUICK)
+    (tmp_path / "topics" / "9").mkdir(parents=True)
+    command = ["export", str(GOLDEN / QUICK), str(tmp_path / "topics"), "--server", "tf-serving", "--quiet", "--to"]
+    assert main([*command, "savedmodel"]) == 0
+    assert {path.name for path in (tmp_path / "topics").iterdir()} == {"9", "10"}
+    version = tmp_path / "topics" / "10"
+    assert (version / "variables" / "variables.index").is_file()
+    [graph] = SavedModel.FromString((version / "saved_model.pb").read_bytes()).meta_graphs
+    assert list(graph.meta_info_def.tags) == ["serve"]
+    signature = graph.signature_def["serving_default"]
+    assert signature.method_name == "tensorflow/serving/predict"
+    taken = {
+        name: (each.dtype, [dim.size for dim in each.tensor_shape.dim]) for name, each in signature.inputs.items()
+    }
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    assert taken == dict.fromkeys(names, (tf.int32.as_datatype_enum, [-1, -1]))
+    _agrees(_served_elsewhere(version, _inputs(golden), tmp_path), golden)
+    assert main([*command, "litert"]) == 2
+    assert "must be used with `--to savedmodel`" in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 def test_the_interpreter_gives_the_goldens_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (golden,) = (golden for golden in GOLDENS if golden.directory == QUICK)
