@@ -100,6 +100,9 @@ DECLARED = {
     },
     "losses.py": {"share_of_items": "for transformers' Trainer"},
     "packing.py": {
+        "GraphPacking": "ONNX graphs of unknown sizes; TensorFlow packs in every graph alike",
+        "pack_in_graph": "as `GraphPacking`",
+        "padding_removed_in_graphs": "as `GraphPacking`",
         "TokenIndices": "the groups of sequences that TensorFlow pads",
         "Group": "the groups of sequences that TensorFlow pads",
         "Packing": "inherits from it, or stores what the twin computes",

@@ -46,6 +46,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "plain": "rembert.pt, float32",
         "optimized": "rembert.pt, `optimize_for_inference()`",
         "onnxruntime": "ONNX Runtime, four length-sorted buckets",
+        "exported": "ONNX Runtime, what `export_onnx` writes, one batch",
         "bfloat16": "rembert.pt, bfloat16, `optimize_for_inference()`",
         "float16": "rembert.pt, `quantize_dynamic('float16')`",
         "int8": "rembert.pt, `quantize_dynamic()`",
@@ -162,8 +163,8 @@ def measure(group: str, name: str, directory: Path, threads: int) -> dict[str, A
     import torch
 
     torch.manual_seed(0)
-    if group == "inference" and name == "onnxruntime":
-        return onnxruntime(directory, threads)
+    if group == "inference" and name in ("onnxruntime", "exported"):
+        return {"onnxruntime": onnxruntime, "exported": exported}[name](directory, threads)
     if group in ("inference", "full"):
         return inference(name, full=group == "full")
     if group == "trainer":
@@ -234,20 +235,38 @@ def inference(name: str, full: bool) -> dict[str, Any]:
 def onnxruntime(directory: Path, threads: int) -> dict[str, Any]:
     """transformers' model in ONNX Runtime, the batch cut into buckets of like lengths."""
     import numpy
-    import onnxruntime as runtime
     import torch
 
     path = directory / "transformers.onnx"
     if not path.exists():
         export_onnx(path)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(path, threads)
     batch = {key: tensor.numpy() for key, tensor in mixed().items()}
     rows = numpy.array_split(numpy.argsort(LENGTHS), BUCKETS)
     buckets = [{key: array[own, : max(LENGTHS[i] for i in own)] for key, array in batch.items()} for own in rows]
     torch.set_num_threads(1)
     return {"seconds": timed(lambda: [session.run(None, bucket) for bucket in buckets])}
+
+
+def exported(directory: Path, threads: int) -> dict[str, Any]:
+    """This library's own export, which removes padding in its graph."""
+    from rembert.pt import exporting
+
+    path, batch = directory / "exported", mixed()
+    if not path.exists():
+        exporting.export_onnx(model_of("plain", "Model"), path)
+    session = onnx_session(path / "model.onnx", threads)
+    inputs = {key: tensor.numpy() for key, tensor in batch.items()}
+    inputs["token_type_ids"] = 0 * inputs["input_ids"]
+    return {"seconds": timed(lambda: session.run(["last_hidden_state"], inputs))}
+
+
+def onnx_session(path: Path, threads: int) -> Any:
+    import onnxruntime as runtime
+
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def export_onnx(path: Path) -> None:

@@ -43,6 +43,13 @@ def add_parser(subparsers: Any) -> None:
         help="onnx: weights in a file beside the graph, as large models always need",
     )
     parser.add_argument(
+        "--keep-padding",
+        dest="remove_padding",
+        action="store_const",
+        const=False,
+        help="onnx: compute padding too, for runtimes that need shapes known beforehand",
+    )
+    parser.add_argument(
         "--server",
         choices=SERVERS,
         help="OUT is the model's directory in a repository of this server; the export is its next version",

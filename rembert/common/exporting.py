@@ -38,7 +38,7 @@ EXPORT_TARGETS = {
         "export_onnx",
         "model.onnx",
         "model.onnx, for ONNX Runtime",
-        options=("opset_version", "external_data"),
+        options=("opset_version", "external_data", "remove_padding"),
         packages=("onnx", "onnxscript", "onnxruntime"),
     ),
     "savedmodel": ExportTarget(

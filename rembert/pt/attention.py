@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rembert.common.config import RemBertConfig
 from rembert.pt.cache import LayerCache, extend
 from rembert.pt.masks import attention_bias
-from rembert.pt.packing import Packing, pack_lengths, reads_when_run
+from rembert.pt.packing import GraphPacking, Packing, pack_lengths, reads_when_run
 
 
 class RemBertSelfAttention(nn.Module):
@@ -119,6 +119,8 @@ def _attend_packed(
     query: Tensor, key: Tensor, value: Tensor, packing: Packing, causal: bool, dropout: float
 ) -> Tensor:
     """The form of the device; [t, h, d] three times to [t, h, d]."""
+    if isinstance(packing, GraphPacking):
+        return _attend_padded(query, key, value, packing, causal, dropout)
     if query.device.type == "cpu":
         return _attend_each(query, key, value, packing.lengths, causal, dropout)
     if dropout == 0.0 and _has_variable_length_kernel(query):

@@ -30,6 +30,7 @@ from rembert.common.outputs import ModelOutput
 from rembert.common.parameters import HEADS
 from rembert.common.trials import Arrays, takes_source, trial_inputs
 from rembert.pt.inference_layers import APPROXIMATE
+from rembert.pt.packing import padding_removed_in_graphs
 from rembert.pt.pretrained import RemBertPreTrainedModel
 
 OPSETS = range(18, 23)  # the CPU kernel of 23's attention operator does not broadcast masks
@@ -37,6 +38,7 @@ OPSETS = range(18, 23)  # the CPU kernel of 23's attention operator does not bro
 _TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-2}
 _WHOLE = 1.5e9  # bytes of parameters that fit one file: protocol buffers are limited to 2 GiB
 _LARGEST_AXIS = 2**31 - 1  # PyTorch 2.6 and 2.7 refuse a batch without an upper bound
+_MOST_CHOICES = 2**16  # the product of all axes must fit 64 bits
 
 
 def export_onnx(
@@ -45,6 +47,7 @@ def export_onnx(
     *,
     opset_version: int = 18,
     external_data: bool | None = None,
+    remove_padding: bool = True,
     tokenizer_from: str | os.PathLike[str] | None = None,
     force: bool = False,
 ) -> Exported:
@@ -59,6 +62,9 @@ def export_onnx(
         opset_version: of ONNX's operators, one of `OPSETS`.
         external_data: True writes the weights to `model.onnx.data` beside the graph, which models of more than 1.5 GB
             require; False raises an error for such a model.
+        remove_padding: whether the graph computes real tokens alone, as the model does. Its inputs and outputs are
+            the same either way. False for runtimes that need shapes known beforehand, as TensorRT does. Padding is
+            computed anyway with eager attention, attention probabilities or cross-attention.
         tokenizer_from: the directory of a checkpoint whose tokenizer files are copied into the new directory.
         force: replace an export at `directory`.
 
@@ -83,7 +89,7 @@ def export_onnx(
     model.eval()
 
     def write(fresh: Path) -> list[str]:
-        program = _trace(model, opset_version)
+        program = _trace(model, opset_version, remove_padding)
         program.save(fresh / EXPORT_TARGETS["onnx"].file, external_data=large or bool(external_data))
         return [each.name for each in program.model.graph.inputs]
 
@@ -164,7 +170,7 @@ def _axes(config: RemBertConfig, head: str) -> dict[str, dict[int, Any]]:
     sequence = torch.export.Dim("sequence", max=config.max_position_embeddings)
     axes = {0: batch, 1: sequence}
     if HEADS[head].takes_choices:
-        axes = {0: batch, 1: torch.export.Dim("choices", max=_LARGEST_AXIS), 2: sequence}
+        axes = {0: batch, 1: torch.export.Dim("choices", max=_MOST_CHOICES), 2: sequence}
     inputs = {"input_ids": axes, "attention_mask": axes, "token_type_ids": axes}
     if takes_source(config, head):
         source = {0: batch, 1: torch.export.Dim("source", max=_LARGEST_AXIS)}
@@ -172,14 +178,14 @@ def _axes(config: RemBertConfig, head: str) -> dict[str, dict[int, Any]]:
     return inputs
 
 
-def _trace(model: RemBertPreTrainedModel, opset_version: int) -> Any:
+def _trace(model: RemBertPreTrainedModel, opset_version: int, remove_padding: bool) -> Any:
     """The model as an ONNX program with axes of variable size."""
     axes = _axes(model.config, model.head)
     batch, length = TRIAL_SIZES[1]  # sizes of 1 would become constants
     example = _tensors(trial_inputs(model.config, model.head, batch=batch, length=length), model)
     with torch.no_grad():
         outputs = list(_call(model, example))
-    with _quiet():
+    with _quiet(), padding_removed_in_graphs() if remove_padding else contextlib.nullcontext():
         program = torch.onnx.export(
             _Graph(model, list(axes)).eval(),
             tuple(example[name] for name in axes),

@@ -6,7 +6,9 @@ real tokens in total.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +53,56 @@ class Packing:
     def mask(self) -> Tensor:
         """[n, s], True at real tokens."""
         return self.unpack(torch.ones_like(self.indices, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class GraphPacking(Packing):
+    """A packing inside an exported graph, where no value is known: `lengths` is empty.
+
+    Attributes:
+        real: [n, s], True at real tokens.
+        packed: [n, s] int64, the index of each position's packed token, t at padding.
+    """
+
+    real: Tensor
+    packed: Tensor
+
+    @property
+    def positions(self) -> Tensor:
+        """[t], the position of each token in its own row of the padded batch."""
+        return self.pack(torch.arange(self.width, device=self.real.device).expand(self.real.shape))
+
+    def unpack(self, states: Tensor) -> Tensor:
+        """[t, ...] to [n, s, ...], zeros at padding."""
+        return torch.cat([states, states.new_zeros(1, *states.shape[1:])])[self.packed]
+
+    def mask(self) -> Tensor:
+        """[n, s], True at real tokens."""
+        return self.real
+
+
+def pack_in_graph(attention_mask: Tensor) -> GraphPacking:
+    """The packing of a padded batch while a graph is traced, with t known only when the graph runs."""
+    real = attention_mask != 0
+    lengths = real.sum(1)
+    indices = real.flatten().nonzero().squeeze(1)
+    packed = real.flatten().long().cumsum(0).unflatten(0, real.shape) - 1
+    cu_seqlens = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
+    packed = packed.where(real, indices.shape[0])
+    return GraphPacking(cu_seqlens, indices, (), real.shape[1], real, packed)
+
+
+_in_graphs = ContextVar("_in_graphs", default=False)
+
+
+@contextlib.contextmanager
+def padding_removed_in_graphs() -> Iterator[None]:
+    """Let graphs that are traced meanwhile remove padding as eager calls do, by operators of unknown size."""
+    token = _in_graphs.set(True)
+    try:
+        yield
+    finally:
+        _in_graphs.reset(token)
 
 
 def pack_mask(attention_mask: Tensor) -> Packing:
@@ -150,9 +202,9 @@ def choose_layout(
         return Layout(inputs, attention_mask, None, _identity, _identity)
     if can_read and compute_all and bool((attention_mask != 0).all()):
         return Layout(inputs, None, None, _identity, _identity)
-    if can_read and not compute_all:
-        packing = pack_mask(attention_mask)
-        if sum(packing.lengths) == attention_mask.numel():
+    if not compute_all and (can_read or _in_graphs.get()):
+        packing = pack_mask(attention_mask) if can_read else pack_in_graph(attention_mask)
+        if can_read and sum(packing.lengths) == attention_mask.numel():
             return Layout(inputs, None, None, _identity, _identity)
         # A single row of positions applies to all rows.
         rows = [None if each is None else each.expand(*attention_mask.shape, *each.shape[2:]) for each in inputs]

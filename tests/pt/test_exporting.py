@@ -75,6 +75,26 @@ def test_any_batch_size_and_length(exported: Path) -> None:
         assert difference(_run(exported, inputs)["logits"], ours) <= 1e-5
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_padding_is_not_computed(keep: bool, exported: Path, tmp_path: Path) -> None:
+    """The rows of the first LayerNorm: the real tokens alone, or every position."""
+    if keep:
+        command = ["export", str(GOLDEN / QUICK), str(tmp_path / "out"), "--to", "onnx", "--keep-padding", "--quiet"]
+        assert main(command) == 0
+        exported = tmp_path / "out"
+    graph = onnx.load(exported / "model.onnx")
+    norm = next(node for node in graph.graph.node if node.op_type == "LayerNormalization")
+    graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(norm.output[0]))
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    mask = np.array([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [0, 1, 1, 1, 1]])  # a row has no tokens at all
+    ids = np.arange(15).reshape(mask.shape)
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    logits, states = session.run(["logits", norm.output[0]], inputs)
+    assert states[..., 0].size == (mask.size if keep else mask.sum())
+    ours = PT.call(PT.load(GOLDEN / QUICK, "sequence-classification"), **inputs).logits.numpy()
+    assert difference(logits, ours) <= 1e-5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "golden", [each for each in GOLDENS if each.directory != QUICK], ids=lambda each: each.directory
