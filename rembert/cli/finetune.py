@@ -47,6 +47,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--from-scratch", action="store_true", help="use CHECKPOINT's config and tokenizer only")
     parser.add_argument("--sharded", action="store_true", help="PyTorch, under torchrun: shard the weights (FSDP2)")
     parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="PyTorch, under torchrun: how long a process waits for the others (default: PyTorch's, half an hour)",
+    )
+    parser.add_argument(
         "--track", nargs="+", default=[], choices=TRACKERS, help="log the metrics to Weights & Biases or MLflow, too"
     )
     parser.add_argument("--quiet", action="store_true", help="print only the scores, and errors")
@@ -73,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         raise InputError("`--output` must be a directory, unless with --dry-run. Received: none.")
     settings |= {"output": args.output, "resume": args.resume, "sharded": args.sharded, "trackers": args.track}
+    settings["timeout"] = args.timeout
     if (summary := run_series(args, settings)) is not None:
         print(summary)
         return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rembert.bridge.registry import locate_checkpoint
+from rembert.common.arguments import check_argument, number, optional
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import InputError
 from rembert.common.progress import silent
@@ -45,6 +46,7 @@ def finetune(
     from_scratch: bool = False,
     devices: Sequence[str] | None = None,
     sharded: bool = False,
+    timeout: float | None = None,
     trackers: Sequence[str] = (),
     say: Reporter | None = None,
     **changes: Any,
@@ -70,6 +72,8 @@ def finetune(
         from_scratch: use only the configuration and the tokenizer of `model`, with newly initialised weights.
         devices: names of TensorFlow devices to train on; by default all GPUs, or the CPU.
         sharded: in PyTorch under `torchrun`, shard the parameters over the processes (FSDP2).
+        timeout: in PyTorch under `torchrun`, the seconds that a process waits for the others before it fails; by
+            default PyTorch's own, half an hour, with NCCL ten minutes.
         trackers: 'wandb' and 'mlflow', to log the metrics there, too; see `rembert.training.trackers`.
         say: called with lines of text on the progress; by default nothing is reported.
         **changes: keys of `Recipe` that differ, such as `learning_rate=2e-5`.
@@ -107,6 +111,7 @@ def finetune(
         >>> Path("topics/model.safetensors").exists()
         True
     """
+    check_argument("timeout", timeout, optional(number(above=0)))
     check_framework(framework)
     check_trackers(trackers)
     source = locate_checkpoint(model)
@@ -132,6 +137,7 @@ def finetune(
             from_scratch=from_scratch,
             devices=devices,
             sharded=sharded,
+            timeout=timeout,
         )
         trainer.model.class_weights = examples.class_weights
         try:

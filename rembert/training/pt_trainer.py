@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Trainer:
         from_scratch: use only the configuration, with newly initialised weights.
         devices: not for PyTorch, where `torchrun` places the processes.
         sharded: under `torchrun`, keep a shard of the parameters on each device (FSDP2) instead of all (DDP).
+        timeout: under `torchrun`, the seconds that a process waits for the others; by default PyTorch's own.
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged, or its encoder is incomplete.
@@ -65,13 +67,14 @@ class Trainer:
         from_scratch: bool = False,
         devices: Sequence[str] | None = None,
         sharded: bool = False,
+        timeout: float | None = None,
     ) -> None:
         if devices is not None:
             raise InputError(
                 f"`devices` is for TensorFlow; in PyTorch start a process for each with torchrun. Received: {devices}."
             )
         self.head, self.recipe = head, recipe
-        self._joined = _join_processes()
+        self._joined = _join_processes(timeout)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.device = _device()
         if sharded:
@@ -228,11 +231,14 @@ class Trainer:
         return zip(names, self._trained_parameters(), strict=True)
 
 
-def _join_processes() -> bool:
+def _join_processes(timeout: float | None) -> bool:
     """Join the process group of torchrun or accelerate, unless there is none or this process has joined it."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         return False
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        timeout=None if timeout is None else timedelta(seconds=timeout),
+    )
     return True
 
 

@@ -45,10 +45,11 @@ class Trainer:
         from_scratch: use only the configuration, with newly initialised weights.
         devices: names of TensorFlow's devices to train on; by default all GPUs, or the CPU.
         sharded: not for TensorFlow.
+        timeout: not for TensorFlow.
 
     Raises:
         CheckpointError: the checkpoint is missing or damaged, or its encoder is incomplete.
-        InputError: `sharded`.
+        InputError: `sharded` or `timeout`.
     """
 
     framework = "tf"
@@ -64,9 +65,12 @@ class Trainer:
         from_scratch: bool = False,
         devices: Sequence[str] | None = None,
         sharded: bool = False,
+        timeout: float | None = None,
     ) -> None:
         if sharded:
             raise InputError("`sharded` is for PyTorch (FSDP2). Received: `sharded=True` for TensorFlow.")
+        if timeout is not None:
+            raise InputError(f"`timeout` is for PyTorch's processes. Received: `timeout={timeout}` for TensorFlow.")
         self.head, self.recipe = head, recipe
         self._strategy = _strategy(devices)
         self.parallel: int = self._strategy.num_replicas_in_sync  # micro-batches computed at once

@@ -186,6 +186,7 @@ def test_an_infinite_loss_ends_the_run(files: tuple[Path, Path, Path], tmp_path:
         ({"max_length": 33}, r"`max_length` must not exceed the model's 32 positions"),
         ({"batch_size": 0}, "`batch_size` must be an integer of 1 or more"),
         ({"sharded": True}, "torchrun"),
+        ({"timeout": 0}, "`timeout` must be"),
         ({"devices": ["CPU:0"]}, "`devices` is for TensorFlow"),
         ({"options": {"problem_type": "regression"}, "label_smoothing": 0.1}, "."),
     ],

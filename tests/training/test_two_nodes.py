@@ -108,13 +108,12 @@ def wait_for_updates(output: Path, count: int) -> None:
 
 @pytest.mark.parametrize("kind", PARALLEL)
 def test_a_node_is_killed_and_the_run_resumed(kind: str, folder: Path, alone: Path) -> None:
-    run, output = settings(folder, kind, **PARALLEL[kind]), folder / kind
+    run, output = settings(folder, kind, **PARALLEL[kind], timeout=120), folder / kind
     nodes = start(folder, run)
     try:
         wait_for_updates(output, 4)
         kill(list(NODES)[1])
-        if kind == "ddp":  # with FSDP2, Gloo may wait for the lost node until its timeout of half an hour
-            assert nodes[0].wait(SECONDS) != 0
+        assert nodes[0].wait(SECONDS) != 0
         assert len(losses(output)) < len(losses(alone))
     finally:
         for name, process in zip(NODES, nodes, strict=True):
@@ -124,3 +123,20 @@ def test_a_node_is_killed_and_the_run_resumed(kind: str, folder: Path, alone: Pa
     assert [node.wait(SECONDS) for node in nodes] == [0, 0]
     np.testing.assert_allclose(losses(output), losses(alone), rtol=1e-9)
     assert farthest(output, alone) < 1e-8
+
+
+@pytest.mark.parametrize("kind", PARALLEL)
+def test_a_node_that_is_cut_off_ends_the_run_in_time(kind: str, folder: Path) -> None:
+    """A node that loses its network or its power ends no connection: the others would wait for half an hour."""
+    run, output = settings(folder, f"{kind}-cut", **PARALLEL[kind], timeout=60), folder / f"{kind}-cut"
+    second = list(NODES)[1]
+    nodes = start(folder, run)
+    try:
+        wait_for_updates(output, 3)
+        assert _ip("-n", second, "link", "set", "cable", "down")
+        assert nodes[0].wait(SECONDS) != 0
+    finally:
+        for name, process in zip(NODES, nodes, strict=True):
+            kill(name)
+            process.wait()
+        _ip("-n", second, "link", "set", "cable", "up")
