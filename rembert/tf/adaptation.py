@@ -116,7 +116,18 @@ def is_adapted(model: Model) -> bool:
     return "layers" in adaptations(model)
 
 
-def check_plain(model: Model, purpose: str) -> None:
+# Where a quantized model is refused, and what to do instead.
+NO_CHECKPOINT = (
+    "A quantized model cannot be saved as a checkpoint, which holds floating-point weights. Save it with "
+    "`model.save('NAME.keras')` or `model.save_weights('NAME.weights.h5')`."
+)
+NO_LITERT = (
+    "A quantized model cannot be converted to LiteRT, whose operations take other 8-bit weights than Keras'. Use "
+    "`rembert.tf.exporting.export_litert(model, directory, int8=True)` on the model before `quantize`."
+)
+
+
+def check_plain(model: Model, refusal: str) -> None:
     """Refuse a quantized model where floating-point weights are needed.
 
     Raises:
@@ -124,11 +135,7 @@ def check_plain(model: Model, purpose: str) -> None:
     """
     for name, own in adaptations(model).get("layers", {}).items():
         if "quantization" in own:
-            raise InputError(
-                f"A quantized model cannot be {purpose}, which holds floating-point weights. Save it with "
-                f"`model.save('NAME.keras')` or `model.save_weights('NAME.weights.h5')`. Received: {name} in "
-                f"{own['quantization']}."
-            )
+            raise InputError(f"{refusal} Received: {name} in {own['quantization']}.")
 
 
 def merged(layer: keras.layers.Layer, parameter: Parameter) -> np.ndarray:

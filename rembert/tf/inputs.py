@@ -31,6 +31,8 @@ from rembert.tf.cache import Cache
 
 Tensor = Any
 
+TEXT = "`input_ids` must hold token ids. Received: text. Pass `tokenizer(texts, padding=True, return_tensors='tf')`."
+
 
 def accepts_structures(call: Callable[..., Any]) -> Callable[..., Any]:
     """Let a model's `call` take its arguments as one dict by name, or as one sequence in order, as Keras passes them.
@@ -228,7 +230,7 @@ def count_sequences(input_ids: Tensor | None, inputs_embeds: Tensor | None, cu_s
 
 
 def check_tensor(name: str, value: Any) -> None:
-    """Refuse what is not a tensor or an array, and ragged tensors, which a model's call pads before.
+    """Refuse what is not a tensor or an array, texts, and ragged tensors, which a model's call pads before.
 
     Raises:
         InputError: names its type.
@@ -237,6 +239,8 @@ def check_tensor(name: str, value: Any) -> None:
         raise InputError(f"`{name}` must be a dense tensor. Received: a RaggedTensor. Pad it with `to_tensor`.")
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         raise InputError(f"`{name}` must be a tensor or an array. Received: {type(value).__name__}.")
+    if name == "input_ids" and tf.as_dtype(value.dtype) == tf.string:
+        raise InputError(TEXT)
 
 
 def check_integers(name: str, tensor: Tensor) -> None:

@@ -25,7 +25,7 @@ from rembert.common.keywords import take_hub_options
 from rembert.common.loading import check_exact_match, check_match
 from rembert.common.name_matching import check_shapes, kept_tensors, match, replaced
 from rembert.common.parameters import CUSTOM, Kind, Parameter, file_name
-from rembert.tf.adaptation import check_plain, is_adapted, merged
+from rembert.tf.adaptation import NO_CHECKPOINT, NO_LITERT, check_plain, is_adapted, merged
 from rembert.tf.additions import Addition, build_additions, built_additions, is_extended
 from rembert.tf.base import TFRemBertModelBase
 from rembert.tf.initialization import Stored, skip_initialization
@@ -199,7 +199,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
                 own = file_name(parameter.name, self.head).rpartition(".")[0]
                 parts = [variable.path for variable in layer.weights]
                 raise InputError(f"A model must have every parameter to be saved. {replaced(own, parts)}")
-        check_plain(self, "saved as a checkpoint")
+        check_plain(self, NO_CHECKPOINT)
         check_shapes(table, {name: self._shape(parameter) for name, parameter in table.items()})
         canonical = {name: _as_source(self._holder(parameter), parameter) for name, parameter in table.items()}
         canonical |= {name: addition.source for name, addition in built_additions(self).items()}
@@ -290,7 +290,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
         `rembert.tf.exporting` write the same and compare the result with the model's.
 
         Raises:
-            InputError: `format="onnx"`.
+            InputError: `format="onnx"`, or `format="litert"` of a quantized model.
 
         Example:
             >>> from rembert.tf import RemBertConfig, TFRemBertModel
@@ -305,6 +305,8 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
                 "`format` must be 'tf_saved_model' or 'litert'. Use `rembert export --to onnx`, which uses "
                 "PyTorch. Received: `format='onnx'`."
             )
+        if format == "litert":
+            check_plain(self, NO_LITERT)
         if input_signature is None:
             input_signature = [serving_signature(self.config, self.head, self.compute_dtype)]
         with contextlib.nullcontext() if format == "tf_saved_model" else keep_padding(self):

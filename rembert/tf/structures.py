@@ -14,6 +14,7 @@ from rembert.common.checks import IGNORE_INDEX
 from rembert.common.errors import InputError
 from rembert.common.outputs import OUTPUT_TYPES, ModelOutput
 from rembert.common.tokenization import BatchEncoding
+from rembert.tf.inputs import TEXT
 from rembert.tf.keras_internals import in_xla, is_structure, register_mapping
 
 # How the names of a model's tensors end; other arguments may be lists.
@@ -42,8 +43,8 @@ def as_structure(inputs: Any) -> Any:
         inputs: a tensor, a mapping by name, or a tuple or list of these in order (also of inputs and labels).
 
     Raises:
-        InputError: numbers in lists where a tensor is needed, ragged tensors of other shapes, of different lengths or
-            in a tuple, or a tensor of Keras 2.
+        InputError: texts, or numbers in lists, where a tensor is needed; ragged tensors of other shapes, of different
+            lengths or in a tuple; a tensor of Keras 2.
 
     Example:
         >>> from collections import UserDict
@@ -59,8 +60,8 @@ def as_structure(inputs: Any) -> Any:
         if any(isinstance(value, tf.RaggedTensor) for value in inputs.values()):
             return _padded(inputs)
         return inputs if is_structure(inputs) else dict(inputs)
+    _refuse_lists("input_ids", inputs)
     if type(inputs) in (list, tuple):
-        _refuse_lists("input_ids", inputs)
         for value in inputs:
             if isinstance(value, tf.RaggedTensor):
                 raise _ragged_error("input_ids", "in a tuple or list")
@@ -162,12 +163,14 @@ def _ragged_error(name: str, received: str) -> InputError:
 
 
 def _refuse_lists(name: str, value: Any) -> None:
-    """Refuse numbers in lists, as a tokenizer makes them without `return_tensors`."""
-    if not isinstance(value, list | tuple) or not name.endswith(_TENSORS):
+    """Refuse texts, and numbers in lists, as a tokenizer makes them without `return_tensors`."""
+    if not isinstance(value, list | tuple | str) or not name.endswith(_TENSORS):
         return
     first, depth = value, 0
     while isinstance(first, list | tuple) and first:
         first, depth = first[0], depth + 1
+    if isinstance(first, str) and name == "input_ids":
+        raise InputError(TEXT)
     if depth and isinstance(first, int | float):
         raise InputError(
             f"`{name}` must be a tensor or an array. Received: lists of numbers. Give the tokenizer "

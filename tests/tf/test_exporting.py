@@ -40,15 +40,32 @@ given = {name: tf.constant(array) for name, array in np.load(inputs).items()}
 np.savez(outputs, **{name: array.numpy() for name, array in function(**given).items()})
 """
 
+# The same for LiteRT, without TensorFlow where LiteRT's own package is installed.
+RUNTIME = """
+import sys
+sys.modules["rembert"] = sys.modules["keras"] = None
+import numpy as np
+try:
+    from ai_edge_litert.interpreter import Interpreter
+except ImportError:
+    import tensorflow as tf
+    Interpreter = tf.lite.Interpreter
+file, inputs, outputs = sys.argv[1:]
+runner = Interpreter(file + "/model.tflite").get_signature_runner()
+np.savez(outputs, **runner(**np.load(inputs)))
+"""
+
 
 def _inputs(golden: Golden) -> dict[str, np.ndarray]:
     inputs = {name: array for name, array in golden.read()["in"].items() if name in TAKEN}
     return {name: array if array.dtype.kind == "f" else array.astype(np.int32) for name, array in inputs.items()}
 
 
-def _served_elsewhere(directory: Path, inputs: dict[str, np.ndarray], scratch: Path) -> dict[str, np.ndarray]:
+def _served_elsewhere(
+    directory: Path, inputs: dict[str, np.ndarray], scratch: Path, program: str = STRANGER
+) -> dict[str, np.ndarray]:
     np.savez(scratch / "in.npz", **inputs)
-    command = [sys.executable, "-c", STRANGER, str(directory), str(scratch / "in.npz"), str(scratch / "out.npz")]
+    command = [sys.executable, "-c", program, str(directory), str(scratch / "in.npz"), str(scratch / "out.npz")]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "0"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=scratch, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -110,6 +127,33 @@ def test_the_interpreter_gives_the_goldens_numbers(tmp_path: Path, capsys: pytes
     assert report["files"] == ["config.json", "model.tflite"]
     assert 0 < report["differences"]["logits"] <= 1e-5
     _agrees(_interpreted(tmp_path / "out", _inputs(golden)), golden)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+def test_litert_in_another_process_with_lora_and_in_int8(tmp_path: Path) -> None:
+    config = small_config(num_hidden_layers=1, vocab_size=1000, hidden_size=48, intermediate_size=96)
+    model = TF.build(config, "sequence-classification")
+    ids = np.array([[3, 4, 5], [6, 7, 0]], np.int32)
+    inputs = {"input_ids": ids, "attention_mask": np.minimum(ids, 1), "token_type_ids": ids * 0}
+    plain = model(inputs).logits
+    model.enable_lora(2, targets=("query", "value", "dense"))
+    for variable in model.trainable_variables:
+        variable.assign(tf.random.stateless_normal(variable.shape, (1, 2), stddev=0.2))
+    expected = model(inputs).logits
+    assert difference(plain, expected) > 0.01
+    sizes: list[int] = []
+    for int8, tolerance in ((False, 1e-5), (True, 0.1)):
+        export_litert(model, tmp_path / "out", int8=int8, force=True)
+        found = _served_elsewhere(tmp_path / "out", inputs, tmp_path, RUNTIME)["logits"]
+        assert tolerance / 1e4 < difference(found, expected) <= tolerance
+        sizes.append((tmp_path / "out" / "model.tflite").stat().st_size)
+    assert sizes[0] - sizes[1] > 2 * model.num_parameters()  # of the 4 bytes of each
+    model.quantize("int8")
+    for export in (export_litert, lambda *_: model.export(tmp_path / "other", format="litert")):
+        with pytest.raises(InputError, match=r"cannot be converted to LiteRT.*int8=True.* in int8"):
+            export(model, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow

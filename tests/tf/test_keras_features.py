@@ -143,6 +143,21 @@ def test_frozen_layers_stay_and_the_others_train_as_without_freezing() -> None:
     )
 
 
+@pytest.mark.parametrize("implementation", ["auto", "eager"])  # without the padding, and with it
+def test_float16_beside_480_positions_of_padding(implementation: str) -> None:
+    inputs, labels = _data()
+    padded = {name: np.pad(array, ((0, 0), (0, 480))) for name, array in inputs.items()}
+    exact = np.asarray(_model()(inputs).logits)
+    half = _model(dtype="mixed_float16")
+    half.set_attn_implementation(implementation)
+    assert 0 < np.abs(half(padded).logits - exact).max() <= 2**-9 * np.abs(exact).max()  # numbers have 11 bits
+    half.compile(keras.optimizers.SGD(0.125), run_eagerly=True)
+    losses = half.fit({**padded, "labels": labels}, batch_size=ROWS, epochs=2, shuffle=False, verbose=0).history[
+        "loss"
+    ]
+    assert losses[1] < losses[0]
+
+
 @pytest.mark.slow
 def test_a_saved_model_trains_on_in_another_process(tmp_path: Path) -> None:
     """The file alone says the class, the optimizer and its state: the process only imports the library."""

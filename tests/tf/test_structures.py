@@ -223,6 +223,13 @@ def test_lists_of_numbers_are_refused() -> None:
             use()
 
 
+def test_texts_are_refused() -> None:
+    model = shared(TF, CASES[0], num_hidden_layers=1)
+    for texts in ("a text", ["a text", "another"], np.array(["a text"]), tf.constant(["a text"])):
+        with pytest.raises(InputError, match=r"^`input_ids` must hold token ids\. Received: text\. Pass `tokenizer"):
+            model(texts)
+
+
 def test_ragged_ids_are_the_padded_batch() -> None:
     model = build(TF, CASES[0], CASES[0].config(num_hidden_layers=1))
     ids = tf.ragged.constant([[3, 4, 5], [6], [7, 8]])
