@@ -51,6 +51,7 @@ def open_stored(
     tensors: Mapping[str, TensorSource] | None,
     key_mapping: Mapping[str, str] | None,
     report_only: bool,
+    config_class: type[RemBertConfig] = RemBertConfig,
 ) -> Iterator[Stored]:
     """Open what a `from_pretrained` loads; it is closed at the end of the block.
 
@@ -63,6 +64,7 @@ def open_stored(
         tensors: replace those of the checkpoint.
         key_mapping: regular expressions and their replacements; of each name, the first one found is replaced.
         report_only: allow a checkpoint with fewer layers than the configuration.
+        config_class: the class of the configuration to make.
 
     Raises:
         NotFoundError: there is no such path or repository, or no checkpoint in it.
@@ -73,14 +75,14 @@ def open_stored(
     if tensors is not None:
         source = "`state_dict`" if name_or_path is None else os.fspath(name_or_path)
         own = None if name_or_path is None or config is not None else read_config(name_or_path, hub)
-        made = loading_config(own, config, overrides, source, hub)
+        made = loading_config(own, config, overrides, source, hub, config_class)
         yield Stored(source, made, _renamed(tensors, key_mapping))
         return
     if name_or_path is None:
         raise InputError("`pretrained_model_name_or_path` must be given. Received: None, and no `state_dict`.")
     with open_checkpoint(name_or_path, hub=hub) as checkpoint:
         source = os.fspath(name_or_path)
-        made = loading_config(checkpoint.config, config, overrides, source, hub)
+        made = loading_config(checkpoint.config, config, overrides, source, hub, config_class)
         found = _renamed({name: checkpoint.source(name) for name in checkpoint.tensors}, key_mapping)
         if not report_only:
             check_layers(made, found, source)

@@ -15,8 +15,10 @@ from rembert.common.config_values import check_values
 from rembert.common.errors import ConfigError
 from rembert.common.keywords import check_known
 from rembert.common.labels import label_maps
+from rembert.common.public_names import with_methods_of
 
 
+@with_methods_of(ConfigBase)
 class RemBertConfig(ConfigBase):
     """The sizes and settings of a RemBERT model.
 
@@ -200,13 +202,13 @@ def _dtype_name(value: Any) -> str | None:
     return str(value).removeprefix("torch.")
 
 
-def as_config(value: Any) -> RemBertConfig:
-    """A RemBertConfig as it is, and another library's RemBERT configuration, such as transformers', converted.
+def as_config(value: Any, kind: type[RemBertConfig] = RemBertConfig) -> RemBertConfig:
+    """A configuration of the class `kind` as it is; others, such as transformers' RemBERT configuration, converted.
 
     Raises:
         ConfigError: it is none of these.
     """
-    if isinstance(value, RemBertConfig):
+    if isinstance(value, kind):
         return value
     content = as_rembert_dict(value)
     if content is None:
@@ -214,4 +216,4 @@ def as_config(value: Any) -> RemBertConfig:
             f"`config` must be a RemBertConfig. Received: `config={value!r:.200}`, a {type(value).__qualname__} of "
             f"{type(value).__module__}. Make one with `RemBertConfig.from_dict` or `RemBertConfig.from_pretrained`."
         )
-    return RemBertConfig.from_dict(content)
+    return kind.from_dict(content)

@@ -47,7 +47,7 @@ def read_config_dict(name_or_path: str | os.PathLike[str], hub: HubOptions) -> t
 
 
 def as_rembert_dict(config: Any) -> dict[str, Any] | None:
-    """The content of another library's RemBERT configuration, such as transformers'; None if it is none.
+    """The content of a RemBERT configuration of any class, such as transformers'; None if it is none.
 
     It is recognised by its `model_type` and `to_dict`: transformers itself is not needed.
     """

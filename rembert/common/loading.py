@@ -16,7 +16,12 @@ from rembert.common.warning import warn
 
 
 def loading_config(
-    stored: RemBertConfig | None, given: Any, overrides: dict[str, Any], source: str, hub: HubOptions | None = None
+    stored: RemBertConfig | None,
+    given: Any,
+    overrides: dict[str, Any],
+    source: str,
+    hub: HubOptions | None = None,
+    kind: type[RemBertConfig] = RemBertConfig,
 ) -> RemBertConfig:
     """The configuration of the model to load: `given` or else `stored`, with the keys in `overrides` replaced.
 
@@ -26,6 +31,7 @@ def loading_config(
         overrides: keys of a configuration by name.
         source: the checkpoint, for messages; the configuration's `name_or_path`.
         hub: how to download `given`.
+        kind: the class of the configuration, a model's `config_class`.
 
     Raises:
         KeywordError: an override is not a key of a configuration, as any unknown keyword.
@@ -36,7 +42,7 @@ def loading_config(
     base = given if given is not None else stored
     if base is None:
         raise ConfigError(f"{source} has no configuration. Pass `config=RemBertConfig(...)`.")
-    base = as_config(base)
+    base = as_config(base, kind)
     check_known(overrides, base.known_keys(), "from_pretrained")
     config = type(base).from_dict(base.to_dict(), **overrides)
     config.name_or_path = source
@@ -44,7 +50,7 @@ def loading_config(
 
 
 def arguments_and_config(
-    own: Iterable[str], config: Any, keywords: dict[str, Any]
+    own: Iterable[str], config: Any, keywords: dict[str, Any], kind: type[RemBertConfig]
 ) -> tuple[dict[str, Any], RemBertConfig]:
     """What a `from_config` passes to the constructor: the class's own arguments, and the configuration.
 
@@ -52,6 +58,7 @@ def arguments_and_config(
         own: the names of the class's own arguments.
         config: a configuration, also that of transformers.
         keywords: own arguments, and keys of the configuration to replace.
+        kind: the class of the configuration.
 
     Raises:
         KeywordError: a keyword is unknown.
@@ -59,8 +66,8 @@ def arguments_and_config(
     """
     rest = take_hub_options(keywords)[1]
     arguments = {name: rest.pop(name) for name in own if name in rest}
-    base = as_config(config)
-    return arguments, loading_config(None, base, rest, base.name_or_path)
+    base = as_config(config, kind)
+    return arguments, loading_config(None, base, rest, base.name_or_path, kind=kind)
 
 
 def read_config(name_or_path: str | os.PathLike[str], hub: HubOptions) -> RemBertConfig:

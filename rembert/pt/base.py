@@ -31,7 +31,7 @@ class RemBertModelBase(ModelMethods, LossSettings, ConversionWatcher):
     """Everything in a model class but its forward pass. A subclass sets `head`, a key of `HEADS`."""
 
     head: ClassVar[str]
-    config_class = RemBertConfig
+    config_class: ClassVar[type[RemBertConfig]] = RemBertConfig  # of what `from_pretrained` reads
     base_model_prefix = "rembert"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True

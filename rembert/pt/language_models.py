@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rembert.common.checks import IGNORE_INDEX
 from rembert.common.config import RemBertConfig
 from rembert.common.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
+from rembert.common.public_names import with_methods_of
 from rembert.common.warning import warn
 from rembert.pt.activations import ACTIVATIONS
 from rembert.pt.cache import Cache
@@ -178,6 +179,7 @@ class RemBertForMaskedLM(RemBertLanguageModel):
         return self.finish(result, return_dict)
 
 
+@with_methods_of(GenerationMixin)
 class RemBertForCausalLM(GenerationMixin, RemBertLanguageModel):
     """Predicts the next token. Its configuration needs `is_decoder=True`.
 

@@ -23,6 +23,7 @@ from rembert.common.keywords import take_hub_options
 from rembert.common.loading import arguments_and_config, check_match
 from rembert.common.name_matching import canonical_name, check_complete, check_shapes, kept_tensors, match
 from rembert.common.parameters import CUSTOM, Kind, Parameter
+from rembert.common.public_names import with_methods_of
 from rembert.pt.base import RemBertModelBase
 from rembert.pt.inference import check_kept, warn_if_slow
 from rembert.pt.initialization import initialize, skip_initialization
@@ -31,6 +32,7 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 _AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
+@with_methods_of(RemBertModelBase)
 class RemBertPreTrainedModel(RemBertModelBase):
     """Base of the seven model classes: loading, saving, embeddings, training and inference.
 
@@ -61,7 +63,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
             >>> RemBertModel.from_config(config, dtype="float16", hidden_act="relu").dtype
             torch.float16
         """
-        own, changed = arguments_and_config(cls._own_arguments, config, keywords)
+        own, changed = arguments_and_config(cls._own_arguments, config, keywords, cls.config_class)
         model = cls(changed, **own)
         wanted = _as_dtype(dtype)
         return model if wanted is None else model.to(wanted)
@@ -143,6 +145,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
             tensors=given,
             key_mapping=key_mapping,
             report_only=output_loading_info,
+            config_class=cls.config_class,
         ) as stored:
             with torch.device("meta"), skip_initialization():
                 model = cls(stored.config, **arguments)

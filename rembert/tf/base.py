@@ -54,7 +54,7 @@ class TFRemBertModelBase(ModelMethods, LossSettings, TrainableModel):
     """Everything in a model class but its forward pass. A subclass sets `head`, a key of `HEADS`."""
 
     head: ClassVar[str]
-    config_class = RemBertConfig
+    config_class: ClassVar[type[RemBertConfig]] = RemBertConfig  # of what `from_pretrained` reads
     base_model_prefix = "rembert"
     main_input_name = "input_ids"
     # The constructor's arguments beside `config` that `from_pretrained` passes on and `get_config` writes.
@@ -122,13 +122,13 @@ class TFRemBertModelBase(ModelMethods, LossSettings, TrainableModel):
             'float16'
         """
         if not isinstance(config, dict) or "config" not in config:
-            own, changed = arguments_and_config((*cls._own_arguments, "name", "dtype"), config, keywords)
+            names = (*cls._own_arguments, "name", "dtype")
+            own, changed = arguments_and_config(names, config, keywords, cls.config_class)
             return cls(changed, **own)
         check_known(keywords, (), f"{cls.__name__}.from_config")
-        settings = dict(config)
-        settings["dtype"] = keras.saving.deserialize_keras_object(settings["dtype"])
+        settings = {**config, "dtype": keras.saving.deserialize_keras_object(config["dtype"])}
         done = settings.pop("adaptations", {})
-        model = cls(RemBertConfig.from_dict(settings.pop("config")), **settings)
+        model = cls(cls.config_class.from_dict(settings.pop("config")), **settings)
         build_additions(model)
         adapt(model, done)
         return model

@@ -11,6 +11,7 @@ from keras import ops
 from rembert.common.checks import IGNORE_INDEX
 from rembert.common.config import RemBertConfig
 from rembert.common.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
+from rembert.common.public_names import with_methods_of
 from rembert.common.warning import warn
 from rembert.tf.activations import ACTIVATIONS
 from rembert.tf.cache import Cache
@@ -211,6 +212,7 @@ class TFRemBertForMaskedLM(TFRemBertLanguageModel):
 
 
 @keras.saving.register_keras_serializable("rembert")
+@with_methods_of(GenerationMixin)
 class TFRemBertForCausalLM(GenerationMixin, TFRemBertLanguageModel):
     """Predicts the next token. Its configuration needs `is_decoder=True`.
 

@@ -25,6 +25,7 @@ from rembert.common.keywords import take_hub_options
 from rembert.common.loading import check_exact_match, check_match
 from rembert.common.name_matching import check_shapes, kept_tensors, match, replaced
 from rembert.common.parameters import CUSTOM, Kind, Parameter, file_name
+from rembert.common.public_names import with_methods_of
 from rembert.tf.adaptation import NO_CHECKPOINT, NO_LITERT, check_plain, is_adapted, merged
 from rembert.tf.additions import Addition, build_additions, built_additions, is_extended
 from rembert.tf.base import TFRemBertModelBase
@@ -34,6 +35,7 @@ from rembert.tf.serving import keep_padding, serve, serving_signature
 _AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
+@with_methods_of(TFRemBertModelBase)
 class TFRemBertPreTrainedModel(TFRemBertModelBase):
     """Base of the seven model classes: loading, saving, embeddings and training.
 
@@ -118,6 +120,7 @@ class TFRemBertPreTrainedModel(TFRemBertModelBase):
             else {name: _as_array_source(each) for name, each in state_dict.items()},
             key_mapping=key_mapping,
             report_only=output_loading_info,
+            config_class=cls.config_class,
         ) as stored:
             wanted = dtype if dtype is not None else torch_dtype
             if wanted == "auto":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 from typing import Any
 
 import numpy as np
@@ -263,16 +264,28 @@ def test_bad_calls(tokenizer: RemBertTokenizer, args: Any, options: dict[str, An
 
 
 def test_unknown_arguments_are_refused_under_the_names_of_public_functions(tokenizer: RemBertTokenizer) -> None:
-    for call in (tokenizer, tokenizer.encode, tokenizer.encode_plus):
-        with pytest.raises(KeywordError, match=r"^tokenizer\(\) got an .*'paddin'. Did you mean `padding`\?"):
+    public = type(tokenizer).__name__
+    for method in ("__call__", "encode", "encode_plus", "batch_encode_plus"):
+        call, name = getattr(tokenizer, method), rf"^{public}\.{method}\(\)"
+        with pytest.raises(KeywordError, match=name + r" got an .*'paddin'. Did you mean `padding`\?"):
             call("a", paddin=True)
-        with pytest.raises(KeywordError, match=r"^tokenizer\(\) does not support `split_special_tokens`"):
+        with pytest.raises(KeywordError, match=name + " does not support `split_special_tokens`"):
             call("a", split_special_tokens=True)
         call("a", split_special_tokens=False)
     for name in ("text", "text_pair", "is_split_into_words"):
-        with pytest.raises(KeywordError, match=rf"^prepare_for_model\(\) .*{name}"):
+        with pytest.raises(KeywordError, match=rf"^{public}\.prepare_for_model\(\) .*{name}"):
             tokenizer.prepare_for_model([5], **{name: True})
     assert tokenizer.prepare_for_model([5], is_split_into_words=False)["input_ids"] == [3, 5, 4]
+
+
+@pytest.mark.parametrize("method", ["__call__", "encode", "tokenize", "pad", "decode", "batch_decode", "add_tokens"])
+def test_arguments_of_another_number_are_refused_under_the_public_name(
+    tokenizer: RemBertTokenizer, method: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"^RemBertTokenizer\.{method}\(\) takes"):
+        getattr(tokenizer, method)(*range(20))
+    function = getattr(type(tokenizer), method)
+    assert pickle.loads(pickle.dumps(function)) is function
 
 
 @pytest.mark.parametrize("options", [{"text_pair": "b"}, {"truncation": "only_second"}])
@@ -365,7 +378,8 @@ def test_unknown_arguments_are_named(tokenizer_class: type[RemBertTokenizer], ca
     given: Any = {"pad": {"input_ids": [[5], [6, 7]]}, "decode": [5, 6], "batch_decode": [[5], [6, 7]]}[call]
     method = getattr(tokenizer, call)
     assert method(given, use_source_tokenizer=False) == method(given)
-    with pytest.raises(KeywordError, match=rf"^{call}\(\) got an unexpected keyword: 'paddin'"):
+    name = rf"^{tokenizer_class.__name__}\.{call}\(\)"
+    with pytest.raises(KeywordError, match=name + " got an unexpected keyword: 'paddin'"):
         method(given, paddin=True)
     with pytest.raises(KeywordError, match="does not support `use_source_tokenizer`"):
         method(given, use_source_tokenizer=True)

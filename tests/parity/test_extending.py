@@ -12,10 +12,11 @@ from safetensors.numpy import load_file
 keras = pytest.importorskip("keras")
 torch = pytest.importorskip("torch")
 
-from rembert.common.errors import CheckpointError  # noqa: E402
+from rembert import RemBertConfig  # noqa: E402
+from rembert.common.errors import CheckpointError, KeywordError  # noqa: E402
 from rembert.pt import RemBertForTokenClassification  # noqa: E402
 from rembert.tf import TFRemBertForTokenClassification, TFRemBertModel, TFRemBertPreTrainedModel  # noqa: E402
-from tests.frameworks import PT, TF, small_config  # noqa: E402
+from tests.frameworks import PT, TF, Framework, on_both, small_config  # noqa: E402
 
 IDS = np.array([[5, 6, 7], [8, 9, 0]])
 
@@ -185,3 +186,25 @@ def test_a_keras_class_whose_own_layers_are_built_takes_the_weights_of_a_base_mo
     with pytest.warns(UserWarning, match="newly initialised: out"):
         model = Custom.from_pretrained(tmp_path)
     np.testing.assert_array_equal(model.rembert(IDS).last_hidden_state, base(IDS).last_hidden_state)
+
+
+class Deep(RemBertConfig):
+    def __init__(self, depth: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.depth = depth
+
+
+@on_both
+def test_a_class_may_have_a_configuration_of_its_own(framework: Framework, tmp_path: Path) -> None:
+    base: Any = framework.model_class("token-classification")
+    own: Any = type(base.__name__, (base,), {"config_class": Deep})
+    base(small_config()).save_pretrained(tmp_path)
+    assert own.from_pretrained(tmp_path).config.depth == 3
+    own.from_pretrained(tmp_path, depth=5).save_pretrained(tmp_path / "own")
+    assert own.from_pretrained(tmp_path / "own").config.depth == 5
+    assert own.from_config(small_config(), depth=4).config.depth == 4
+    with pytest.raises(KeywordError, match="Did you mean `depth`"):
+        own.from_pretrained(tmp_path, dephts=5)
+    if framework is TF:
+        config = own.from_config(own.from_pretrained(tmp_path / "own").get_config()).config
+        assert (type(config), config.depth) == (Deep, 5)

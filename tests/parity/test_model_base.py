@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 
+import pytest
+
 import rembert
 from tests.frameworks import PT, Framework, on_both, train_once
 from tests.parity.cases import CASES, build
@@ -79,6 +81,16 @@ def test_gradient_checkpointing_of_the_configuration_counts(framework: Framework
         assert model.is_gradient_checkpointing
         model.gradient_checkpointing_disable()
         assert not model.is_gradient_checkpointing
+
+
+@on_both
+def test_python_names_the_public_class_in_its_errors(framework: Framework) -> None:
+    prefix = framework.model_class("causal-lm").__name__.partition("Rem")[0]
+    for method, owner in (("resize_token_embeddings", "RemBertPreTrainedModel"), ("generate", "RemBertForCausalLM")):
+        with pytest.raises(TypeError, match=rf"^{prefix}{owner}\.{method}\(\) missing 1"):
+            getattr(framework.model_class("causal-lm"), method)()
+    with pytest.raises(TypeError, match=r"^RemBertConfig\.from_pretrained\(\) missing 1"):
+        rembert.RemBertConfig.from_pretrained()
 
 
 @on_both

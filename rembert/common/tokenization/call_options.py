@@ -41,7 +41,7 @@ def check_others(others: Mapping[str, Any], known: Collection[str], caller: str)
     Args:
         others: by name; None and False pass for what transformers has.
         known: the names of the arguments that it has, for the message.
-        caller: the function, for the message.
+        caller: the method, for the message.
 
     Raises:
         KeywordError: names the argument, and the nearest known one.

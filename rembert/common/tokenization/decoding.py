@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rembert.common.errors import InputError
@@ -24,6 +24,12 @@ class TextDecoder(Vocabulary):
     """
 
     clean_up_tokenization_spaces = False
+
+    def _check_others(self, others: Mapping[str, Any], method: str, caller: str | None = None) -> None:
+        """Refuse arguments that a method does not have; `caller` is the method that was called, if another one."""
+        if others:
+            known = inspect.signature(getattr(type(self), method)).parameters
+            check_others(others, known, f"{type(self).__name__}.{caller or method}")
 
     def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
         """The text of some tokens, with spaces for markers and before added tokens, but none at the start."""
@@ -76,8 +82,7 @@ class TextDecoder(Vocabulary):
             >>> tokenizer.decode(tokenizer.encode("Moja <person> habari"), skip_special_tokens=True)
             'Moja <person> habari'
         """
-        if others:
-            check_others(others, inspect.signature(self.decode).parameters, "decode")
+        self._check_others(others, "decode")
         ids = plain_ids(token_ids)
         if isinstance(ids, list) and ids and isinstance(ids[0], list):
             return self.batch_decode(
@@ -98,8 +103,7 @@ class TextDecoder(Vocabulary):
         **others: Any,
     ) -> list[str]:
         """`decode` for each sequence of a batch."""
-        if others:
-            check_others(others, inspect.signature(self.batch_decode).parameters, "batch_decode")
+        self._check_others(others, "batch_decode")
         rows = plain_ids(sequences)
         if isinstance(rows, int):
             raise InputError(f"`sequences` must be a list of sequences of ids. Received: {sequences!r}.")

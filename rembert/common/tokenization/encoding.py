@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from rembert.common.errors import InputError
@@ -87,7 +88,7 @@ class CallableTokenizer(RowBuilder):
             (True, 2)
         """
         options = self._options(
-            "tokenizer",
+            "__call__",
             add_special_tokens=add_special_tokens,
             padding=padding,
             truncation=truncation,
@@ -139,15 +140,22 @@ class CallableTokenizer(RowBuilder):
 
     def encode(self, text: Any, text_pair: Any = None, **options: Any) -> Any:
         """The `input_ids` of one text or pair; `options` as for a call."""
+        self._check_names(options, "encode")
         return self(text, text_pair, **options)["input_ids"]
 
     def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
         """A call, under its older name for one text or pair."""
+        self._check_names(options, "encode_plus")
         return self(text, text_pair, **options)
 
     def batch_encode_plus(self, batch_text_or_text_pairs: Any, **options: Any) -> BatchEncoding:
         """A call, under its older name for a batch."""
+        self._check_names(options, "batch_encode_plus")
         return self(batch_text_or_text_pairs, **options)
+
+    def _check_names(self, options: dict[str, Any], caller: str) -> None:
+        others = {name: value for name, value in options.items() if name not in _ARGUMENTS}
+        self._check_others(others, "__call__", caller)
 
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
         """The tokens of a text as strings; an unknown token is shown as the text that it covers.
@@ -179,3 +187,6 @@ class CallableTokenizer(RowBuilder):
             return first + second
         opening, closing = (self.convert_ids_to_tokens([self._edge(name)]) for name in ("cls_token", "sep_token"))
         return framed([first], None if seconds is None else [second], opening, closing)[0]
+
+
+_ARGUMENTS = inspect.signature(CallableTokenizer.__call__).parameters.keys() - {"self", "others"}

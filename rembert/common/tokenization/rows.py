@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from rembert.common.arguments import Constraint, boolean_or, check_argument, int
 from rembert.common.errors import InputError
 from rembert.common.tokenization.added_tokens import has_surrogate
 from rembert.common.tokenization.batch_encoding import BatchEncoding
-from rembert.common.tokenization.call_options import CallOptions, check_others
+from rembert.common.tokenization.call_options import CallOptions
 from rembert.common.tokenization.decoding import TextDecoder
 from rembert.common.tokenization.padding import (
     COUNT,
@@ -194,7 +193,7 @@ class RowBuilder(TextDecoder):
             KeywordError: an unknown argument.
             MissingDependencyError: the framework that `return_tensors` asks for is not installed.
         """
-        check_others(others, inspect.signature(self.pad).parameters, "pad")
+        self._check_others(others, "pad")
         side = self.padding_side if padding_side is None else padding_side
         check_argument("padding_side", side, SIDE)
         strategy = parse_padding(padding)
@@ -237,8 +236,7 @@ class RowBuilder(TextDecoder):
         **others: Any,
     ) -> CallOptions:
         """The options of a call, checked; the arguments are those of `CallableTokenizer.__call__`."""
-        if others:
-            check_others(others, inspect.signature(type(self).__call__).parameters, caller)
+        self._check_others(others, "__call__", caller)
         side = self.padding_side if padding_side is None else padding_side
         check_argument("padding_side", side, SIDE)
         check_argument("truncation_side", self.truncation_side, SIDE)

@@ -13,6 +13,7 @@ from rembert.common.errors import InputError
 from rembert.common.files import atomic_path, make_directory, remove_file, write_json
 from rembert.common.hub import locate
 from rembert.common.keywords import check_known, constructor_keywords, take_hub_options
+from rembert.common.public_names import with_methods_of
 from rembert.common.saves import saved_together
 from rembert.common.tokenization.added_tokens import AddedToken
 from rembert.common.tokenization.encoding import CallableTokenizer
@@ -46,6 +47,7 @@ _CLS, _SEP, _MASK = DefaultToken("[CLS]"), DefaultToken("[SEP]"), DefaultToken("
 _FROM_MODEL = DefaultToken("the model's own")
 
 
+@with_methods_of(*CallableTokenizer.__mro__[:-1])
 class RemBertTokenizer(CallableTokenizer, PushToHub):
     """RemBERT's tokenizer: SentencePiece's ids, with `[CLS]` before and `[SEP]` after each text.
 
@@ -322,23 +324,15 @@ class RemBertTokenizer(CallableTokenizer, PushToHub):
     def _config(self) -> dict[str, Any]:
         from rembert import __version__
 
-        names = {} if tuple(self.model_input_names) == INPUT_NAMES else {"model_input_names": self.model_input_names}
+        usual = ["model_input_names"] if tuple(self.model_input_names) == INPUT_NAMES else []
+        unsaved = {"vocab_file", "name_or_path", *usual}
         return {
             "added_tokens_decoder": {str(index): token.as_json() for index, token in sorted(self._added.items())},
-            "additional_special_tokens": list(self._extra),
-            **self._roles,
-            "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
-            "do_lower_case": self.do_lower_case,
-            "keep_accents": self.keep_accents,
-            "model_max_length": self.model_max_length,
-            **names,
-            "padding_side": self.padding_side,
-            "remove_space": self.remove_space,
+            **{name: value for name, value in self.init_kwargs.items() if name not in unsaved},
             OWN_KEY: __version__,
             # With this class transformers reads tokenizer.json unchanged. The RemBertTokenizer of version 5 has a
             # normaliser of its own, which keeps spaces at the end of a text.
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "truncation_side": self.truncation_side,
         }
 
     @property
