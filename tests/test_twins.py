@@ -81,6 +81,7 @@ DECLARED = {
     "inputs.py": {
         "values_can_be_read": "TensorFlow knows whether it runs eagerly",
         "check_devices": "TensorFlow copies tensors between devices",
+        "check_label_devices": "TensorFlow copies tensors between devices",
         "kept_positions": "an argument of transformers' PyTorch classes",
         "accepts_structures": "Keras passes inputs as one structure",
         "argument_names": "Keras passes inputs as one structure",

@@ -45,9 +45,8 @@ class RemBertEmbeddings(nn.Module):
             length = inputs_embeds.shape[1]
             position_ids = torch.arange(past_length, past_length + length, device=inputs_embeds.device)[None]
         if token_type_ids is None:
-            token_types = self.token_type_embeddings.weight[0]  # all tokens are of type 0
-        else:
-            token_types = _rows(self.token_type_embeddings, token_type_ids)
+            token_type_ids = position_ids.new_zeros(1)  # all tokens are of type 0
+        token_types = _rows(self.token_type_embeddings, token_type_ids)
         embeddings = inputs_embeds + token_types + _rows(self.position_embeddings, position_ids)
         return self.dropout(self.LayerNorm(embeddings))
 

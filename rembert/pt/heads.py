@@ -19,6 +19,7 @@ from rembert.common.packed_checks import check_packed_choices
 from rembert.pt.inputs import (
     check_choices,
     check_class_labels,
+    check_label_devices,
     check_positions,
     check_tensor,
     check_token_labels,
@@ -81,6 +82,7 @@ class RemBertForSequenceClassification(RemBertPreTrainedModel):
         problem_type = ""
         if labels is not None:
             check_tensor("labels", labels)
+            check_label_devices(input_ids, inputs_embeds, labels=labels)
             problem_type = infer_problem_type(self.config, is_integer(labels))
             self._check_labels(labels, problem_type, count_sequences(input_ids, inputs_embeds, cu_seqlens))
         outputs = self.rembert(
@@ -189,6 +191,7 @@ class RemBertForMultipleChoice(RemBertPreTrainedModel):
             choices = check_packed_choices(sequences, None if labels is None else labels.numel(), num_choices)
             batch = sequences // choices
         if labels is not None:
+            check_label_devices(input_ids, inputs_embeds, labels=labels)
             check_class_labels("labels", labels, choices, "choices", (batch,), "[batch]")
         outputs = self.rembert(
             *inputs,
@@ -337,6 +340,7 @@ class RemBertForQuestionAnswering(RemBertPreTrainedModel):
             InputError: arguments contradict each other, or positions have another shape.
         """
         for name, positions in (("start_positions", start_positions), ("end_positions", end_positions)):
+            check_label_devices(input_ids, inputs_embeds, **{name: positions})
             check_positions(name, positions, count_sequences(input_ids, inputs_embeds, cu_seqlens))
         outputs = self.rembert(
             input_ids,

@@ -103,6 +103,21 @@ def check_devices(table: nn.Embedding, **tensors: Tensor | None) -> None:
             )
 
 
+def check_label_devices(input_ids: Tensor | None, inputs_embeds: Tensor | None, **labels: Tensor | None) -> None:
+    """Refuse labels on another device than the inputs, which the base model compares with its own.
+
+    Raises:
+        InputError: names the tensor and both devices.
+    """
+    device = getattr(input_ids if input_ids is not None else inputs_embeds, "device", None)
+    for name, tensor in labels.items():
+        if isinstance(tensor, Tensor) and device is not None and tensor.device != device:
+            raise InputError(
+                f"`{name}` must be on the device of the inputs, {device}. Received: a tensor on {tensor.device}. Move "
+                f"it with `{name}.to({str(device)!r})`."
+            )
+
+
 def check_cache(
     config: RemBertConfig, past_key_values: Cache | None, dtype: torch.dtype, *inputs: Tensor | None
 ) -> None:
@@ -157,6 +172,7 @@ def check_token_labels(
     """
     if input_ids is None and inputs_embeds is None:
         return  # refused by the base model
+    check_label_devices(input_ids, inputs_embeds, labels=labels)
     wanted = tuple(input_ids.shape) if input_ids is not None else tuple(inputs_embeds.shape[:-1])  # type: ignore[union-attr]
     check_class_labels("labels", labels, count, what, wanted, "[tokens]" if len(wanted) == 1 else "[batch, sequence]")
 
@@ -177,6 +193,7 @@ def check_prediction(
         return  # refused by the base model
     if input_ids is not None:
         check_tensor("input_ids", input_ids)
+    check_label_devices(input_ids, inputs_embeds, labels=labels, logits_at=logits_at)
     leading = tuple(input_ids.shape) if input_ids is not None else tuple(inputs_embeds.shape[:-1])  # type: ignore[union-attr]
     shape, meaning = leading, "[tokens]" if len(leading) == 1 else "[batch, sequence]"
     if logits_at is not None:

@@ -43,6 +43,13 @@ def no_global_hooks() -> Iterator[None]:
     vars(torch.nn.modules.module)["_global_forward_hooks"].clear()
 
 
+def test_the_table_of_token_types_is_called_without_token_types(model: Any, inputs: dict[str, Any]) -> None:
+    """As in transformers, whose hooks, adapters and parametrisations of the table count for such calls."""
+    types = torch.zeros_like(inputs.pop("token_type_ids"))
+    model.rembert.embeddings.token_type_embeddings.register_forward_hook(lambda _module, _taken, given: 3 * given)
+    torch.testing.assert_close(model(**inputs).logits, model(**inputs, token_type_ids=types).logits, **NEAR)
+
+
 @pytest.mark.parametrize("name", INSIDE)
 @pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward"])
 def test_hooks_see_padded_states(model: Any, inputs: dict[str, Any], name: str, kind: str) -> None:

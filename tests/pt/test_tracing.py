@@ -93,6 +93,16 @@ def test_tensors_on_another_device_are_named(name: str) -> None:
         shared(PT, CASES[0], "float32")(**inputs)
 
 
+@pytest.mark.parametrize("head", ["masked-lm", "sequence", "multiple-choice", "token", "question-answering"])
+def test_labels_on_another_device_are_named(head: str) -> None:
+    case = next(case for case in WITH_LOSS if case.head.startswith(head))
+    inputs = _inputs(case)
+    name = next(name for name in inputs if name.startswith(("labels", "start")))
+    inputs[name] = inputs[name].to("meta")
+    with pytest.raises(InputError, match=f"`{name}` must be on the device of the inputs, cpu. .* a tensor on meta"):
+        shared(PT, case, "float32")(**inputs)
+
+
 def test_a_model_on_another_device() -> None:
     with torch.device("meta"):
         model = PT.build(CASES[0].config(), "model")
