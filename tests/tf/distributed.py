@@ -1,11 +1,14 @@
 """Training on two logical devices beside one, as a program: the devices must be made before anything else runs.
 
+With the environment variable TF_CONFIG it is one of several processes that train together.
+
 Prints one JSON object: the losses and the largest difference of the weights for each way of training.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import keras
@@ -17,12 +20,19 @@ BATCH, LENGTH, BATCHES = 8, 7, 2
 
 
 def main(way: str) -> None:
-    (processor,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * DEVICES)
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(DEVICES)])
+    strategy = _strategy()
+    keras.utils.set_random_seed(0)  # each process makes the same first model
     alone, start = _train(way, tf.distribute.get_strategy(), None)
     together, _ = _train(way, strategy, start)
     print(json.dumps({"alone": alone[0], "together": together[0], "weights": _difference(alone[1], together[1])}))
+
+
+def _strategy() -> tf.distribute.Strategy:
+    if "TF_CONFIG" in os.environ:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    (processor,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * DEVICES)
+    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(DEVICES)])
 
 
 def _train(way: str, strategy: tf.distribute.Strategy, start: list[np.ndarray] | None) -> tuple[tuple, list]:
