@@ -128,7 +128,7 @@ def test_a_missing_framework_names_the_extra_to_install(module: str, package: st
     assert f"pip install 'rembert[{extra}]'" in said
 
 
-@needs_pt
+@needs("torch", "transformers")
 def test_an_older_transformers_is_named() -> None:
     said = _run(
         "import importlib.metadata as metadata\n"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rembert.bridge.format import without_index
+from rembert.bridge.format import Format, without_index
 from rembert.bridge.heads import recognise_head
 from rembert.bridge.registry import FORMATS, find, locate_checkpoint
 from rembert.bridge.shards import read_index
@@ -19,7 +19,7 @@ from rembert.bridge.tensors import DTYPES, Contents, TensorInfo, TensorSource, i
 from rembert.common.arguments import check_argument, one_of, optional
 from rembert.common.config import RemBertConfig
 from rembert.common.config_files import CONFIG_NAME, GOOGLE_CONFIG_NAMES
-from rembert.common.errors import CheckpointError, ConfigError
+from rembert.common.errors import CheckpointError, ConfigError, RemBertError
 from rembert.common.files import read_json
 from rembert.common.keywords import HubOptions
 from rembert.common.parameters import HEADS
@@ -168,10 +168,10 @@ def open_checkpoint(
         shards = read_index(main)
         contents = Contents({})
         for shard, names in shards.items():
-            _add_shard(contents, main, shard, {found.from_index(name) for name in names}, found.read(shard))
+            _add_shard(contents, main, shard, {found.from_index(name) for name in names}, _read(found, shard))
         files = list(shards)
     else:
-        contents = found.read(main)
+        contents = _read(found, main)
     directory = main.parent.parent if main.parent.name == "variables" else main.parent
     config = read_config(directory, contents.tensors)
     if config is None and contents.config is not None:
@@ -180,6 +180,15 @@ def open_checkpoint(
         except ConfigError as problem:
             raise ConfigError(f"{main}: {problem}") from None
     return Checkpoint(path, directory, found.name, files, config, contents)
+
+
+def _read(format: Format, file: Path) -> Contents:
+    try:
+        return format.read(file)
+    except RemBertError:  # some are an OSError too
+        raise
+    except OSError as problem:  # a socket, a link to itself, a file that may not be read or was just removed
+        raise CheckpointError(f"{file} cannot be read: {problem.strerror or problem}") from problem
 
 
 def read_config(directory: Path, tensors: Mapping[str, TensorInfo]) -> RemBertConfig | None:

@@ -21,6 +21,7 @@ from rembert.common.arguments import BOOLEAN, Constraint, integer, number, optio
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, RemBertError
 from rembert.common.files import atomic_path, read_json, sync_directory, write_json
+from rembert.training.initial_model import was_trained
 from rembert.training.trainer import Trainer
 
 FOLDER = "checkpoints"
@@ -142,12 +143,13 @@ class Checkpoints:
                     f"train again in another directory. Nothing has been removed. Received: {reason}"
                 ) from problem
 
-    def require_config(self, state: TrainingState, config: RemBertConfig) -> None:
+    def require_config(self, state: TrainingState, config: RemBertConfig, head: str) -> None:
         """Refuse to continue when the newest checkpoint or the best one has another configuration than the run.
 
         Args:
             state: of the newest checkpoint.
             config: of the run's model.
+            head: its head, a key of `HEADS`.
 
         Raises:
             CheckpointError: names the file and the keys.
@@ -155,9 +157,11 @@ class Checkpoints:
         """
         expected = config.to_diff_dict()
         for step in filter(None, {state.step, state.best_step}):
-            found = RemBertConfig.from_pretrained(self.path(step)).to_diff_dict()
+            own = RemBertConfig.from_pretrained(self.path(step))
+            found = own.to_diff_dict()
             keys = ({*found, *expected} - _OWN_KEYS) | {"model_type"}
             changed = sorted(key for key in keys if found.get(key) != expected.get(key))
+            changed += [] if was_trained(own, head) else ["architectures"]
             if changed:
                 raise CheckpointError(
                     f"{self.path(step)}: config.json must have the values of the run. Received others of "

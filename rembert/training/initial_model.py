@@ -66,16 +66,17 @@ def kept_labels(config: RemBertConfig, head: str) -> list[str]:
         head: a key of `HEADS`.
     """
     names = label_names(config)
-    return [] if names == _default_names(config) or not _was_trained(config, head) else names
+    return [] if names == _default_names(config) or not was_trained(config, head) else names
 
 
-def _was_trained(config: RemBertConfig, head: str) -> bool:
+def was_trained(config: RemBertConfig, head: str) -> bool:
+    """Whether `config.architectures` names a class with this head, a key of `HEADS`."""
     named = [name.removeprefix("TF") for name in config.architectures or ()]
     return any(each.architecture in named and each.means_the_same(HEADS[head]) for each in HEADS.values())
 
 
 def _has_same_classes(before: RemBertConfig, head: str, overrides: Mapping[str, Any]) -> bool:
-    if not _was_trained(before, head):
+    if not was_trained(before, head):
         return not before.architectures  # a file without them may be anything
     wanted = overrides.get("problem_type") or before.problem_type
     if before.problem_type is not None and wanted != before.problem_type:

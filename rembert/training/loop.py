@@ -104,7 +104,7 @@ def _start(run: Run, trainer: Trainer, schedule: Schedule, evaluator: Evaluator 
     state = run.checkpoints.newest()
     if state is not None:
         run.checkpoints.require_complete(state)
-        run.checkpoints.require_config(state, trainer.config)
+        run.checkpoints.require_config(state, trainer.config, run.plan.task.head)
     if trainer.fresh:
         names = trainer.fresh
         shown = ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:3])} and {len(names) - 3} more"

@@ -13,7 +13,7 @@ import pytest
 from rembert import RemBertConfig, RemBertTokenizer
 from rembert.bridge import open_checkpoint
 from rembert.common import strict_json
-from rembert.common.errors import ConfigError, RemBertError
+from rembert.common.errors import CheckpointError, ConfigError, RemBertError
 from tests.training.runs import write_start
 
 CHECKPOINTS = ("model.safetensors", "model.weights.h5", "model.keras", "tf_model.h5", "model.safetensors.index.json")
@@ -48,6 +48,12 @@ def test_what_is_no_regular_file_is_refused(start: Path, tmp_path: Path, name: s
             path.symlink_to(target)
     with pytest.raises(RemBertError, match=name.replace(".", r"\.")):
         _open(path)
+
+
+def test_weights_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.weights.h5").symlink_to("absent")
+    with pytest.raises(CheckpointError, match=r"a\.weights\.h5 cannot be read: No such file"):
+        open_checkpoint(tmp_path)
 
 
 def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:

@@ -120,10 +120,13 @@ def test_a_damaged_training_state_is_refused(folder: Path, run: Path, key: str, 
 
 
 @pytest.mark.parametrize("step", ["step-00000001", "step-00000002"])
-def test_another_configuration_than_the_runs_is_refused(folder: Path, run: Path, step: str) -> None:
+@pytest.mark.parametrize(("key", "value"), [("layer_norm_eps", 0.5), ("architectures", ["RemBertForMaskedLM"])])
+def test_another_configuration_than_the_runs_is_refused(
+    folder: Path, run: Path, step: str, key: str, value: Any
+) -> None:
     path = run / "checkpoints" / step / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 0.5}))
-    _check_refused(folder, run, f"{step}: config.json must have the values of the run. Received others of layer_norm")
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    _check_refused(folder, run, f"{step}: config.json must have the values of the run. Received others of {key}")
 
 
 def test_a_run_is_resumed_with_the_checkpoint_that_it_began_with(folder: Path, tmp_path: Path) -> None:
