@@ -12,6 +12,7 @@ import pydoc
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,8 +109,23 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("module", _modules())
 def test_examples_run(module: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    result = doctest.testmod(
-        import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE, report=True
-    )
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for case in Finder().find(import_module(module)):
+        runner.run(case)
+    result = runner.summarize()
     assert result.attempted
     assert not result.failed
+
+
+class Finder(doctest.DocTestFinder):
+    """Finds what is defined in a module's file, also methods that have the name of the public class with them."""
+
+    def _from_module(self, module: Any, object: Any) -> bool:
+        if inspect.isfunction(object):
+            return inspect.unwrap(object).__code__.co_filename == module.__file__
+        return bool(super()._from_module(module, object))  # type: ignore[misc]
+
+
+def test_examples_of_inherited_methods_are_found() -> None:
+    module = import_module("rembert.common.tokenization.rows")
+    assert any(case.name.endswith("RowBuilder.prepare_for_model") and case.examples for case in Finder().find(module))

@@ -147,9 +147,10 @@ def temporary_directory(purpose: str) -> Iterator[Path]:
     Args:
         purpose: a part of its name.
     """
-    for path in Path(tempfile.gettempdir()).glob(f"rembert-{purpose}-*"):
+    prefix, suffix = f".rembert-{purpose}-", ".tmp"  # a name that nobody gives to a directory of their own
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*{suffix}"):
         remove_if_dead(path)
-    directory, lock = _locked_directory(f"rembert-{purpose}-")
+    directory, lock = _locked_directory(prefix, suffix)
     try:
         yield directory
     finally:
@@ -157,9 +158,9 @@ def temporary_directory(purpose: str) -> Iterator[Path]:
         lock.release()
 
 
-def _locked_directory(prefix: str) -> tuple[Path, DirectoryLock]:
+def _locked_directory(prefix: str, suffix: str) -> tuple[Path, DirectoryLock]:
     while True:
-        directory = Path(tempfile.mkdtemp(prefix=prefix))
+        directory = Path(tempfile.mkdtemp(suffix, prefix))
         with suppress(FileNotFoundError):
             lock = DirectoryLock(directory)
             if lock.is_held and lock.is_of(directory):

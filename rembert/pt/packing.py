@@ -105,6 +105,10 @@ def padding_removed_in_graphs() -> Iterator[None]:
         _in_graphs.reset(token)
 
 
+def _is_removed_in_graphs() -> bool:
+    return not torch.compiler.is_dynamo_compiling() and _in_graphs.get()  # Dynamo reads no context variable
+
+
 def pack_mask(attention_mask: Tensor) -> Packing:
     """The packing of a padded batch. The mask's values are read.
 
@@ -202,7 +206,7 @@ def choose_layout(
         return Layout(inputs, attention_mask, None, _identity, _identity)
     if can_read and compute_all and bool((attention_mask != 0).all()):
         return Layout(inputs, None, None, _identity, _identity)
-    if not compute_all and (can_read or _in_graphs.get()):
+    if not compute_all and (can_read or _is_removed_in_graphs()):
         packing = pack_mask(attention_mask) if can_read else pack_in_graph(attention_mask)
         if can_read and sum(packing.lengths) == attention_mask.numel():
             return Layout(inputs, None, None, _identity, _identity)
