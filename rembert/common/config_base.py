@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, Self, overload
 
 from rembert.common.config_files import CONFIG_NAME, read_config_dict
@@ -125,13 +125,27 @@ class ConfigBase(PushToHub):
         changed.name_or_path = changed.name_or_path or self.name_or_path
         self.__dict__.update(vars(changed))
 
+    @overload
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **overrides: Any) -> Self:
+    def from_dict(
+        cls, config_dict: dict[str, Any], *, return_unused_kwargs: Literal[True], **overrides: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **overrides: Any) -> Self: ...
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], *, return_unused_kwargs: bool = False, **overrides: Any) -> Any:
         """A configuration from the result of `to_dict`, or from the JSON of transformers or Google.
 
         Args:
             config_dict: by key, unknown keys too; Google's files have `embedding_size` for `input_embedding_size`.
+            return_unused_kwargs: also return the overrides with unknown keys, instead of raising an error.
             **overrides: keys to replace, known ones or those in `config_dict`. Labels are replaced together.
+
+        Returns:
+            The configuration, or (configuration, unused overrides) with `return_unused_kwargs`.
 
         Raises:
             ConfigError: `config_dict` is not a dictionary, or a value is invalid.
@@ -147,7 +161,7 @@ class ConfigBase(PushToHub):
                 "`config_dict` must be a dictionary (a JSON object). Received: "
                 f"{type(config_dict).__name__} {config_dict!r:.80}."
             )
-        check_known(overrides, cls._known(config_dict), cls.__name__)
+        unused = cls._take_unused(overrides, cls._known(config_dict), return_unused_kwargs, cls.__name__)
         content = {key: value for key, value in config_dict.items() if key not in _DROPPED}
         overrides = {key: value for key, value in overrides.items() if value is not None or key not in _LABELS}
         if "embedding_size" in content and "input_embedding_size" not in content:
@@ -163,7 +177,16 @@ class ConfigBase(PushToHub):
         named = cls._known({})
         config = cls(**{key: value for key, value in content.items() if key in named})
         config._keep({key: value for key, value in content.items() if key not in named})
-        return config
+        return (config, unused) if return_unused_kwargs else config
+
+    @staticmethod
+    def _take_unused(
+        overrides: dict[str, Any], known: Collection[str], are_returned: bool, caller: str
+    ) -> dict[str, Any]:
+        """Take the unknown keys out of `overrides`, or refuse them unless they are returned."""
+        unused = {key: overrides.pop(key) for key in list(overrides) if are_returned and key not in known}
+        check_known(overrides, known, caller)
+        return unused
 
     @classmethod
     def from_json_file(cls, json_file: str | os.PathLike[str]) -> Self:
@@ -226,9 +249,8 @@ class ConfigBase(PushToHub):
         """
         hub, overrides = take_hub_options(keywords)
         content, path = read_config_dict(pretrained_model_name_or_path, hub)
-        known = cls._known(content)
-        unused = {key: overrides.pop(key) for key in list(overrides) if return_unused_kwargs and key not in known}
-        check_known(overrides, known, f"{cls.__name__}.from_pretrained")
+        known, caller = cls._known(content), f"{cls.__name__}.from_pretrained"
+        unused = cls._take_unused(overrides, known, return_unused_kwargs, caller)
         try:
             config = cls.from_dict(content, **overrides)
         except ConfigError as problem:

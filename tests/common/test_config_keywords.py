@@ -75,6 +75,9 @@ def test_methods_of_transformers_configurations(tmp_path: Path) -> None:
     write_file(tmp_path, {**RELEASED, "my_key": 1})
     config, unused = RemBertConfig.from_pretrained(tmp_path, return_unused_kwargs=True, hidden_act="relu", other=2)
     assert (config.hidden_act, config.my_key, unused) == ("relu", 1, {"other": 2})
+    assert RemBertConfig.from_dict(RELEASED, return_unused_kwargs=True, num_labels=3, other=2)[1] == {"other": 2}
+    with pytest.raises(KeywordError, match="other"):
+        RemBertConfig.from_dict(RELEASED, other=2)
     content, rest = RemBertConfig.get_config_dict(tmp_path, revision="main", other=2)
     assert (content["my_key"], rest) == (1, {"other": 2})
     config.to_json_file(tmp_path / "mine.json")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rembert import RemBertTokenizer, RemBertTokenizerFast
-from rembert.common.errors import InputError, MissingDependencyError, TokenizerError
+from rembert.common.errors import InputError, MissingDependencyError, NotFoundError, TokenizerError
 from rembert.common.tokenization import AddedToken
 from rembert.common.tokenization.sentencepiece_model import empty_proto
 from tests.common.tokenizer_cases import MODEL, TRICKY, random_texts, train
@@ -307,7 +307,7 @@ def test_a_model_file_with_a_token_that_is_not_utf8(tokenizer_class: type[RemBer
 
 
 def test_other_missing_files_are_named(tokenizer_class: type[RemBertTokenizer], tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match="There is no file"):
+    with pytest.raises(NotFoundError, match="There is no file"):  # an OSError too
         tokenizer_class(tmp_path / "missing.model")
     with pytest.raises(TokenizerError, match="holds no tokenizer"):
         tokenizer_class.from_pretrained(tmp_path)

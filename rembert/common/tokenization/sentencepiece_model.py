@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sentencepiece
 
-from rembert.common.errors import InputError, MissingDependencyError, TokenizerError
+from rembert.common.errors import InputError, MissingDependencyError, NotFoundError, TokenizerError
 from rembert.common.files import open_regular
 
 MARKER = "▁"  # U+2581, how SentencePiece writes the space before a word
@@ -82,7 +82,7 @@ class SentencePieceModel:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> SentencePieceModel:
-        """Load a `sentencepiece.model`; `TokenizerError`, naming the file, when it is missing or damaged."""
+        """Load a `sentencepiece.model`; `NotFoundError` or `TokenizerError` names a missing or damaged file."""
         return cls(read_bytes(path), str(path))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -203,12 +203,12 @@ def shapes_of(tokens: Sequence[str]) -> TokenShapes:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The content of a file; `TokenizerError`, naming it, when there is none or it cannot be read."""
+    """The content of a file; `NotFoundError` or another `TokenizerError` names a file that cannot be read."""
     try:
         with open_regular(path, TokenizerError, limit=MAX_MODEL) as file:
             return file.read()
     except FileNotFoundError:
-        raise TokenizerError(f"There is no file {path}.") from None
+        raise NotFoundError(f"There is no file {path}.") from None
     except OSError as problem:
         raise TokenizerError(f"{path} cannot be read: {problem.strerror or problem}.") from problem
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +134,23 @@ def _classifier() -> tuple[Any, dict[str, Any]]:
     return build(PT, CLASSIFIER, config, dtype="float32"), _inputs(CLASSIFIER, config)
 
 
-@pytest.mark.parametrize(
+by_method = pytest.mark.parametrize(
     "method", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in METHODS]
 )
+
+
+@by_method
 def test_methods_with_their_default_modules(method: str, tmp_path: Path) -> None:
+    check_method(method, lambda: _classifier()[0], lambda path: PT.load(path, CLASSIFIER.head), tmp_path)
+
+
+def check_method(method: str, make: Callable[[], Any], load: Callable[[Path], Any], tmp_path: Path) -> None:
+    """Train, save and load an adapter; merge it, save the checkpoint and load that."""
     if not hasattr(peft, method):
         pytest.skip(f"PEFT {peft.__version__} has no {method}")
-    model, inputs = _classifier()
+    inputs = _classifier()[1]
     torch.manual_seed(0)
-    adapted = peft.get_peft_model(model, getattr(peft, method)(**METHODS[method])).train()
+    adapted = peft.get_peft_model(make(), getattr(peft, method)(**METHODS[method])).train()
     before = _results(adapted, inputs)[1]
     optimizer = torch.optim.SGD([each for each in adapted.train().parameters() if each.requires_grad], lr=0.05)
     for _ in range(3):  # the first may train a factor of a product that starts at zero
@@ -151,11 +160,11 @@ def test_methods_with_their_default_modules(method: str, tmp_path: Path) -> None
     after = _results(adapted, inputs)[1]
     assert (after != before).any()
     adapted.save_pretrained(tmp_path / "adapter")
-    loaded = peft.PeftModel.from_pretrained(_classifier()[0], tmp_path / "adapter")
+    loaded = peft.PeftModel.from_pretrained(make(), tmp_path / "adapter")
     torch.testing.assert_close(_results(loaded, inputs)[1], after)
     merged = loaded.merge_and_unload()
     merged.save_pretrained(tmp_path / "merged")
-    whole = PT.load(tmp_path / "merged", CLASSIFIER.head)
+    whole = load(tmp_path / "merged")
     torch.testing.assert_close(_results(whole, inputs)[1], after, rtol=1e-4, atol=1e-5)
 
 
