@@ -241,7 +241,10 @@ class RemBertPreTrainedModel(RemBertModelBase):
         names = [*map(self._own_name, table), *self._added_names(state).values()]
         tensors = {name: _as_source(state[name]) for name in names}
         config = type(self.config).from_dict(self.config.to_dict())
-        config.architectures = [type(self).__name__]
+        # FSDP2 and parametrisations give a model a class of PyTorch's own, derived from its class.
+        config.architectures = [
+            next(kind.__name__ for kind in type(self).__mro__ if not kind.__module__.startswith("torch."))
+        ]
         config.dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
         for canonical, array in self.kept.items():
             source = TensorSource(array.shape, DTYPES[config.dtype], partial(np.asarray, array))

@@ -292,6 +292,7 @@ def _error(name: str, text: str) -> RemBertError:
 
 
 def _first_line(problem: BaseException) -> str:
-    """The last line of a traceback, or the first of another message."""
+    """The last line of a traceback, which Ray may begin with its task, or the first of another message."""
     lines = [line for line in str(problem).splitlines() if line.strip()] or [type(problem).__name__]
-    return f"{(lines[-1] if 'Traceback' in str(problem) else lines[0]).strip():.300}"
+    is_traceback = "Traceback" in str(problem) or "ray::" in lines[0]
+    return f"{(lines[-1] if is_traceback else lines[0]).strip():.300}"

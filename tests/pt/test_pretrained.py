@@ -9,8 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from rembert.common.config import RemBertConfig  # noqa: E402
 from rembert.common.errors import InputError  # noqa: E402
-from tests.frameworks import GOLDEN, PT  # noqa: E402
+from tests.frameworks import GOLDEN, PT, small_config  # noqa: E402
 from tests.parity.cases import CASES, build  # noqa: E402
 
 
@@ -94,3 +95,10 @@ def test_a_quantized_model_is_refused_before_anything_is_written(tmp_path: Path)
     with pytest.raises(InputError, match=r"Received: Packed of shape .* Save the model before it is quantized"):
         model.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_class_that_pytorch_has_derived_is_not_named(tmp_path: Path) -> None:
+    model = PT.build(small_config(), "token-classification")
+    model.__class__ = type(f"FSDP{type(model).__name__}", (type(model),), {"__module__": "torch.distributed.fsdp"})
+    model.save_pretrained(tmp_path)
+    assert RemBertConfig.from_pretrained(tmp_path).architectures == ["RemBertForTokenClassification"]

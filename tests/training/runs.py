@@ -82,6 +82,8 @@ def farthest(one: Path, other: Path) -> float:
     """The largest difference between the weights of two results."""
     first, second = weights(one), weights(other)
     assert first.keys() == second.keys()
+    architectures = [json.loads((each / "config.json").read_text())["architectures"] for each in (one, other)]
+    assert architectures[0] == architectures[1]
     return max(float(np.abs(first[name].astype(np.float64) - second[name]).max()) for name in first)
 
 
