@@ -122,7 +122,8 @@ class Finder(doctest.DocTestFinder):
 
     def _from_module(self, module: Any, object: Any) -> bool:
         if inspect.isfunction(object):
-            return inspect.unwrap(object).__code__.co_filename == module.__file__
+            code = getattr(inspect.unwrap(object), "__code__", None)  # a wrapped builtin has none
+            return code is not None and code.co_filename == module.__file__
         return bool(super()._from_module(module, object))  # type: ignore[misc]
 
 
