@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from memory import used_memory
 
 from rembert import RemBertConfig
 from rembert.bridge import TensorSource, save_checkpoint
@@ -85,22 +86,12 @@ def timed(command: list[str]) -> tuple[float, int]:
     process = subprocess.Popen(command)
     peak = 0
     while process.poll() is None:
-        peak = max(peak, anonymous_memory(process.pid))
+        peak = max(peak, used_memory(process=process.pid))
         time.sleep(0.01)
     if process.returncode:
         sys.exit(f"{' '.join(command)} failed")
     os.sync()
     return time.perf_counter() - started, peak
-
-
-def anonymous_memory(pid: int) -> int:
-    """Bytes of memory of a process that no file backs; 0 once it has gone."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    lines = [line for line in status.splitlines() if line.startswith("RssAnon:")]
-    return int(lines[0].split()[1]) * 1024 if lines else 0
 
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from memory import Peak
 
 ROOT = Path(__file__).parents[1]
 LENGTHS = (53, 128, 26, 79, 15, 38, 60, 28, 75, 20, 58, 29, 73, 26, 54, 36)  # 798 tokens
@@ -226,31 +226,6 @@ def steps_tf(model: Any, workload: str, subject: str) -> tuple[Callable[[], Any]
     return (
         lambda: model.train_on_batch({**inputs, "labels": labels} if subject == "oracle" else inputs, labels)
     ), tokens
-
-
-class Peak:
-    """The most memory without mapped files that the process held while this was open."""
-
-    def __enter__(self) -> Peak:
-        self.highest, self._open = anonymous(), True
-        self._watcher = threading.Thread(target=self._watch)
-        self._watcher.start()
-        return self
-
-    def _watch(self) -> None:
-        while self._open:
-            self.highest = max(self.highest, anonymous())
-            time.sleep(0.01)
-
-    def __exit__(self, *_: object) -> None:
-        self._open = False
-        self._watcher.join()
-
-
-def anonymous() -> int:
-    """Bytes of memory without mapped files."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) * 1024
 
 
 # ------------------------------------------------------------------ what is shown

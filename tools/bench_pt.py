@@ -25,17 +25,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from memory import Peak, used_memory
 
 DOCS = Path(__file__).parent.parent / "docs"
 LENGTHS = (53, 128, 26, 79, 15, 38, 60, 28, 75, 20, 58, 29, 73, 26, 54, 36)
@@ -366,8 +366,8 @@ def pipeline(name: str) -> dict[str, Any]:
 
 def masked_lm(name: str) -> dict[str, Any]:
     step = masked_lm_step(model_of(name, "ForMaskedLM", num_hidden_layers=2, vocab_size=250300))
-    own = resident()
-    with Peak() as peak:
+    own = used_memory("VmRSS")
+    with Peak("VmRSS") as peak:
         seconds = timed(step, 2)
     return {"seconds": seconds, "bytes": peak.highest - own}
 
@@ -392,7 +392,7 @@ def masked_lm_step(model: Any) -> Callable[[], None]:
 
 def released(name: str) -> dict[str, Any]:
     """A step of the released size; the highest memory of the process, the model and its making included."""
-    with Peak() as peak:
+    with Peak("VmRSS") as peak:
         step = masked_lm_step(model_of(name, "ForMaskedLM", num_hidden_layers=32, vocab_size=250300))
         start = time.perf_counter()
         step()
@@ -457,31 +457,6 @@ def gpu(name: str) -> dict[str, Any]:
             step = seconds(lambda: model(ids, labels=labels).loss.backward())
             result["training_flops"] = 3 * ids.numel() * per_token / step
     return result
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds now."""
-    text = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) * 1024  # type: ignore[index]
-
-
-class Peak:
-    """The most memory the process held while this was open."""
-
-    def __enter__(self) -> Peak:
-        self.highest, self._open = resident(), True
-        self._watcher = threading.Thread(target=self._watch)
-        self._watcher.start()
-        return self
-
-    def _watch(self) -> None:
-        while self._open:
-            self.highest = max(self.highest, resident())
-            time.sleep(0.005)
-
-    def __exit__(self, *_: object) -> None:
-        self._open = False
-        self._watcher.join()
 
 
 # ------------------------------------------------------------------ what is shown

@@ -35,13 +35,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from memory import Peak
 
 ROOT = Path(__file__).parents[1]
 LENGTHS = (128, 15, 20, 20, 21, 28, 34, 36, 49, 49, 56, 59, 61, 70, 76, 76)  # 798 tokens
@@ -130,7 +130,7 @@ def measure(workload: str, subject: str, repeats: int, place: Path) -> Result:
         return traces()
     if workload.startswith(("first", "later")):
         return first_call(workload, subject, repeats)
-    watch = Watch()
+    peak = Peak()
     run, weights = bare_products(subject) if subject in (BARE, BARE_ALL) else model_run(workload, subject)
     run()  # traced, and every buffer made
     run()
@@ -139,7 +139,7 @@ def measure(workload: str, subject: str, repeats: int, place: Path) -> Result:
         started = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - started)
-    return {"seconds": statistics.median(seconds), "memory beyond the weights (GB)": (watch.stop() - weights) / 1e9}
+    return {"seconds": statistics.median(seconds), "memory beyond the weights (GB)": (peak.stop() - weights) / 1e9}
 
 
 def batch(workload: str) -> dict[str, np.ndarray]:
@@ -265,7 +265,7 @@ def loading(subject: str, place: Path) -> Result:
     with file.open("rb") as content:
         while content.read(1 << 24):  # into the page cache
             pass
-    watch, started = Watch(), time.perf_counter()
+    peak, started = Peak(), time.perf_counter()
     if subject == OURS:
         kept: Any = rembert.tf.TFRemBertModel.from_pretrained(place)
     else:
@@ -277,7 +277,7 @@ def loading(subject: str, place: Path) -> Result:
             kept = [tf.Variable(array.T if name in kernels else array) for name, array in arrays]
     seconds = time.perf_counter() - started
     del kept
-    return {"seconds": seconds, "memory beyond the weights (GB)": (watch.stop() - file.stat().st_size) / 1e9}
+    return {"seconds": seconds, "memory beyond the weights (GB)": (peak.stop() - file.stat().st_size) / 1e9}
 
 
 def traces() -> Result:
@@ -293,26 +293,6 @@ def traces() -> Result:
             ids = tf.ones((rows, length), "int32")
             call(ids, attention_mask=ids)
     return {"traces": call.experimental_get_tracing_count()}
-
-
-class Watch:
-    """Looks at this process's anonymous memory until it is stopped."""
-
-    def __init__(self) -> None:
-        self.peak, self.over = 0, threading.Event()
-        self.thread = threading.Thread(target=self._look, daemon=True)
-        self.thread.start()
-
-    def _look(self) -> None:
-        while not self.over.wait(0.005):
-            lines = Path("/proc/self/status").read_text().splitlines()
-            self.peak = max(self.peak, *(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")))
-
-    def stop(self) -> int:
-        """The peak in bytes."""
-        self.over.set()
-        self.thread.join()
-        return self.peak
 
 
 # ------------------------------------------------------------------ what is told
