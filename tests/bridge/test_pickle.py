@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import zipfile
@@ -14,6 +15,7 @@ import pytest
 import safetensors.numpy
 
 from rembert.bridge import TensorSource, convert, open_checkpoint, save_pickle
+from rembert.bridge.formats.pickle import _StorageClaims
 from rembert.common.errors import CheckpointError
 from tests.bridge.support import GOLDEN, source, sources
 
@@ -173,3 +175,9 @@ def test_a_storage_longer_than_its_member_is_refused(tmp_path: Path, dtype: Any)
     size = 64 * dtype.itemsize
     with pytest.raises(CheckpointError, match=rf"storage `0` must take {size} bytes\. Received: 16 bytes"):
         open_checkpoint(path)
+
+
+def test_a_byte_array_is_not_allocated() -> None:
+    """A damaged one may claim any number of bytes; torch refuses such a pickle before it is read here."""
+    with pytest.raises(KeyError):
+        _StorageClaims(io.BytesIO(b"\x80\x05\x96" + (2**45).to_bytes(8, "little") + b".")).load()

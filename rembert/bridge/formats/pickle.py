@@ -13,7 +13,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -150,6 +150,11 @@ class _Inert:
 # The implementation in Python: the one in C allocates memory for any object number in a damaged file.
 class _StorageClaims(pickle._Unpickler):
     """What a pickle that torch has accepted says of its storages: bytes by key. Nothing in the pickle is executed."""
+
+    # torch writes and accepts no byte arrays; Python would allocate as many bytes as a damaged one claims.
+    dispatch: ClassVar = {
+        code: read for code, read in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
+    }
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
