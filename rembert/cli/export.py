@@ -50,6 +50,9 @@ def add_parser(subparsers: Any) -> None:
         help="onnx: compute padding too, for runtimes that need shapes known beforehand",
     )
     parser.add_argument(
+        "--int8", action="store_const", const=True, help="litert: weights in 8 bits, a third of the size or less"
+    )
+    parser.add_argument(
         "--server",
         choices=SERVERS,
         help="OUT is the model's directory in a repository of this server; the export is its next version",

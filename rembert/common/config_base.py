@@ -254,7 +254,11 @@ class ConfigBase(PushToHub):
         try:
             config = cls.from_dict(content, **overrides)
         except ConfigError as problem:
-            raise ConfigError(f"{path}: {problem}") from None
+            try:
+                cls.from_dict(content)
+            except ConfigError:
+                raise ConfigError(f"{path}: {problem}") from None
+            raise  # the file is valid, an override is not
         config.name_or_path = pretrained_model_name_or_path
         return (config, unused) if return_unused_kwargs else config
 

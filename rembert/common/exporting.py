@@ -44,7 +44,9 @@ EXPORT_TARGETS = {
     "savedmodel": ExportTarget(
         "tf", "export_savedmodel", "saved_model.pb", "saved_model.pb and variables, for TensorFlow and its servers"
     ),
-    "litert": ExportTarget("tf", "export_litert", "model.tflite", "model.tflite, for LiteRT; up to 2 GB"),
+    "litert": ExportTarget(
+        "tf", "export_litert", "model.tflite", "model.tflite, for LiteRT; up to 2 GB", options=("int8",)
+    ),
 }
 LITERT_LIMIT = 2**31  # bytes: offsets in a LiteRT file are signed 32-bit numbers
 # Batch size and length of the inputs that an export is tested with; None is the longest sequence.

@@ -147,7 +147,7 @@ def temporary_directory(purpose: str) -> Iterator[Path]:
     Args:
         purpose: a part of its name.
     """
-    prefix, suffix = f".rembert-{purpose}-", ".tmp"  # a name that nobody gives to a directory of their own
+    prefix, suffix = f".rembert-{purpose}-", ".tmp"  # hidden, so that no user chose it
     for path in Path(tempfile.gettempdir()).glob(f"{prefix}*{suffix}"):
         remove_if_dead(path)
     directory, lock = _locked_directory(prefix, suffix)

@@ -188,6 +188,13 @@ class RemBertPreTrainedModel(RemBertModelBase):
             warn_if_slow(common)
         return (model, report) if output_loading_info else model
 
+    def _config_to_save(self) -> RemBertConfig:
+        """A copy of the configuration that names the model's class, not one that PyTorch derives from it (FSDP2)."""
+        config = type(self.config).from_dict(self.config.to_dict())
+        own = next(kind for kind in type(self).__mro__ if not kind.__module__.startswith("torch."))
+        config.architectures = [own.__name__]
+        return config
+
     def save_pretrained(
         self,
         save_directory: str | os.PathLike[str],
@@ -240,11 +247,7 @@ class RemBertPreTrainedModel(RemBertModelBase):
         check_shapes(table, {name: tuple(state[self._own_name(name)].shape) for name in table})
         names = [*map(self._own_name, table), *self._added_names(state).values()]
         tensors = {name: _as_source(state[name]) for name in names}
-        config = type(self.config).from_dict(self.config.to_dict())
-        # FSDP2 and parametrisations give a model a class of PyTorch's own, derived from its class.
-        config.architectures = [
-            next(kind.__name__ for kind in type(self).__mro__ if not kind.__module__.startswith("torch."))
-        ]
+        config = self._config_to_save()
         config.dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
         for canonical, array in self.kept.items():
             source = TensorSource(array.shape, DTYPES[config.dtype], partial(np.asarray, array))

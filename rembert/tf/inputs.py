@@ -239,8 +239,13 @@ def check_tensor(name: str, value: Any) -> None:
         raise InputError(f"`{name}` must be a dense tensor. Received: a RaggedTensor. Pad it with `to_tensor`.")
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         raise InputError(f"`{name}` must be a tensor or an array. Received: {type(value).__name__}.")
-    if name == "input_ids" and tf.as_dtype(value.dtype) == tf.string:
+    if name == "input_ids" and is_text(value):
         raise InputError(TEXT)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a tensor or an array holds strings."""
+    return tf.as_dtype(value.dtype) == tf.string
 
 
 def check_integers(name: str, tensor: Tensor) -> None:

@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from rembert.common.checks import IGNORE_INDEX
 from rembert.common.errors import InputError
 from rembert.common.outputs import OUTPUT_TYPES, ModelOutput
 from rembert.common.tokenization import BatchEncoding
-from rembert.tf.inputs import TEXT
+from rembert.tf.inputs import TEXT, is_text
 from rembert.tf.keras_internals import in_xla, is_structure, register_mapping
 
 # How the names of a model's tensors end; other arguments may be lists.
@@ -68,6 +69,17 @@ def as_structure(inputs: Any) -> Any:
         return type(inputs)(map(as_structure, inputs))
     refuse_legacy("input_ids", inputs)
     return _padded({"input_ids": inputs}) if isinstance(inputs, tf.RaggedTensor) else inputs
+
+
+def as_labels(labels: Any) -> Any:
+    """The `y` of Keras' methods as it is.
+
+    Raises:
+        InputError: numbers in lists; Keras' own error would name `x`.
+    """
+    if isinstance(labels, list | tuple) and labels and isinstance(labels[0], int | float):
+        raise InputError("`y` must be a tensor or an array. Received: a list of numbers. Pass `np.array(y)`.")
+    return labels
 
 
 def as_ragged(outputs: Any) -> Any:
@@ -164,14 +176,14 @@ def _ragged_error(name: str, received: str) -> InputError:
 
 def _refuse_lists(name: str, value: Any) -> None:
     """Refuse texts, and numbers in lists, as a tokenizer makes them without `return_tensors`."""
-    if not isinstance(value, list | tuple | str) or not name.endswith(_TENSORS):
-        return
     first, depth = value, 0
     while isinstance(first, list | tuple) and first:
         first, depth = first[0], depth + 1
-    if isinstance(first, str) and name == "input_ids":
+    if name == "input_ids" and (
+        isinstance(first, str) or (isinstance(first, np.ndarray | tf.Tensor) and is_text(first))
+    ):
         raise InputError(TEXT)
-    if depth and isinstance(first, int | float):
+    if depth and isinstance(first, int | float) and name.endswith(_TENSORS):
         raise InputError(
             f"`{name}` must be a tensor or an array. Received: lists of numbers. Give the tokenizer "
             "`padding=True, return_tensors='tf'`, or make a tensor with `tf.constant`."

@@ -22,7 +22,7 @@ from rembert.common.parameters import find_head
 from rembert.tf.collation import Padding, collated_batches
 from rembert.tf.inputs import by_name
 from rembert.tf.keras_internals import DistributedModel, is_structure, warn_unbuilt
-from rembert.tf.structures import as_ragged, as_structure, check_symbolic_ids, pad_ragged, refuse_legacy
+from rembert.tf.structures import as_labels, as_ragged, as_structure, check_symbolic_ids, pad_ragged, refuse_legacy
 
 Tensor = Any
 
@@ -142,11 +142,11 @@ class TrainableModel(DistributedModel):
         self._prepare(class_weight, x, y)
         if "validation_data" in kwargs:
             kwargs["validation_data"] = as_structure(kwargs["validation_data"])
-        return super().fit(as_structure(x), y, *args, class_weight=class_weight, **kwargs)
+        return super().fit(as_structure(x), as_labels(y), *args, class_weight=class_weight, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         self._forget_ranks("test_function", x, y)
-        return super().evaluate(as_structure(x), y, *args, **kwargs)
+        return super().evaluate(as_structure(x), as_labels(y), *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Keras' `predict`. Outputs of batches of several lengths are padded to the longest: logits with -100, which
@@ -177,11 +177,11 @@ class TrainableModel(DistributedModel):
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
     ) -> Any:
         self._prepare(class_weight, x, y)
-        return super().train_on_batch(as_structure(x), y, sample_weight, class_weight, return_dict)
+        return super().train_on_batch(as_structure(x), as_labels(y), sample_weight, class_weight, return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         self._forget_ranks("test_function", x, y)
-        return super().test_on_batch(as_structure(x), y, *args, **kwargs)
+        return super().test_on_batch(as_structure(x), as_labels(y), *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
         return super().predict_on_batch(as_structure(x))

@@ -52,6 +52,4 @@ class Trainer(transformers.Trainer):
         if model.kept and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             model.save_pretrained(directory)  # with the pooler of its checkpoint, which is not in `state_dict`
             return
-        config = type(model.config).from_dict(model.config.to_dict())
-        config.architectures = [type(model).__name__]
-        config.save_pretrained(directory)
+        model._config_to_save().save_pretrained(directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,16 @@ def test_tokens_are_never_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`token` must be a string") as wrong:
         RemBertConfig.from_pretrained(tmp_path, token=b"hf_bytes")
     assert "hf_" not in str(wrong.value)
+
+
+def test_a_file_is_named_for_its_own_values_only(tmp_path: Path) -> None:
+    path = write_file(tmp_path, RELEASED) / "config.json"
+    with pytest.raises(ConfigError, match=r"^`?hidden_size") as refusal:
+        RemBertConfig.from_pretrained(tmp_path, hidden_size=-1)
+    assert "config.json" not in str(refusal.value)
+    path.write_text(json.dumps({**RELEASED, "hidden_size": -1}))
+    with pytest.raises(ConfigError, match=r"config\.json: .*hidden_size"):
+        RemBertConfig.from_pretrained(tmp_path, num_labels=3)
 
 
 def test_methods_of_transformers_configurations(tmp_path: Path) -> None:

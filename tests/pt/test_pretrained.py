@@ -102,3 +102,4 @@ def test_a_class_that_pytorch_has_derived_is_not_named(tmp_path: Path) -> None:
     model.__class__ = type(f"FSDP{type(model).__name__}", (type(model),), {"__module__": "torch.distributed.fsdp"})
     model.save_pretrained(tmp_path)
     assert RemBertConfig.from_pretrained(tmp_path).architectures == ["RemBertForTokenClassification"]
+    assert model._config_to_save().architectures == ["RemBertForTokenClassification"]  # what Trainer writes

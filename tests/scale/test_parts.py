@@ -12,6 +12,7 @@ import pytest
 
 from rembert.cli.main import main
 from rembert.common.errors import InputError
+from rembert.scale.cluster import _first_line
 from rembert.scale.parts import KEPT, Block, opened_parts, part_content
 from tests.frameworks import needs, needs_pt
 from tests.scale.cases import TEXTS, write_checkpoint, write_lines
@@ -160,3 +161,19 @@ def test_a_missing_engine_names_the_extra(
     assert main(["embed", model, "--data", data, "--output", str(tmp_path / "out"), "--engine", "ray"]) == 1
     assert "pip install 'rembert[ray]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "\x1b[36mray::_about()\x1b[39m (pid=1, ip=192.0.2.2)\n  File a\nModuleNotFoundError: no b\n",
+            "ModuleNotFoundError: no b",
+        ),
+        ("Traceback (most recent call last):\n  File a\nValueError: c", "ValueError: c"),
+        ("The node died.\nIts logs are elsewhere.", "The node died."),
+        ("", "RuntimeError"),
+    ],
+)
+def test_the_reason_of_a_failed_worker_is_one_line(said: str, shown: str) -> None:
+    assert _first_line(RuntimeError(said)) == shown

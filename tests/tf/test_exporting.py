@@ -127,6 +127,9 @@ def test_the_interpreter_gives_the_goldens_numbers(tmp_path: Path, capsys: pytes
     assert report["files"] == ["config.json", "model.tflite"]
     assert 0 < report["differences"]["logits"] <= 1e-5
     _agrees(_interpreted(tmp_path / "out", _inputs(golden)), golden)
+    command = ["export", str(GOLDEN / QUICK), str(tmp_path / "small"), "--to", "litert", "--int8", "--json"]
+    assert main(command) == 0
+    assert 1e-5 < json.loads(capsys.readouterr().out)["differences"]["logits"] <= 0.1
 
 
 @pytest.mark.slow

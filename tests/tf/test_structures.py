@@ -228,6 +228,18 @@ def test_texts_are_refused() -> None:
     for texts in ("a text", ["a text", "another"], np.array(["a text"]), tf.constant(["a text"])):
         with pytest.raises(InputError, match=r"^`input_ids` must hold token ids\. Received: text\. Pass `tokenizer"):
             model(texts)
+    for given in (texts := np.array(["a text", "another"]), {"input_ids": texts}):
+        with pytest.raises(InputError, match=r"^`input_ids` must hold token ids"):
+            model.predict(given)
+
+
+def test_labels_in_a_list_are_refused() -> None:
+    case = next(case for case in CASES if case.name == "one_label_each")
+    model, ids = build(TF, case, case.config(num_hidden_layers=1)), np.ones((2, 3), np.int32)
+    model.compile(keras.optimizers.SGD(0.1))
+    for use in (model.fit, model.evaluate, model.train_on_batch, model.test_on_batch):
+        with pytest.raises(InputError, match=r"^`y` must be a tensor or an array\. Received: a list of numbers"):
+            use(ids, [0, 1])
 
 
 def test_ragged_ids_are_the_padded_batch() -> None:
