@@ -29,7 +29,7 @@ _QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile(
     "default", max_examples=20, deadline=None, derandomize=True, suppress_health_check=_QUIET, print_blob=True
 )
-settings.register_profile("slow", max_examples=400, deadline=None, suppress_health_check=_QUIET, print_blob=True)
+settings.register_profile("slow", deadline=None, suppress_health_check=_QUIET, print_blob=True)
 settings.load_profile("default")
 
 

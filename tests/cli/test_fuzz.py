@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
+from tests.amounts import DAMAGED
 from tests.bridge.test_fuzz import check, run
 from tests.cli import resume_fuzzing
 from tests.cli.fuzzing import FAMILIES
 from tests.frameworks import needs_pt, needs_tf
 
-MANY = int(os.environ.get("REMBERT_DAMAGED", "200"))  # inputs of each family, in the slow test
 MARKS = {name: needs_tf if name == "load-tf" else needs_pt for name in FAMILIES}
 
 
@@ -23,7 +21,7 @@ def test_a_few_damaged_files() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [pytest.param(name, marks=mark) for name, mark in MARKS.items()])
 def test_many_damaged_files(family: str) -> None:
-    check(family, run(family, 0, MANY, "tests.cli.fuzzing"))
+    check(family, run(family, 0, DAMAGED, "tests.cli.fuzzing"))
 
 
 @needs_pt
@@ -33,4 +31,4 @@ def test_many_damaged_files(family: str) -> None:
     [pytest.param(name, marks=needs_tf) if name.endswith("-tf") else name for name in resume_fuzzing.FAMILIES],
 )
 def test_many_damaged_runs(family: str) -> None:
-    check(family, run(family, 0, MANY, "tests.cli.resume_fuzzing"))
+    check(family, run(family, 0, DAMAGED, "tests.cli.resume_fuzzing"))

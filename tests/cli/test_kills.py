@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.amounts import KILLS
 from tests.cli.killing import COMMANDS
 from tests.frameworks import needs_pt, needs_tf
 
 ROOT = Path(__file__).parent.parent.parent
-MANY = int(os.environ.get("REMBERT_KILLS", "8"))  # of each command, in the slow test
 
 
 def _check(command: str, folder: Path, points: int) -> None:
@@ -40,4 +40,4 @@ def test_a_few_kills(tmp_path: Path) -> None:
     "command", [pytest.param(name, marks=needs_tf if name.startswith("save-tf") else needs_pt) for name in COMMANDS]
 )
 def test_many_kills(command: str, tmp_path: Path) -> None:
-    _check(command, tmp_path, MANY)
+    _check(command, tmp_path, KILLS)

@@ -68,7 +68,7 @@ def test_activations(activation: str) -> None:
 @pytest.mark.slow
 def test_at_the_depth_of_the_released_model() -> None:
     case = Case("released depth", "masked-lm")
-    sizes = {"hidden_size": 1152, "num_hidden_layers": 32, "num_attention_heads": 18, "intermediate_size": 4608}
+    sizes = {"hidden_size": 576, "num_hidden_layers": 32, "num_attention_heads": 18, "intermediate_size": 2304}
     config = case.config(**sizes, input_embedding_size=256, output_embedding_size=1664, max_position_embeddings=32)
     inputs = case.inputs(config, batch=2, length=24)
     check_outputs(build_both(case, config), inputs, TOLERANCES["float64"], output_hidden_states=True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rembert.common.config import RemBertConfig
 from rembert.common.config_values import ACTIVATIONS
+from tests.amounts import EXAMPLES
 from tests.frameworks import PT, TF, Arrays, flat, needs_pt, needs_tf
 from tests.parity.cases import CASES, Case, build_both
 
@@ -126,7 +127,7 @@ def test_any_model_on_any_input(example: Example) -> None:
 
 
 @pytest.mark.slow
-@settings(settings.get_profile("slow"))
+@settings(settings.get_profile("slow"), max_examples=EXAMPLES)
 @given(examples())
 def test_any_model_on_any_input_at_length(example: Example) -> None:
     check(example)

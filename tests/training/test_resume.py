@@ -14,6 +14,7 @@ import pytest
 from rembert.common.errors import InputError
 from rembert.tasks import finetune
 from rembert.training.checkpoints import Checkpoints
+from tests.amounts import KILLS
 from tests.frameworks import needs_pt, needs_tf
 from tests.training import kill_points
 from tests.training.runs import digest, lines, write_examples, write_start
@@ -46,21 +47,9 @@ def _check_kills(framework: str, files: tuple[Path, Path, Path], folder: Path, p
 
 
 @pytest.mark.slow
-@needs_pt
-def test_killed_runs_resume_to_the_same_result(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    _check_kills("pt", files, tmp_path, 3)
-
-
-@needs_pt
-@pytest.mark.slow
-def test_runs_killed_at_many_points_resume_to_the_same_result(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    _check_kills("pt", files, tmp_path, 60)
-
-
-@needs_tf
-@pytest.mark.slow
-def test_killed_runs_resume_to_the_same_result_in_tensorflow(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    _check_kills("tf", files, tmp_path, int(os.environ.get("REMBERT_KILLS", "4")))
+@pytest.mark.parametrize("framework", [pytest.param("pt", marks=needs_pt), pytest.param("tf", marks=needs_tf)])
+def test_killed_runs_resume_to_the_same_result(framework: str, files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _check_kills(framework, files, tmp_path, KILLS)
 
 
 @needs_pt
