@@ -91,7 +91,7 @@ def test_constraints_pin_what_the_requirements_require() -> None:
             applies = requirement.marker is None or any(
                 requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)
             )
-            # Triton and CUDA's libraries go with the build of PyTorch. What is required in one version needs no second pin.
+            # Triton and CUDA belong to the build of PyTorch. What is required in one version needs no second pin.
             exact = any(each.operator == "==" for each in requirement.specifier)
             if applies and not exact and not requirement.name.startswith(("cuda-", "nvidia-", "triton")):
                 waiting.append((canonicalize_name(requirement.name), frozenset(requirement.extras), name))
