@@ -10,7 +10,14 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "rembert"
 # Files that only one framework needs; docs/architecture.md says what each is for.
-ONLY_PT = {"inference.py", "inference_layers.py", "peft_targets.py", "sentence_transformers.py", "torch_internals.py"}
+ONLY_PT = {
+    "inference.py",
+    "inference_layers.py",
+    "packed_attention.py",
+    "peft_targets.py",
+    "sentence_transformers.py",
+    "torch_internals.py",
+}
 ONLY_TF = {
     "additions.py",
     "adaptation.py",

@@ -38,6 +38,12 @@ def _flags() -> list[str]:
     return [flag for flag in FLAGS if flag in has]
 
 
+def section(page: Path, name: str) -> str:
+    """The text between the marks of this name; "" without marks."""
+    _, _, rest = (page.read_text(encoding="utf-8") if page.exists() else "").partition(f"<!-- {name} -->\n")
+    return rest.partition(f"<!-- end of {name} -->")[0]
+
+
 def write_section(page: Path, name: str, title: str, text: str) -> None:
     """Put `text` between the marks of this name, or, without marks, under `title` at the end of the page."""
     start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"

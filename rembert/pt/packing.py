@@ -148,8 +148,9 @@ def pack_lengths(cu_seqlens: Tensor) -> Packing:
 
 
 def reads_when_run() -> bool:
-    """Whether `torch.compile` makes a graph for inference, where attention is an operator that reads the lengths."""
-    return torch.compiler.is_dynamo_compiling() and not torch.is_grad_enabled()
+    """Whether `torch.compile` makes a graph, where attention is an operator that reads the lengths."""
+    is_exporting = getattr(torch.compiler, "is_exporting", bool)  # PyTorch 2.6 does not tell
+    return torch.compiler.is_dynamo_compiling() and not is_exporting()
 
 
 Inputs = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]

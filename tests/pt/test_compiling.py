@@ -10,6 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from functorch.compile import make_boxed_func  # noqa: E402
+from torch._dynamo.backends.common import aot_autograd  # noqa: E402
+
 from tests.frameworks import PT, difference, flat, needs_one_graph  # noqa: E402
 from tests.parity.cases import CASES, Case, as_dtype, build, by_case  # noqa: E402
 
@@ -131,6 +134,68 @@ def test_one_graph_in_training() -> None:
         compiled(**{name: PT.tensor(array) for name, array in _inputs(case, length).items()}).loss.backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@needs_one_graph
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["packed", "layers"])
+@by_case([case for case in CASES if case.name in QUICK])
+def test_gradients_without_padding(case: Case, way: str) -> None:
+    """One graph for all lengths, no [t, t] tensor in it, and the gradients of uncompiled calls."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    shapes: list[list[str]] = []  # as text: reading a number would make a graph for it alone
+
+    def backend(graph: Any, _: Any) -> Any:
+        values = (node.meta.get("val") for node in graph.graph.nodes)
+        parts = (part for value in values for part in (value if isinstance(value, (tuple, list)) else (value,)))
+        shapes.extend([str(size) for size in part.shape] for part in parts if isinstance(part, torch.Tensor))
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(fw_compiler=backend, bw_compiler=backend)
+    model = build(PT, case, case.config(num_hidden_layers=1), dtype="float64").train()
+    twin = build(PT, case, case.config(num_hidden_layers=1), dtype="float64").train()
+    if way == "packed":
+        compiled = torch.compile(twin, fullgraph=True, dynamic=True, backend=backend)
+    else:
+        compiled = twin
+        for layer in twin.get_base_model().encoder.layer:
+            layer.compile(fullgraph=True, dynamic=True, backend=backend)
+    for batch, length in ((6, 11), (8, 5), (10, 16)):
+        padded, packed = _rows(case, length, batch)
+        for each, inputs in ((model, padded), (compiled, packed if way == "packed" else padded)):
+            each.zero_grad()
+            torch.manual_seed(0)  # of the classifier's dropout
+            tensors = {name: PT.tensor(array) for name, array in inputs.items()}
+            each(**tensors, labels=torch.arange(batch) % 2).loss.backward()
+        for (name, one), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(other.grad, one.grad, rtol=1e-9, atol=1e-12, msg=name)
+    open_sizes = [shape for shape in shapes if any(not size.isdigit() for size in shape)]
+    assert open_sizes
+    assert not any(len(set(shape[-2:])) == 1 < len(shape) and not shape[-1].isdigit() for shape in open_sizes)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@needs_one_graph
+def test_dropout_of_packed_attention_in_a_graph() -> None:
+    """The gradients have the dropout of the call: with values that are one, a context is the sum of what is kept."""
+    from rembert.pt.attention import RemBertSelfAttention
+    from rembert.pt.packing import pack_lengths
+
+    config = next(case for case in CASES if case.name == "one_label_each").config(attention_probs_dropout_prob=0.5)
+    attention = RemBertSelfAttention(config).double().train()
+    query, key = torch.randn(2, 9, config.hidden_size, dtype=torch.float64)
+    value = torch.ones(9, config.hidden_size, dtype=torch.float64, requires_grad=True)
+    ends = torch.tensor([0, 2, 9])
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def attend(value: torch.Tensor) -> torch.Tensor:
+        return attention.attend_packed(query, key, value, pack_lengths(ends))
+
+    context = attend(value)
+    assert not torch.equal(context, attend(value))  # other draws in every call
+    (gradient,) = torch.autograd.grad(context.sum(), value)
+    torch.testing.assert_close((gradient * value).sum(), context.sum())  # linear in the values
 
 
 def _exported(case: Case) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rembert.pt.attention import RemBertSelfAttention, _attend_each, _attend_padded  # noqa: E402
+from rembert.pt.attention import RemBertSelfAttention  # noqa: E402
+from rembert.pt.packed_attention import _attend_each, _attend_padded  # noqa: E402
 from rembert.pt.packing import pack_lengths, pack_mask  # noqa: E402
 from tests.frameworks import PT, difference, small_config  # noqa: E402
 from tests.parity.cases import CASES, WITH_LOSS, Case, build, by_case  # noqa: E402
