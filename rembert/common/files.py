@@ -256,7 +256,9 @@ def read_json(source: str | os.PathLike[str], error: type[Exception]) -> Any:
         raise kind(f"There is no file {source}.") from None
     except RemBertError:
         raise
-    except (OSError, ValueError) as problem:
+    except OSError as problem:
+        raise error(f"{source} cannot be read: {problem.strerror or problem}.") from problem
+    except ValueError as problem:
         raise error(f"{source} cannot be read as JSON: {problem}") from problem
 
 

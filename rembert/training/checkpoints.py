@@ -79,6 +79,11 @@ def _check_state(state: TrainingState, step: int, path: Path) -> None:
         value = getattr(state, key)
         if not constraint.accepts(value):
             raise CheckpointError(f"{path}: `{key}` must be {constraint.wording}. Received: {value!r:.100}.")
+    if state.evaluations_since_best > state.evaluations:
+        raise CheckpointError(
+            f"{path}: `evaluations_since_best` must be at most `evaluations`. Received: "
+            f"{state.evaluations_since_best} and {state.evaluations}."
+        )
     scores = state.best_scores
     if not isinstance(scores, dict) or not all(_NUMBER.accepts(value) for value in scores.values()):
         raise CheckpointError(f"{path}: `best_scores` must map names to numbers. Received: {scores!r:.100}.")

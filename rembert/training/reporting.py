@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rembert.common.arguments import integer
 from rembert.common.dependencies import is_installed
 from rembert.common.errors import CheckpointError
 from rembert.common.files import atomic_path, naming_path, write_text
 from rembert.training.trackers import Sink
 
 METRICS = "metrics.jsonl"
+EVENTS = "events"  # the directory of TensorBoard's files
+_STEP = integer(at_least=0)
 Reporter = Callable[[str], None]  # takes a line of text for the user
 
 
@@ -36,7 +39,7 @@ class MetricsLog:
         write_text(path, "".join(map(_line, self.lines)))
         self._epoch_steps = epoch_steps
         self._file = path.open("a", encoding="utf-8")
-        events = _events(output / "events", step, report)
+        events = _events(output / EVENTS, step, report)
         self._sinks = [*sinks] if events is None else [events, *sinks]
 
     def add(self, step: int, **values: Any) -> None:
@@ -90,7 +93,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             line = None
         if (
             not isinstance(line, dict)
-            or type(line.get("step")) is not int
+            or not _STEP.accepts(line.get("step"))
             or not all(type(value) in (int, float, type(None)) for value in line.values())
         ):
             raise CheckpointError(

@@ -12,9 +12,9 @@ from rembert.common.errors import InputError
 from rembert.common.files import leftovers, read_json, write_json
 from rembert.common.locks import DirectoryLock
 from rembert.tasks.task import Task
-from rembert.training.checkpoints import Checkpoints
+from rembert.training.checkpoints import FOLDER, Checkpoints
 from rembert.training.recipe import Recipe
-from rembert.training.reporting import METRICS, Reporter, read_metrics
+from rembert.training.reporting import EVENTS, METRICS, Reporter, read_metrics
 
 RUN = "run.json"
 END = "train_seconds"  # a key of the last line of `metrics.jsonl`, which only a finished run has
@@ -91,6 +91,10 @@ class OutputDirectory:
             raise InputError(
                 f"`output` must hold a run to resume. Received: {self.path}, which has no {self._run.name}."
             )
+
+        for directory in (self.path / FOLDER, self.path / EVENTS):
+            if os.path.lexists(directory) and not directory.is_dir():
+                raise InputError(f"{directory} must be a directory of the run. Received: a file, or a broken link.")
 
     def claim(self) -> None:
         """Make the directory, and keep other processes from writing a run into it until `release`.

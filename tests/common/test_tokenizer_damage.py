@@ -15,7 +15,7 @@ import pytest
 
 from rembert import AddedToken, RemBertTokenizer
 from rembert.common.errors import InputError, RemBertError, TokenizerError
-from rembert.common.tokenization.sentencepiece_model import SentencePieceModel
+from rembert.common.tokenization.sentencepiece_model import MAX_SETTINGS, MAX_TOKENS, SentencePieceModel
 from tests.amounts import DAMAGED
 from tests.common.tokenizer_cases import train
 
@@ -44,6 +44,19 @@ def test_a_model_with_the_space_after_a_word_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.model").write_bytes(train(control_symbols="[CLS],[SEP],[MASK]", treat_whitespace_as_suffix=True))
     with pytest.raises(TokenizerError, match=r"a\.model.*treat_whitespace_as_suffix"):
         RemBertTokenizer(tmp_path / "a.model")
+
+
+@pytest.mark.parametrize(
+    ("content", "received"),
+    [
+        (b"\x0a\x00" * (MAX_TOKENS + 1), f"more than {MAX_TOKENS} tokens"),
+        (b"\x0a\x03\x0a\x01a" + b"\x12\x00\x0a\x00" * (MAX_SETTINGS // 4 + 1), r"\d+ bytes after"),
+    ],
+    ids=["tokens", "settings"],
+)
+def test_a_model_that_would_take_gigabytes_is_not_parsed(content: bytes, received: str) -> None:
+    with pytest.raises(TokenizerError, match=rf"a\.model must have at most .* Received: {received}"):
+        SentencePieceModel(content, "a.model")
 
 
 def test_the_length_of_a_token_has_at_most_64_bits() -> None:

@@ -63,6 +63,18 @@ def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
         RemBertConfig.from_pretrained(tmp_path)
 
 
+def test_json_of_millions_of_values_is_not_parsed(tmp_path: Path) -> None:
+    """64 MB of `[]` and of nested objects would take 2 to 3 GB."""
+    assert len(strict_json.loads(b"[" + b"1," * (strict_json.MAX_VALUES - 1) + b"1]")) == strict_json.MAX_VALUES
+    for mark in (b"1,", b"[],", b"[", b'{"":'):
+        text = mark * (strict_json.MAX_VALUES + 1)
+        with pytest.raises(ValueError, match="more than 2097152 values"):
+            strict_json.loads(text)
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(ConfigError, match=r"config\.json .*more than 2097152 values"):
+        RemBertConfig.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("extra", "reason"),
     [

@@ -111,12 +111,20 @@ def test_a_lost_checkpoint_is_named_and_nothing_is_removed(folder: Path, run: Pa
         ("stopped", 1),
         ("seconds", -1),
         ("evaluations", 1.5),
+        ("evaluations_since_best", 99),
     ],
 )
 def test_a_damaged_training_state_is_refused(folder: Path, run: Path, key: str, value: Any) -> None:
     path = run / "checkpoints" / "step-00000002" / "training_state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     _check_refused(folder, run, rf"training_state\.json: `{'best_step' if key == 'best_value' else key}`")
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "events"])
+def test_a_file_in_place_of_a_directory_is_refused_before_training(folder: Path, run: Path, name: str) -> None:
+    shutil.rmtree(run / name, ignore_errors=True)
+    (run / name).symlink_to(name)
+    _check_refused(folder, run, f"{name} must be a directory of the run", InputError)
 
 
 @pytest.mark.parametrize("step", ["step-00000001", "step-00000002"])
@@ -161,7 +169,8 @@ def test_a_sample_of_a_large_file_shows_other_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["5", "null", "[]", "{", "{}", '{"loss": 1.0}', '{"step": "x"}', '{"step": 1, "loss": [1]}']
+    "line",
+    ["5", "null", "[]", "{", "{}", '{"step": -1}', '{"loss": 1.0}', '{"step": "x"}', '{"step": 1, "loss": [1]}'],
 )
 def test_a_damaged_line_of_metrics_is_refused(folder: Path, run: Path, line: str) -> None:
     path = run / "metrics.jsonl"
