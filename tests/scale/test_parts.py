@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import tracemalloc
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rembert.bleurt.files import SegmentFiles
+from rembert.cli import score
 from rembert.cli.main import main
 from rembert.common.errors import InputError
 from rembert.scale.cluster import _first_line
-from rembert.scale.parts import KEPT, Block, opened_parts, part_content
+from rembert.scale.parts import KEPT, Block, Parts, opened_parts, part_content
+from rembert.tasks.reading import Location, Record
 from tests.frameworks import needs, needs_pt
 from tests.scale.cases import TEXTS, write_checkpoint, write_lines
 
@@ -161,6 +166,21 @@ def test_a_missing_engine_names_the_extra(
     assert main(["embed", model, "--data", data, "--output", str(tmp_path / "out"), "--engine", "ray"]) == 1
     assert "pip install 'rembert[ray]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_scores_of_parts_are_kept_in_eight_bytes_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_lines(tmp_path / "part-00000-0000000.jsonl", [{"candidate": "a", "reference": "b"}])
+    system = score._System(SegmentFiles(path, []), SegmentFiles(path, []).survey())
+    peaks = []
+    for count in (2_000, 22_000):
+        records = (Record(Location("part"), {"score": number / 7}) for number in range(count))
+        monkeypatch.setattr(score, "read_records", lambda path, records=records: records)
+        tracemalloc.start()
+        whole = score._combined([system], Parts(tmp_path, "jsonl"), Namespace(candidates=path, score_field="score"))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(whole.values) == count
+    assert peaks[1] - peaks[0] < 20_000 * 20  # a float with its pointer has 32 bytes
 
 
 @pytest.mark.parametrize(

@@ -80,16 +80,17 @@ def test_the_python_backend_of_the_page(checkpoint: Path, monkeypatch: pytest.Mo
     exec(re.search(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1], names)  # type: ignore[index]
     model = names["TritonPythonModel"]()
     parameters = {"checkpoint": {"string_value": str(checkpoint)}}
-    model.initialize({"model_config": json.dumps({"parameters": parameters})})
+    model.initialize({"model_config": json.dumps({"parameters": parameters}), "model_instance_kind": "CPU"})
     parts = TEXTS[:5], TEXTS[5:6], TEXTS[6:]
-    requests = [{"TEXT": Tensor("TEXT", np.array([text.encode() for text in part], object))} for part in parts]
+    requests = [{"TEXT": Tensor("TEXT", np.array([[text.encode()] for text in part], object))} for part in parts]
     answers = model.execute(requests)
     expected = Predict(TASK, checkpoint)({"text": np.array(TEXTS, object)})
-    assert [len(answer["LABEL"]) for answer in answers] == [5, 1, len(TEXTS) - 6]
-    assert [label for answer in answers for label in answer["LABEL"]] == expected["label"].tolist()
-    np.testing.assert_allclose(
-        np.concatenate([each["SCORE"] for each in answers]), expected["score"], rtol=0, atol=1e-6
-    )
+    for name in ("LABEL", "SCORE"):  # `dims: [ 1 ]` after the batch
+        assert [answer[name].shape for answer in answers] == [(5, 1), (1, 1), (len(TEXTS) - 6, 1)]
+    assert [label for answer in answers for [label] in answer["LABEL"]] == expected["label"].tolist()
+    scores = np.concatenate([each["SCORE"] for each in answers])[:, 0]
+    np.testing.assert_allclose(scores, expected["score"], rtol=0, atol=1e-6)
+    assert "max_batch_size: 64\ndynamic_batching" in page  # without both, Triton passes single requests
 
 
 @pytest.fixture(scope="module")
