@@ -238,3 +238,14 @@ def test_architecture_names_every_file(package: str) -> None:
         if not path.name.startswith("__"):
             name = path.name.removesuffix(".py") + "/" * path.is_dir()
             assert f"`{name}`" in page or f"`{package}/{name}`" in page, f"docs/architecture.md does not name {path}"
+
+
+def test_every_row_of_the_fault_table_names_tests_that_exist() -> None:
+    faults, tests = re.findall(r"(?:^\|.*\n)+", (ROOT / "docs" / "reliability.md").read_text(), re.MULTILINE)[:2]
+    assert len(faults.splitlines()) == len(tests.splitlines())
+    for fault, row in zip(faults.splitlines()[2:], tests.splitlines()[2:], strict=True):
+        assert fault.startswith(row.split(" | ")[0]), row
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, name in named:
+            assert f"\ndef {name}(" in (ROOT / file).read_text(), name

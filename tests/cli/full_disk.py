@@ -66,6 +66,7 @@ def commands(folder: Path, target: Path) -> dict[str, Case]:
         "score": Case(score, 900, "file"),  # the scores kept have 891
         "score-kept": Case(score, 600, "file"),
         "evaluate": Case(_command(*evaluate, *_to(target)), 10, "file"),
+        "evaluate-diagram": Case(_command(*evaluate, "--reliability", target), _ENOUGH, "file"),
         "evaluate-errors": Case(_command(*evaluate, "--errors", target), 10, "file"),
         "finetune": Case(lambda: _finetune(start, target), 12_000, "nothing"),  # the settings have less
         "demo": Case(_command("demo", *_to(target)), _ENOUGH, "nothing"),

@@ -20,7 +20,7 @@ _KEPT = "The same command continues."
 @pytest.mark.parametrize(
     ("framework", "count"),
     [
-        pytest.param("pt", 20, marks=needs_pt),
+        pytest.param("pt", 21, marks=needs_pt),
         pytest.param("tf", 5, marks=[needs_tf, needs_pt, pytest.mark.slow]),
         pytest.param("export-pt", 1, marks=[needs("torch", "onnx", "onnxscript", "onnxruntime"), pytest.mark.slow]),
         pytest.param("export-tf", 2, marks=[needs_tf, needs_pt, pytest.mark.slow]),
