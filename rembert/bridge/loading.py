@@ -14,7 +14,7 @@ from rembert.bridge.tensors import TensorSource
 from rembert.common.config import RemBertConfig
 from rembert.common.errors import CheckpointError, InputError
 from rembert.common.keywords import HubOptions
-from rembert.common.loading import check_layers, loading_config, read_config
+from rembert.common.loading import check_sizes, loading_config, read_config
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def open_stored(
         overrides: keys of the configuration to replace.
         tensors: replace those of the checkpoint.
         key_mapping: regular expressions and their replacements; of each name, the first one found is replaced.
-        report_only: allow a checkpoint with fewer layers than the configuration.
+        report_only: allow a checkpoint with fewer layers than the configuration, within limits.
         config_class: the class of the configuration to make.
 
     Raises:
@@ -84,8 +84,7 @@ def open_stored(
         source = os.fspath(name_or_path)
         made = loading_config(checkpoint.config, config, overrides, source, hub, config_class)
         found = _renamed({name: checkpoint.source(name) for name in checkpoint.tensors}, key_mapping)
-        if not report_only:
-            check_layers(made, found, source)
+        check_sizes(made, found, source, report_only=report_only)
         yield Stored(source, made, found)
         found.clear()
 

@@ -75,19 +75,39 @@ def read_config(name_or_path: str | os.PathLike[str], hub: HubOptions) -> RemBer
     return RemBertConfig.from_pretrained(name_or_path, **vars(hub))
 
 
-def check_layers(config: RemBertConfig, tensors: Iterable[str], source: str) -> None:
-    """Refuse a checkpoint with fewer layers than a configuration, before a model of that size is built.
+MAX_NEW_LAYERS = 64  # TensorFlow takes a second to make 16 layers
+MAX_PARAMETER = 2**32  # numbers in one parameter; the largest of the released model has a tenth of that
+_TABLES = ("vocab_size", "max_position_embeddings", "type_vocab_size")
+_WIDTHS = ("input_embedding_size", "output_embedding_size", "intermediate_size")
+
+
+def check_sizes(config: RemBertConfig, tensors: Iterable[str], source: str, *, report_only: bool) -> None:
+    """Refuse a configuration that a checkpoint contradicts or that no model has, before a model is built from it.
+
+    Args:
+        config: of the model to make.
+        tensors: names in the checkpoint.
+        source: the checkpoint, for messages.
+        report_only: allow a checkpoint with fewer layers, up to `MAX_NEW_LAYERS`.
 
     Raises:
-        CheckpointError: quotes both numbers.
+        CheckpointError: quotes the numbers.
     """
     found = [re.search(r"(?:^|\.)encoder\.layer\.(\d+)\.", name) for name in tensors]
     layers = len({each[1] for each in found if each})
-    if 0 < layers < config.num_hidden_layers:
+    if config.num_hidden_layers > layers + (MAX_NEW_LAYERS if report_only or not layers else 0):
         raise CheckpointError(
             f"{source} has {layers} layers. Received: `num_hidden_layers={config.num_hidden_layers}` in the "
             "configuration."
         )
+    pairs = [(table, width) for table in _TABLES for width in _WIDTHS[:2]]
+    for one, other in [("hidden_size", "hidden_size"), *(("hidden_size", width) for width in _WIDTHS), *pairs]:
+        sizes = getattr(config, one), getattr(config, other)
+        if sizes[0] * sizes[1] > MAX_PARAMETER:
+            raise CheckpointError(
+                f"{source}: a parameter must have at most {MAX_PARAMETER} numbers. Received: `{one}={sizes[0]}` and "
+                f"`{other}={sizes[1]}` in the configuration."
+            )
 
 
 def check_match(

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from rembert import RemBertConfig
+from rembert.bridge.loading import open_stored
 from rembert.common.errors import CheckpointError, ConfigError
+from rembert.common.keywords import HubOptions
 from rembert.common.loading import check_exact_match, check_match, loading_config
 from rembert.common.name_matching import Match, match
 from rembert.common.parameters import parameters
+from tests.bridge.support import GOLDEN
 from tests.frameworks import small_config
 
 TABLE = parameters(small_config(), "token-classification")
@@ -27,6 +30,30 @@ def _matched(**changes: tuple[int, ...] | None) -> Match:
 def _check(found: Match, **settings: bool) -> dict[str, list[Any]]:
     settings = {"ignore_mismatched_sizes": False, "report_only": False, **settings}
     return check_match(found, head="token-classification", **NAMES, **settings)
+
+
+@pytest.mark.parametrize("report_only", [True, False])
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("num_hidden_layers", 1000, r"has \d layers\. Received: `num_hidden_layers=1000`"),
+        ("vocab_size", 2**31 - 1, "at most 4294967296 numbers. Received: `vocab_size=2147483647` and `input_emb"),
+        ("hidden_size", 2**30, "at most 4294967296 numbers. Received: `hidden_size=1073741824` and `hidden_size"),
+        ("intermediate_size", 2**31 - 1, "`intermediate_size=2147483647`"),
+        ("max_position_embeddings", 2**31 - 1, "Received: `max_position_embeddings=2147483647`"),
+    ],
+)
+def test_sizes_that_no_model_has_are_refused_before_one_is_built(
+    key: str, value: int, message: str, report_only: bool
+) -> None:
+    """Here begins `from_pretrained` of both frameworks, also with `output_loading_info=True`."""
+    overrides: dict[str, Any] = {key: value}
+    options: dict[str, Any] = {"config": None, "tensors": None, "key_mapping": None, "report_only": report_only}
+    with (
+        pytest.raises(CheckpointError, match=message),
+        open_stored(GOLDEN / "model", HubOptions(), overrides=overrides, **options),
+    ):
+        pass
 
 
 def test_complete_checkpoints_give_an_empty_report() -> None:
