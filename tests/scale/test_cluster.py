@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,11 @@ def after_parts(monkeypatch: pytest.MonkeyPatch, events: dict[int, Callable[[], 
     monkeypatch.setattr(Parts, "put", counted)
 
 
-def workers_of(node: Any) -> list[int]:
-    """The processes of a node that compute blocks."""
+def workers_of(node: Any, name: str = "_compute") -> list[int]:
+    """The processes of a node that compute blocks, or whose command line has another name in it."""
     raylet = node.all_processes["raylet"][0].process.pid
     children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
-    return [int(child) for child in children if "_compute" in Path(f"/proc/{child}/cmdline").read_text()]
+    return [int(child) for child in children if name in Path(f"/proc/{child}/cmdline").read_text()]
 
 
 def test_a_worker_and_a_node_that_are_killed_lose_nothing(
@@ -109,6 +110,36 @@ def test_a_worker_and_a_node_that_are_killed_lose_nothing(
     assert call("--workers", 3) == 0
     assert killed
     check_parts(call)
+
+
+def memory(process: int) -> int:
+    """The bytes that a process holds itself, without the object store that it shares."""
+    return int(Path(f"/proc/{process}/status").read_text().split("RssAnon:")[1].split()[0]) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_holds_blocks_and_not_the_file(call: Call, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times the records, in blocks of 4 MiB, take no more memory, neither here nor in a worker."""
+    peaks: list[dict[str, int]] = []
+    Path("in/b.jsonl").unlink()
+
+    def measure() -> None:
+        peaks[-1]["here"] = max(peaks[-1].get("here", 0), memory(os.getpid()))
+        with suppress(OSError):  # a worker that ends meanwhile
+            for node in cluster.worker_nodes:
+                for pid in workers_of(node, "ray::"):  # between two blocks, it is named IDLE
+                    peaks[-1]["worker"] = max(peaks[-1].get("worker", 0), memory(pid))
+
+    for blocks in (8, 32):
+        lines = ({"id": str(number), "text": "wort", "more": "x" * 2**20} for number in range(4 * blocks))
+        with Path("in/a.jsonl").open("w") as stream:
+            stream.writelines(json.dumps(line) + "\n" for line in lines)
+        peaks.append({})
+        with monkeypatch.context() as patched:
+            after_parts(patched, dict.fromkeys(range(blocks + 1), measure))
+            assert call("--block-rows", 4, "--workers", 1, "--output", f"out-{blocks}") == 0
+    for name in ("here", "worker"):
+        assert peaks[1][name] - peaks[0][name] < 48 * 2**20, name  # the file is 96 MiB larger
 
 
 def test_a_bad_record_stops_or_is_skipped(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
