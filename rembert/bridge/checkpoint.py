@@ -20,7 +20,7 @@ from rembert.common.arguments import check_argument, one_of, optional
 from rembert.common.config import RemBertConfig
 from rembert.common.config_files import CONFIG_NAME, GOOGLE_CONFIG_NAMES
 from rembert.common.errors import CheckpointError, ConfigError, RemBertError
-from rembert.common.files import read_json
+from rembert.common.files import first_named, read_json
 from rembert.common.keywords import HubOptions
 from rembert.common.parameters import HEADS
 
@@ -201,17 +201,17 @@ def read_config(directory: Path, tensors: Mapping[str, TensorInfo]) -> RemBertCo
     Raises:
         ConfigError: it is invalid.
     """
-    present = [directory / name for name in (CONFIG_NAME, *GOOGLE_CONFIG_NAMES) if (directory / name).is_file()]
-    if not present:
+    file = first_named(directory, (CONFIG_NAME, *GOOGLE_CONFIG_NAMES))
+    if file is None:
         return None
-    if present[0].name == CONFIG_NAME:
+    if file.name == CONFIG_NAME:
         return RemBertConfig.from_pretrained(directory)
-    config = RemBertConfig.from_pretrained(directory, **_omitted_sizes(present[0], tensors))
+    config = RemBertConfig.from_pretrained(directory, **_omitted_sizes(file, tensors))
     classifier = tensors.get("classifier.weight")
     if classifier is not None and len(classifier.shape) == 2:
         config.num_labels = classifier.shape[0]
     config.architectures = [HEADS[recognise_head(config, tensors)].architecture]
-    stated = read_json(present[0], ConfigError).get("hidden_act", "gelu")
+    stated = read_json(file, ConfigError).get("hidden_act", "gelu")
     if stated == "gelu" and config.hidden_act == "gelu_new" and _computes_erf(directory / "saved_model.pb"):
         config.hidden_act = "gelu"
     return config

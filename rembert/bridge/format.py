@@ -10,6 +10,7 @@ from typing import Protocol
 
 from rembert.bridge.streaming import Progress
 from rembert.bridge.tensors import Contents, TensorSource
+from rembert.common.files import first_named
 from rembert.common.parameters import Parameter
 
 
@@ -72,7 +73,7 @@ class Format:
         if self.locate is not None:
             return None if variant else self.locate(directory)
         names = (variant_name(self.files[0], variant), index_name(self.files[0], variant))
-        return next((directory / name for name in names if (directory / name).is_file()), None)
+        return first_named(directory, names)
 
 
 def variant_name(name: str, variant: str | None) -> str:

@@ -74,7 +74,7 @@ def find(path: Path, format: str | None, variant: str | None = None) -> tuple[Fo
     # In TensorFlow, the common prefix of its files is a checkpoint's name.
     bundle = path.with_name(re.sub(r"(\.index|\.data-\d+-of-\d+)?$", "", path.name) + ".index")
     main = bundle if bundle.is_file() else path
-    if not main.is_file():
+    if not os.path.lexists(main):
         raise not_found(path, "a checkpoint, a directory or a file of weights")
     for candidate in wanted:
         if re.fullmatch(candidate.pattern, without_index(main.name)):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rembert.common.errors import ConfigError, NotFoundError
-from rembert.common.files import read_json
+from rembert.common.files import first_named, read_json
 from rembert.common.hub import locate, not_found
 from rembert.common.keywords import HubOptions
 
@@ -31,11 +31,11 @@ def read_config_dict(name_or_path: str | os.PathLike[str], hub: HubOptions) -> t
     path = locate(name_or_path, hub)
     if path.is_dir():
         names = (CONFIG_NAME, *GOOGLE_CONFIG_NAMES)
-        found = next((path / name for name in names if (path / name).is_file()), None)
+        found = first_named(path, names)
         if found is None:
             raise NotFoundError(f"{path} holds no configuration. Looked for: {', '.join(names)}.")
         path = found
-    elif not path.exists():
+    elif not os.path.lexists(path):
         raise not_found(path, f"a checkpoint's directory or its {CONFIG_NAME}")
     content = read_json(path, ConfigError)
     if not isinstance(content, dict):

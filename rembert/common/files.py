@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from io import BufferedReader
@@ -214,6 +214,20 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def first_named(directory: Path, names: Iterable[str]) -> Path | None:
+    """The first of `names` that a directory has, or None.
+
+    A broken link and a pipe count too. Reading one of them is an error; otherwise a file of another name would be read
+    in its place.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> first_named(Path(mkdtemp()), ["model.safetensors", "pytorch_model.bin"]) is None
+        True
+    """
+    return next((directory / name for name in names if os.path.lexists(directory / name)), None)
+
+
 def open_regular(
     source: str | os.PathLike[str], error: type[Exception], *, limit: int | None = None
 ) -> BufferedReader:
@@ -227,7 +241,12 @@ def open_regular(
     Raises:
         OSError: there is no such file, or it cannot be opened.
     """
-    descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        if os.path.islink(source):
+            raise error(f"{source} is a link to {os.readlink(source)}, which does not exist.") from None
+        raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,26 @@ def test_what_is_no_regular_file_is_refused(start: Path, tmp_path: Path, name: s
             path.symlink_to(target)
     with pytest.raises(RemBertError, match=name.replace(".", r"\.")):
         _open(path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "sentencepiece.model", "model.weights.h5"])
+@pytest.mark.parametrize("kind", ["a pipe", "a link to absent"])
+def test_nothing_else_is_read_in_the_place_of_a_file_that_cannot_be(tmp_path: Path, name: str, kind: str) -> None:
+    """A download whose content is gone leaves a link; the files of other names may be those of another checkpoint."""
+    others = {
+        "config.json": "bert_config.json",
+        "sentencepiece.model": "tokenizer.json",
+        "model.weights.h5": "model.keras",
+    }
+    (tmp_path / others.get(name, "pytorch_model.bin")).write_text("{}")
+    if kind == "a pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to("absent")
+    read = {"config.json": RemBertConfig.from_pretrained, "sentencepiece.model": RemBertTokenizer.from_pretrained}
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(RemBertError, match=rf"{re.escape(str(tmp_path / name))} .*({kind}|No such file)"):
+            read.get(name, open_checkpoint)(path)
 
 
 def test_weights_that_cannot_be_opened_are_named(tmp_path: Path) -> None:

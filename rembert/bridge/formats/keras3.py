@@ -17,7 +17,7 @@ from rembert.bridge.streaming import Progress, silent
 from rembert.bridge.tensors import Contents, TensorSource, is_float, transposed
 from rembert.common import strict_json
 from rembert.common.errors import CheckpointError
-from rembert.common.files import MAX_JSON
+from rembert.common.files import MAX_JSON, first_named
 
 _WEIGHTS = "model.weights.h5"
 
@@ -90,8 +90,12 @@ def _model_config(archive: Archive) -> dict[str, Any] | None:
 
 def _locate(directory: Path) -> Path | None:
     """The Keras 3 weights of a directory: the file of the usual name, or the only one."""
-    found = [directory / name for name in (_WEIGHTS, "model.keras") if (directory / name).is_file()]
-    found = found[:1] or sorted(path for end in ("*.weights.h5", "*.keras") for path in directory.glob(end))
+    usual = first_named(directory, (_WEIGHTS, "model.keras"))
+    found = (
+        [usual]
+        if usual is not None
+        else sorted(path for end in ("*.weights.h5", "*.keras") for path in directory.glob(end))
+    )
     if len(found) > 1:
         listed = ", ".join(path.name for path in found)
         raise CheckpointError(f"{directory} holds several Keras files: {listed}. Give the path of one.")

@@ -9,7 +9,7 @@ from typing import Any
 
 from rembert.common.arguments import BOOLEAN, check_arguments, optional
 from rembert.common.errors import InputError, NotFoundError, TokenizerError
-from rembert.common.files import read_json_object
+from rembert.common.files import first_named, read_json_object
 from rembert.common.hub import not_found
 from rembert.common.tokenization.added_tokens import FLAGS, AddedToken, has_surrogate
 from rembert.common.tokenization.normalization import Normalization
@@ -56,18 +56,18 @@ def read_saved(path: str | os.PathLike[str], overrides: Mapping[str, Any]) -> di
         TokenizerError: a file is damaged, or two files disagree.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise not_found(path, f"a checkpoint's directory, a `{MODEL_NAME}` or a `{JSON_NAME}`")
     if not path.is_dir():
         if path.suffix == ".json":
             return _merge(None, read_tokenizer_json(path), {}, {}, overrides)
         return _merge(SentencePieceModel.from_file(path), None, {}, {}, overrides)
-    model_path = next((path / name for name in MODEL_NAMES if (path / name).exists()), None)
-    json_path = path / JSON_NAME
-    if model_path is None and not json_path.exists():
+    model_path = first_named(path, MODEL_NAMES)
+    json_path = first_named(path, (JSON_NAME,))
+    if model_path is None and json_path is None:
         raise NotFoundError(f"{path} holds no tokenizer: neither {' nor '.join(MODEL_NAMES)} nor {JSON_NAME}.")
     model = None if model_path is None else SentencePieceModel.from_file(model_path)
-    described = read_tokenizer_json(json_path) if json_path.exists() else None
+    described = None if json_path is None else read_tokenizer_json(json_path)
     config = _read_tokens(path / CONFIG_NAME)
     try:
         check_arguments(_SETTINGS, {name: config.get(name) for name in _SETTINGS})
@@ -84,7 +84,7 @@ def read_saved(path: str | os.PathLike[str], overrides: Mapping[str, Any]) -> di
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
-    return read_json_object(path, TokenizerError) if path.exists() else {}
+    return read_json_object(path, TokenizerError) if os.path.lexists(path) else {}
 
 
 def _read_tokens(path: Path) -> dict[str, Any]:
