@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.amounts import DAMAGED
-from tests.bridge.test_fuzz import check, run
+from tests.bridge.test_fuzz import FEW, check, run
 from tests.cli import resume_fuzzing
 from tests.cli.fuzzing import FAMILIES
 from tests.frameworks import needs_pt, needs_tf
@@ -21,7 +21,7 @@ def test_a_few_damaged_files() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [pytest.param(name, marks=mark) for name, mark in MARKS.items()])
 def test_many_damaged_files(family: str) -> None:
-    check(family, run(family, 0, DAMAGED, "tests.cli.fuzzing"))
+    check(family, run(family, FEW, DAMAGED, "tests.cli.fuzzing"))
 
 
 @needs_pt

@@ -91,11 +91,9 @@ def _model_config(archive: Archive) -> dict[str, Any] | None:
 def _locate(directory: Path) -> Path | None:
     """The Keras 3 weights of a directory: the file of the usual name, or the only one."""
     usual = first_named(directory, (_WEIGHTS, "model.keras"))
-    found = (
-        [usual]
-        if usual is not None
-        else sorted(path for end in ("*.weights.h5", "*.keras") for path in directory.glob(end))
-    )
+    if usual is not None:
+        return usual
+    found = sorted(path for end in ("*.weights.h5", "*.keras") for path in directory.glob(end))
     if len(found) > 1:
         listed = ", ".join(path.name for path in found)
         raise CheckpointError(f"{directory} holds several Keras files: {listed}. Give the path of one.")
